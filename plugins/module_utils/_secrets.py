@@ -1,0 +1,395 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The secrets of one repository on a client: their files, and the rule by which they are made, kept and rotated.
+
+Nothing here writes. `plan` says what the files should hold; the module `identity` writes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import secrets
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from . import _bcrypt, _escrow
+
+FORMAT = 1
+# What check mode shows for values that are born in the real run.
+UNBORN = "<made in the first real run>"
+SUFFIXES = ("password", "repository", "environment", "identity")
+# How long a run unit may still go by the bundle it knew before, while a playbook brings the new one to the controller.
+GRACE_SECONDS = 3600
+
+_NAME = re.compile(r"\A[a-z][a-z0-9]*(?:-[a-z0-9]+)*\Z")
+_VARIABLE = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
+_REST_LOCATION = re.compile(r"\A(rest:https?://)([^/@\s]+)(/\S*)\Z")
+_CREDENTIALS_IN_URL = re.compile(r"://[^/@]*:[^/@]*@")
+_PLAIN_VALUE = re.compile(r"\A[A-Za-z0-9_@%+=:,./-]*\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_OURS = frozenset(
+    (
+        "RESTIC_PASSWORD",
+        "RESTIC_PASSWORD_COMMAND",
+        "RESTIC_PASSWORD_FILE",
+        "RESTIC_REPOSITORY",
+        "RESTIC_REPOSITORY_FILE",
+    )
+)
+_CURES = (
+    "no new ones are made, because they would not open the backups there are. Bring the old ones back with"
+    " `playbooks/restore_identity.yml` and the escrow, or set `backup_new_identity: true` for this host to start anew in"
+    " a new location, which keeps the old one"
+)
+
+
+class SecretsError(Exception):
+    """Secrets cannot be made or kept as asked; the message names option and cure, and holds no secret."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RestPassword:
+    """A password of a rest-server and its bcrypt hash."""
+
+    password: str
+    hash: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What `<repository>.identity` holds."""
+
+    salt: str
+    fingerprint: str | None = None
+    previous: str | None = None
+    previous_until: int = 0
+    rest_user: str | None = None
+    rest_current: RestPassword | None = None
+    rest_next: RestPassword | None = None
+
+    def render(self) -> str:
+        """The text of the file."""
+        rest = {
+            "user": self.rest_user,
+            "current": dataclasses.asdict(self.rest_current) if self.rest_current else None,
+            "next": dataclasses.asdict(self.rest_next) if self.rest_next else None,
+        }
+        escrow = {
+            "salt": self.salt,
+            "fingerprint": self.fingerprint,
+            "previous": self.previous,
+            "previous_until": self.previous_until,
+        }
+        return json.dumps({"format": FORMAT, "rest": rest, "escrow": escrow}, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def parse(cls, text: str) -> Identity:
+        """Read the text of the file. Raises SecretsError when it is damaged or of a newer format."""
+        try:
+            content = json.loads(text)
+            if content["format"] != FORMAT:
+                raise SecretsError(f"it has format {content['format']!r}, this version reads format {FORMAT}")
+            rest, escrow = content["rest"], content["escrow"]
+            bytes.fromhex(escrow["salt"])
+            return cls(
+                salt=escrow["salt"],
+                fingerprint=escrow["fingerprint"],
+                previous=escrow["previous"],
+                previous_until=int(escrow["previous_until"]),
+                rest_user=rest["user"],
+                rest_current=RestPassword(**rest["current"]) if rest["current"] else None,
+                rest_next=RestPassword(**rest["next"]) if rest["next"] else None,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise SecretsError(f"it is damaged ({type(error).__name__})") from error
+
+    def accepted_fingerprints(self, now: float) -> list[str]:
+        """Fingerprints of bundles that are good enough for a backup at `now` (seconds since 1970)."""
+        accepted = [self.fingerprint, self.previous if now < self.previous_until else None]
+        return [each for each in accepted if each]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """The texts of a repository's four files; None where there is no file."""
+
+    password: str | None = None
+    repository: str | None = None
+    environment: str | None = None
+    identity: str | None = None
+
+    def files(self) -> dict[str, str | None]:
+        """Text by suffix, in the order in which the files are to be written: what cannot be made again comes first."""
+        return {suffix: getattr(self, suffix) for suffix in ("password", "identity", "repository", "environment")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """One repository as declared, with what the controller knows of it."""
+
+    name: str
+    engine: str
+    access: str
+    location: str
+    rest_user: str | None = None
+    rest_password: str | None = None
+    password: str | None = None
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    known: bool = False
+    new_identity: bool = False
+    rest_rotate: bool = False
+    rest_promote: bool = False
+    rest_server_hash: str | None = None
+    repository_id: str | None = None
+    key_id: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a repository's files should hold, and the plaintext of its escrow bundle."""
+
+    files: Stored
+    identity: Identity
+    bundle: dict[str, Any]
+    made: bool
+    # Whether passwords or the salt were made just now: check mode cannot know the bundle's name.
+    unborn: bool
+    warning: str | None
+
+
+def rest_location(location: str, user: str, password: str) -> str:
+    """`rest:https://host/path/` with user and password percent-encoded into it. Raises SecretsError for another form."""
+    found = _REST_LOCATION.match(location)
+    if not found:
+        raise SecretsError(
+            f"`location` {location!r} is not of the form rest:https://HOST:PORT/PATH/ without credentials"
+        )
+    scheme, host, path = found.groups()
+    return f"{scheme}{urllib.parse.quote(user, safe='')}:{urllib.parse.quote(password, safe='')}@{host}{path}"
+
+
+def render_environment(values: Mapping[str, str]) -> str:
+    """`NAME=value` lines as systemd's EnvironmentFile= and `parse_environment` read them."""
+    lines = []
+    for name in sorted(values):
+        value = values[name]
+        if not _PLAIN_VALUE.match(value):
+            value = '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
+        lines.append(f"{name}={value}\n")
+    return "".join(lines)
+
+
+def parse_environment(text: str) -> dict[str, str]:
+    """The inverse of `render_environment`; blank lines and comments are skipped. Raises SecretsError for another line."""
+    values = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith(("#", ";")):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not _VARIABLE.match(name):
+            raise SecretsError(f"line {number} is not NAME=value")
+        if len(value) >= 2 and value[0] == value[-1] == '"':
+            value = re.sub(r'\\(["\\$`])', r"\1", value[1:-1])
+        values[name] = value
+    return values
+
+
+def check(wanted: Wanted, stored: Stored, directory: str) -> list[str]:
+    """What forbids to serve this repository: messages with option and cure, none if all is well."""
+    errors = _check_form(wanted)
+    if errors:
+        return errors
+    try:
+        identity = _kept_identity(wanted, stored)
+    except SecretsError as error:
+        return [
+            f"repository `{wanted.name}`: {directory}/{wanted.name}.identity cannot be used: {error};"
+            " restore it from a backup of this host, or move it away"
+        ]
+    return _check_loss(wanted, stored, identity, directory) + _check_conflict(wanted, stored, identity)
+
+
+def plan(
+    wanted: Wanted, stored: Stored, *, fleet: tuple[str, str], now: float, cost: int, hasher: Callable[[str], str]
+) -> Plan:
+    """What the files should hold; `check` must have passed.
+
+    `fleet` is (fleet id, host), `now` seconds since 1970, `hasher` makes the bcrypt hash of a REST password. It is called
+    for new passwords and for hashes that have another cost than `cost` only.
+    """
+    old = _kept_identity(wanted, stored)
+    identity = old or Identity(salt=secrets.token_hex(32))
+    password = stored.password or wanted.password or secrets.token_urlsafe(32)
+    repository, warning = wanted.location, None
+    if wanted.access == "rest":
+        identity, warning = _plan_rest(wanted, identity, cost, hasher)
+        repository = rest_location(wanted.location, *_rest_login(identity))
+    bundle = _bundle(wanted, identity, password, fleet)
+    identity = _with_fingerprint(identity, _escrow.fingerprint(bundle, identity.salt), now)
+    return Plan(
+        files=Stored(
+            password=password,
+            repository=repository + "\n",
+            environment=render_environment(wanted.environment),
+            identity=identity.render(),
+        ),
+        identity=identity,
+        bundle=bundle,
+        made=stored.password is None or bool(identity.rest_current and not (old and old.rest_current)),
+        unborn=old is None or not _rest_passwords(identity) <= _rest_passwords(old) | {wanted.rest_password},
+        warning=warning,
+    )
+
+
+def _kept_identity(wanted: Wanted, stored: Stored) -> Identity | None:
+    # An identity without its repository password belongs to a repository that is left behind.
+    if stored.identity is None or (stored.password is None and wanted.password is None):
+        return None
+    return Identity.parse(stored.identity)
+
+
+def _check_form(wanted: Wanted) -> list[str]:
+    errors = []
+    if not _NAME.match(wanted.name) or len(wanted.name) > 28:
+        return [
+            f"`name` {wanted.name!r} is no repository name: lower case letters, digits and single hyphens, 28 at most"
+        ]
+    if _CREDENTIALS_IN_URL.search(wanted.location):
+        errors.append(
+            "`location` holds a password; give it without, and the credentials in `environment`"
+            " (RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD for a rest-server)"
+        )
+    elif not wanted.location or _CONTROL.search(wanted.location):
+        errors.append("`location` is empty or holds control characters")
+    elif wanted.access == "rest" and not _REST_LOCATION.match(wanted.location):
+        errors.append(f"`location` {wanted.location!r} is not of the form rest:https://HOST:PORT/PATH/")
+    if wanted.access == "rest" and not wanted.rest_user:
+        errors.append("`rest_user` is missing: access `rest` needs one")
+    if wanted.password is not None and (
+        not wanted.password or wanted.password != wanted.password.strip() or _CONTROL.search(wanted.password)
+    ):
+        errors.append(
+            "`password` is empty, has spaces around it or control characters: restic cannot read it from a file"
+        )
+    for name, value in wanted.environment.items():
+        if not _VARIABLE.match(name) or name in _OURS:
+            errors.append(f"`environment`: {name!r} is no name for a variable, or one that the collection sets itself")
+        if _CONTROL.search(value):
+            errors.append(f"`environment`: the value of {name} holds a line end or another control character")
+    return [f"repository `{wanted.name}`: {error}" for error in errors]
+
+
+def _check_loss(wanted: Wanted, stored: Stored, identity: Identity | None, directory: str) -> list[str]:
+    if wanted.new_identity:
+        return []
+    path = f"{directory}/{wanted.name}"
+    if stored.password is None and wanted.password is None:
+        if wanted.known:
+            return [
+                f"repository `{wanted.name}`: the controller's state directory knows its secrets, but this host has no"
+                f" {path}.password; {_CURES}"
+            ]
+        if stored.identity is not None or wanted.repository_id:
+            return [
+                f"repository `{wanted.name}`: it has been set up on this host, but {path}.password is gone; {_CURES}"
+            ]
+    lost_rest = wanted.access == "rest" and (identity is None or identity.rest_current is None)
+    if wanted.known and lost_rest and wanted.rest_password is None:
+        return [
+            f"repository `{wanted.name}`: the controller's state directory knows its REST password, but this host has no"
+            f" {path}.identity with it; {_CURES}"
+        ]
+    return []
+
+
+def _check_conflict(wanted: Wanted, stored: Stored, identity: Identity | None) -> list[str]:
+    errors = []
+    if stored.password is not None and wanted.password not in (None, stored.password):
+        errors.append(
+            f"repository `{wanted.name}`: `password` is another one than this host uses, which is never overwritten."
+            " Add the new one with `restic key add`, replace the password file by hand and remove the old key; or take"
+            " `password` out of the inventory"
+        )
+    current = identity.rest_current if identity is not None else None
+    if current is not None and wanted.rest_password not in (None, current.password):
+        errors.append(
+            f"repository `{wanted.name}`: `rest_password` is another one than this host uses, which is never overwritten."
+            " Take it out, and rotate with `rest_rotate`"
+        )
+    return errors
+
+
+def _plan_rest(
+    wanted: Wanted, identity: Identity, cost: int, hasher: Callable[[str], str]
+) -> tuple[Identity, str | None]:
+    def made(password: str) -> RestPassword:
+        return RestPassword(password, hasher(password))
+
+    def at_cost(each: RestPassword) -> RestPassword:
+        return each if _bcrypt.cost_of(each.hash) == cost else made(each.password)
+
+    warning = None
+    current, following = identity.rest_current, identity.rest_next
+    promoted = False
+    if current is None:
+        current, following = made(wanted.rest_password or secrets.token_urlsafe(32)), None
+    elif wanted.rest_promote and wanted.rest_server_hash is not None:
+        if wanted.rest_server_hash == UNBORN and following is None:
+            following = RestPassword(secrets.token_urlsafe(32), UNBORN)
+        if following is not None and wanted.rest_server_hash in (following.hash, UNBORN):
+            current, following, promoted = following, None, True
+        elif wanted.rest_server_hash != current.hash:
+            warning = f"repository `{wanted.name}`: the server holds a REST hash that is not of this host's passwords"
+    if wanted.rest_rotate and following is None and not promoted and identity.rest_current is not None:
+        following = made(secrets.token_urlsafe(32))
+    changed = dataclasses.replace(
+        identity,
+        rest_user=wanted.rest_user,
+        rest_current=at_cost(current),
+        rest_next=at_cost(following) if following is not None else None,
+    )
+    return changed, warning
+
+
+def _rest_login(identity: Identity) -> tuple[str, str]:
+    if identity.rest_user is None or identity.rest_current is None:
+        raise SecretsError("the identity has no REST user and password")
+    return identity.rest_user, identity.rest_current.password
+
+
+def _rest_passwords(identity: Identity) -> set[str | None]:
+    return {each.password for each in (identity.rest_current, identity.rest_next) if each is not None}
+
+
+def _bundle(wanted: Wanted, identity: Identity, password: str, fleet: tuple[str, str]) -> dict[str, Any]:
+    return {
+        "format": _escrow.FORMAT,
+        "fleet_id": fleet[0],
+        "host": fleet[1],
+        "repository": wanted.name,
+        "engine": wanted.engine,
+        "access": wanted.access,
+        "location": wanted.location,
+        "password": password,
+        "rest_user": identity.rest_user,
+        "rest_password": identity.rest_current.password if identity.rest_current else None,
+        "rest_next_password": identity.rest_next.password if identity.rest_next else None,
+        "environment": dict(wanted.environment),
+        "repository_id": wanted.repository_id,
+        "key_id": wanted.key_id,
+    }
+
+
+def _with_fingerprint(identity: Identity, fingerprint: str, now: float) -> Identity:
+    if fingerprint == identity.fingerprint:
+        return identity
+    return dataclasses.replace(
+        identity,
+        fingerprint=fingerprint,
+        previous=identity.fingerprint,
+        previous_until=int(now) + GRACE_SECONDS if identity.fingerprint else 0,
+    )
