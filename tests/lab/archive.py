@@ -1,0 +1,93 @@
+"""The Debian mirror that this machine itself uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .shell import run
+
+APT = Path("/etc/apt")
+DEFAULT_MAIN = "http://deb.debian.org/debian"
+DEFAULT_SECURITY = "http://deb.debian.org/debian-security"
+# Settings of the machine without which its mirror cannot be used.
+KEPT_SETTINGS = ("Acquire::Check-Valid-Until", "Acquire::Check-Date")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where packages come from."""
+
+    main: str
+    security: str
+
+    def sources(self, suite: str) -> list[str]:
+        """One-line sources of a suite; no backports."""
+        if suite == "sid":
+            return [f"deb {self.main} sid main"]
+        return [
+            f"deb {self.main} {suite} main",
+            f"deb {self.main} {suite}-updates main",
+            f"deb {self.security} {suite}-security main",
+        ]
+
+
+def find_archive() -> Archive:
+    """Read the machine's sources; deb.debian.org when they name no mirror."""
+    texts = []
+    for path in [APT / "sources.list", *sorted((APT / "sources.list.d").glob("*"))]:
+        if path.suffix in {".list", ".sources"} and path.is_file():
+            texts.append((path.suffix == ".sources", path.read_text(errors="replace")))
+    return choose_mirrors(pair for deb822, text in texts for pair in read_sources(text, deb822))
+
+
+def read_sources(text: str, deb822: bool) -> list[tuple[str, str]]:
+    """(URI, suite) of each enabled binary source in a file."""
+    if not deb822:
+        line = re.compile(r"^\s*deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", re.MULTILINE)
+        return [(match[1], match[2]) for match in line.finditer(text)]
+    found = []
+    for stanza in re.split(r"\n\s*\n", text):
+        fields: dict[str, str] = {}
+        key = ""
+        for row in stanza.splitlines():
+            if row.startswith("#"):
+                continue
+            if row[:1].isspace():
+                fields[key] = f"{fields.get(key, '')} {row.strip()}"
+            else:
+                key, _colon, value = row.partition(":")
+                key = key.lower()
+                fields[key] = value.strip()
+        if fields.get("enabled", "yes").lower() != "no" and "deb" in fields.get("types", "").split():
+            found += [
+                (uri, suite) for uri in fields.get("uris", "").split() for suite in fields.get("suites", "").split()
+            ]
+    return found
+
+
+def choose_mirrors(sources: Iterable[tuple[str, str]]) -> Archive:
+    """The first mirror that carries Debian, and the first with its security updates."""
+    main = security = None
+    for uri, suite in sources:
+        if not uri.startswith(("http://", "https://")):
+            continue
+        if suite.endswith("-security") or suite.endswith("/updates"):
+            security = security or uri.rstrip("/")
+        elif re.search(r"/debian/?\Z", uri):
+            main = main or uri.rstrip("/")
+    return Archive(main or DEFAULT_MAIN, security or DEFAULT_SECURITY)
+
+
+def kept_settings() -> list[str]:
+    """The machine's apt settings that guests need as well, as lines of an apt.conf."""
+    dump = run(["apt-config", "dump", *KEPT_SETTINGS]).stdout.splitlines()
+    return [line for line in dump if not line.endswith('"";')]
+
+
+def upstream_proxy() -> str | None:
+    """The proxy that the machine's own apt goes through, if any."""
+    match = re.search(r'"(.+)"', run(["apt-config", "dump", "Acquire::http::Proxy"]).stdout)
+    return match[1] if match and match[1] != "DIRECT" else None
