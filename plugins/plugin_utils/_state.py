@@ -1,0 +1,439 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The state directory on the controller: where it is, what is in it, and how it is changed.
+
+    fleet.json                                {"fleet_id": …}
+    hosts/<host>/rest/<repository>.json       {"user": …, "hash": …, "next_hash": …}
+    hosts/<host>/escrow/<repository>/<bundle> add-only
+    hosts/<host>/ca.pem                       CA certificates of a server
+    hosts/<host>/rendered.json                what a server was last rendered with
+    hosts/<host>/decommissioned.json          when a host was given up
+
+Hosts deliver some of the contents, so each is checked before it is written. All errors are ValueError.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import re
+import secrets
+import ssl
+import stat
+import typing as t
+import urllib.parse
+
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow
+from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
+from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UNBORN
+
+MAX_BYTES = 64 * 1024
+MAX_FILES = 1000
+MAX_CERTIFICATES = 4
+LOCK_SECONDS = 120.0
+
+_RUNNER = "/runner"
+_PLAIN_HOST = re.compile(r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
+_REPOSITORY = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*"
+_REST_FILE = re.compile(rf"\Arest/({_REPOSITORY})\.json\Z")
+_ESCROW_FILE = re.compile(rf"\Aescrow/({_REPOSITORY})/([^/]+)\Z")
+_REST_USER = re.compile(r"\A[a-z0-9][a-z0-9-]{0,63}\Z")
+_FLEET_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9-]{7,63}\Z")
+_CERTIFICATES = re.compile(
+    r"\A(?:-----BEGIN CERTIFICATE-----\n(?:[A-Za-z0-9+/=]{1,76}\n)+-----END CERTIFICATE-----\n)+\Z"
+)
+_REMOVABLE = ("ca.pem", "rendered.json", "decommissioned.json")
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What an update did, or would do in check mode; paths are relative to the state directory."""
+
+    written: list[str]
+    removed: list[str]
+    directories: list[str]
+    fleet_id: str | None
+
+
+def resolve_state_dir(value: str, inventory_sources: t.Sequence[str]) -> str:
+    """The absolute path of the state directory.
+
+    A relative `value` is taken beside the one inventory file or directory. ValueError where no place is durable (no
+    inventory file, several inventory directories, an execution environment that is thrown away), or where Ansible would
+    read the state as inventory.
+    """
+    if not value or any(ord(character) < 32 for character in value):
+        raise ValueError(f"backup_state_dir: {value!r} is no path: give an absolute directory on the controller")
+    expanded = os.path.expanduser(value)
+    if not os.path.isabs(expanded):
+        expanded = os.path.join(_beside(inventory_sources), expanded)
+    path = os.path.normpath(expanded)
+    check_outside_inventory(path, inventory_sources)
+    return path
+
+
+def check_outside_inventory(state_dir: str, inventory_sources: t.Sequence[str]) -> None:
+    """ValueError if the state directory is inside an inventory directory: hosts could write the inventory."""
+    real = os.path.realpath(state_dir)
+    for source in inventory_sources:
+        directory = os.path.realpath(source)
+        if os.path.isdir(directory) and os.path.commonpath([real, directory]) == directory:
+            raise ValueError(
+                f"backup_state_dir: {state_dir} is inside the inventory directory {source}, where Ansible would read what"
+                " hosts deliver as inventory: set it to a directory outside"
+            )
+
+
+def _beside(inventory_sources: t.Sequence[str]) -> str:
+    cure = "set backup_state_dir to an absolute directory that is kept"
+    directories, beside = set(), ""
+    for source in inventory_sources:
+        if not os.path.exists(source):
+            raise ValueError(
+                f"backup_state_dir: the inventory source {source!r} is no file, so there is nothing to keep state"
+                f" beside: {cure}"
+            )
+        absolute = os.path.abspath(source)
+        beside = os.path.dirname(absolute)
+        directories.add(absolute if os.path.isdir(absolute) else beside)
+    if len(directories) != 1:
+        found = ", ".join(sorted(directories)) or "none"
+        raise ValueError(f"backup_state_dir: there is not exactly one inventory directory ({found}): {cure}")
+    if beside == _RUNNER or beside.startswith(_RUNNER + "/"):
+        raise ValueError(
+            f"backup_state_dir: {beside} is inside an execution environment, which is thrown away: {cure}, mounted into"
+            " the execution environment"
+        )
+    return beside
+
+
+def host_directory(host: str) -> str:
+    """The directory name of a host: its inventory name, percent-encoded where that is no plain file name."""
+    name = host if _PLAIN_HOST.match(host) else urllib.parse.quote(host, safe="").replace(".", "%2E")
+    if not 0 < len(name) <= 200:
+        raise ValueError(f"host name {host[:80]!r} is empty or too long for the state directory")
+    return name
+
+
+def read_fleet_id(state_dir: str) -> str | None:
+    """The fleet's id, None before the first run."""
+    content = _read_json(state_dir, "fleet.json")
+    if content is None:
+        return None
+    fleet_id = content.get("fleet_id")
+    if not isinstance(fleet_id, str) or not _FLEET_ID.match(fleet_id):
+        raise ValueError(f"{state_dir}/fleet.json holds no valid fleet_id: restore it, from version control say")
+    return fleet_id
+
+
+def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
+    """What the state directory has of a host: rest, escrow, ca, rendered, decommissioned. Missing things are empty."""
+    base = f"hosts/{host_directory(host)}"
+    rest = {}
+    for name in _names(state_dir, f"{base}/rest"):
+        found = _REST_FILE.match(f"rest/{name}")
+        if found:
+            content = _read(state_dir, f"{base}/rest/{name}")
+            rest[found.group(1)] = _check_rest(f"{state_dir}/{base}/rest/{name}", content or b"")
+    escrow = {
+        repository: [name for name in _names(state_dir, f"{base}/escrow/{repository}") if _is_bundle(name)]
+        for repository in _names(state_dir, f"{base}/escrow")
+    }
+    ca = _read(state_dir, f"{base}/ca.pem")
+    if ca is not None:
+        _check_certificates(f"{state_dir}/{base}/ca.pem", ca)
+    return {
+        "rest": rest,
+        "escrow": {repository: names for repository, names in escrow.items() if names},
+        "ca": ca.decode("ascii") if ca is not None else None,
+        "rendered": _read_json(state_dir, f"{base}/rendered.json"),
+        "decommissioned": _read_json(state_dir, f"{base}/decommissioned.json"),
+    }
+
+
+def update(
+    state_dir: str,
+    host: str | None,
+    *,
+    write: t.Mapping[str, t.Any],
+    remove: t.Sequence[str] = (),
+    make_fleet_id: bool = False,
+    fleet_id: str | None = None,
+    check_mode: bool = False,
+) -> Change:
+    """Bring the state directory to what is asked for; in check mode only tell what that would change.
+
+    `write` has contents by path below the host's directory: a string, ``{"b64": …}``, or a mapping to be kept as JSON.
+    Everything is checked before anything is written. A bundle that is there stays as it is.
+    """
+    if not os.path.isabs(state_dir):
+        raise ValueError(f"path: {state_dir!r} is not absolute")
+    if (write or remove) and host is None:
+        raise ValueError("host: needed to write or remove")
+    if len(write) > MAX_FILES:
+        raise ValueError(f"write: {len(write)} files are more than {MAX_FILES}")
+    base = f"hosts/{host_directory(host)}" if host is not None else ""
+    contents: dict[str, bytes | None] = {}
+    for relative, value in write.items():
+        if check_mode and UNBORN in relative + json.dumps(value):
+            _check_name(relative.replace(UNBORN, "0" * 32 + ".json"))
+            contents[f"{base}/{relative}"] = None
+        else:
+            contents[f"{base}/{relative}"] = _check_content(relative, value)
+    for relative in remove:
+        if relative not in _REMOVABLE and not _REST_FILE.match(relative):
+            raise ValueError(f"remove: {relative!r} is nothing that may be removed; escrow bundles never are")
+    if fleet_id is not None and not _FLEET_ID.match(fleet_id):
+        raise ValueError(f"fleet_id: {fleet_id!r} is not 8 to 64 letters, digits and hyphens")
+    real = os.path.realpath(state_dir)
+    try:
+        return _Update(real, check_mode).run(
+            contents, [f"{base}/{relative}" for relative in remove], make_fleet_id=make_fleet_id, fleet_id=fleet_id
+        )
+    except (UnsafePathError, OSError) as error:
+        raise ValueError(str(error)) from None
+
+
+class _Update:
+    """One locked change of the state directory."""
+
+    def __init__(self, state_dir: str, check_mode: bool) -> None:
+        self._dir = state_dir
+        self._check_mode = check_mode
+        self._written: list[str] = []
+        self._removed: list[str] = []
+        self._directories: list[str] = []
+
+    def run(
+        self, contents: dict[str, bytes | None], remove: list[str], *, make_fleet_id: bool, fleet_id: str | None
+    ) -> Change:
+        directories = self._needed_directories([*contents, *remove])
+        # Whoever may write above the state directory is trusted like the user who runs Ansible: it is their project.
+        trusted = [os.path.join(self._dir, directory) for directory in directories]
+        trusted += _ancestors(self._dir)
+        with Tree() as tree:
+            tree.trust(trusted)
+            present = tree.directory_entry(self._dir) is not None
+            if contents or make_fleet_id or fleet_id is not None or (remove and present):
+                self._directory(tree, "")
+                if not self._check_mode:
+                    tree.lock(self._dir, timeout=LOCK_SECONDS)
+                found = self._fleet(tree, make_fleet_id, fleet_id)
+                for directory in self._needed_directories(list(contents)):
+                    if directory:
+                        self._directory(tree, directory)
+                for path, content in contents.items():
+                    self._write(tree, path, content)
+                for path in remove:
+                    self._remove(tree, path)
+            else:
+                found = read_fleet_id(self._dir)
+        return Change(self._written, self._removed, self._directories, found)
+
+    @staticmethod
+    def _needed_directories(paths: list[str]) -> list[str]:
+        needed = {""}
+        for path in paths:
+            parts = path.split("/")[:-1]
+            needed.update("/".join(parts[: length + 1]) for length in range(len(parts)))
+        return sorted(needed)
+
+    def _full(self, relative: str) -> str:
+        return os.path.join(self._dir, relative) if relative else self._dir
+
+    def _directory(self, tree: Tree, relative: str) -> None:
+        entry = tree.entry(self._full(relative))
+        if entry is not None and entry.kind != "directory":
+            raise ValueError(f"{self._full(relative)} is no directory (links are refused): move it away")
+        if entry is not None and (entry.uid, entry.mode) == (os.geteuid(), 0o700):
+            return
+        self._directories.append(relative or ".")
+        if self._check_mode:
+            return
+        owner = {"uid": os.geteuid(), "gid": os.getegid()}
+        for missing in _missing(self._full(relative)):
+            # Another controller, or another host's task of this one, may be making the same state directory.
+            with contextlib.suppress(FileExistsError):
+                tree.make_directory(missing, **owner, mode=0o700)
+        tree.set_directory(self._full(relative), **owner, mode=0o700)
+
+    def _fleet(self, tree: Tree, make: bool, wanted: str | None) -> str | None:
+        found = read_fleet_id(self._dir)
+        if wanted is not None and found not in (None, wanted):
+            raise ValueError(
+                f"fleet_id: the state directory {self._dir} belongs to the fleet {found}, not {wanted}:"
+                " set backup_state_dir to the directory of this fleet"
+            )
+        if found is not None or not (make or wanted):
+            return found
+        new = wanted or secrets.token_hex(16)
+        self._write(tree, "fleet.json", _json({"fleet_id": new}))
+        return UNBORN if self._check_mode and wanted is None else new
+
+    def _write(self, tree: Tree, relative: str, content: bytes | None) -> None:
+        path = self._full(relative)
+        entry = tree.entry(path)
+        if entry is not None and entry.kind != "file":
+            raise ValueError(f"{path} is no regular file (links are refused): move it away")
+        if entry is not None and "/escrow/" in relative:
+            return
+        if entry is not None and (entry.uid, entry.mode, entry.content) == (os.geteuid(), 0o600, content):
+            return
+        self._written.append(relative)
+        if not self._check_mode and content is not None:
+            tree.write(path, content, uid=os.geteuid(), gid=os.getegid(), mode=0o600)
+
+    def _remove(self, tree: Tree, relative: str) -> None:
+        if tree.entry(self._full(relative)) is not None:
+            self._removed.append(relative)
+            if not self._check_mode:
+                tree.unlink(self._full(relative))
+
+
+def _ancestors(path: str) -> list[str]:
+    found = []
+    while path != "/":
+        path = os.path.dirname(path)
+        found.append(path)
+    return found
+
+
+def _missing(path: str) -> list[str]:
+    return [each for each in [*reversed(_ancestors(path)), path] if not os.path.exists(each)]
+
+
+def _json(value: t.Mapping[str, t.Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii")
+
+
+def _is_bundle(name: str) -> bool:
+    return _escrow.BUNDLE_NAME.match(name) is not None
+
+
+def _check_name(relative: str) -> None:
+    bundle = _ESCROW_FILE.match(relative)
+    if relative in _REMOVABLE or _REST_FILE.match(relative) or (bundle and _is_bundle(bundle.group(2))):
+        return
+    raise ValueError(
+        f"write: {relative[:200]!r} is none of rest/<repository>.json, escrow/<repository>/<bundle>, {', '.join(_REMOVABLE)}"
+    )
+
+
+def _check_content(relative: str, value: t.Any) -> bytes:
+    """The bytes to keep at `relative`. ValueError names the path, and never shows the content."""
+    _check_name(relative)
+    where = f"write: {relative}"
+    content = _bytes(where, value)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{where}: {len(content)} bytes are more than {MAX_BYTES}")
+    if relative == "ca.pem":
+        _check_certificates(where, content)
+    elif _REST_FILE.match(relative):
+        content = _json(_check_rest(where, content))
+    elif relative.endswith(".age"):
+        if not content.startswith(_escrow.AGE_MAGIC):
+            raise ValueError(f"{where}: not encrypted by age")
+    else:
+        parsed = _parse_json(where, content)
+        content = content if relative.startswith("escrow/") else _json(parsed)
+    return content
+
+
+def _bytes(where: str, value: t.Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8")
+    if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except binascii.Error:
+            raise ValueError(f"{where}: `b64` is not base64") from None
+    if isinstance(value, dict):
+        return _json(value)
+    raise ValueError(f"{where}: give a string, a mapping, or a mapping with `b64`")
+
+
+def _parse_json(where: str, content: bytes) -> dict[str, t.Any]:
+    try:
+        parsed = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{where}: not a JSON object")
+    return parsed
+
+
+def _check_rest(where: str, content: bytes) -> dict[str, t.Any]:
+    parsed = _parse_json(where, content)
+    hashes = [parsed.get("hash")] + ([parsed["next_hash"]] if parsed.get("next_hash") is not None else [])
+    user = parsed.get("user")
+    if not set(parsed) <= {"user", "hash", "next_hash"} or not isinstance(user, str) or not _REST_USER.match(user):
+        raise ValueError(f"{where}: not {{user, hash, next_hash}} with a valid user")
+    for each in hashes:
+        cost = _bcrypt.cost_of(each) if isinstance(each, str) else None
+        if cost is None or not _bcrypt.MIN_COST <= cost <= _bcrypt.MAX_COST:
+            raise ValueError(
+                f"{where}: a hash is not bcrypt ($2b$) of a cost between {_bcrypt.MIN_COST} and {_bcrypt.MAX_COST}"
+            )
+    return {"user": user, "hash": hashes[0], "next_hash": parsed.get("next_hash")}
+
+
+def _check_certificates(where: str, content: bytes) -> None:
+    text = content.decode("ascii", "replace")
+    count = text.count("BEGIN CERTIFICATE")
+    if len(content) > MAX_BYTES or not _CERTIFICATES.match(text) or count > MAX_CERTIFICATES:
+        raise ValueError(f"{where}: not 1 to {MAX_CERTIFICATES} PEM certificates of less than {MAX_BYTES} bytes")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=text)
+    except ssl.SSLError:
+        raise ValueError(f"{where}: not PEM certificates") from None
+    if len(context.get_ca_certs()) != count:
+        raise ValueError(f"{where}: a certificate is none of a CA, or is there twice")
+
+
+def _names(state_dir: str, relative: str) -> list[str]:
+    _refuse_links(state_dir, relative)
+    try:
+        return sorted(os.listdir(os.path.join(state_dir, relative)))
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return []
+        raise ValueError(f"{state_dir}/{relative}: {error.strerror}") from None
+
+
+def _read_json(state_dir: str, relative: str) -> dict[str, t.Any] | None:
+    content = _read(state_dir, relative)
+    return None if content is None else _parse_json(f"{state_dir}/{relative}", content)
+
+
+def _read(state_dir: str, relative: str) -> bytes | None:
+    path = os.path.join(state_dir, relative)
+    _refuse_links(state_dir, relative)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise ValueError(f"{path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise ValueError(f"{path} is no regular file: move it away")
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_BYTES} bytes")
+    return content
+
+
+def _refuse_links(state_dir: str, relative: str) -> None:
+    path = state_dir
+    for part in relative.split("/"):
+        path = os.path.join(path, part)
+        if os.path.islink(path):
+            raise ValueError(f"{path} is a link: the state directory holds none, replace it by what it leads to")
