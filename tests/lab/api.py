@@ -24,10 +24,13 @@ from .state import (
     LabState,
     Process,
     boot_id,
+    in_shared_use,
+    lab_directory,
     lab_lock,
     load,
     load_all,
     machine_lock,
+    shared_use,
 )
 
 PARALLEL = max(4, 3 * (os.cpu_count() or 1))
@@ -69,7 +72,9 @@ class Lab:
             state = self._open(owner)
             fresh = self._declare(state, wanted)
             begun = {name: time.monotonic() for name in state.hosts}
-            names = {wanted_host.name for wanted_host, _options in wanted}
+            names = {spec.name for spec, _options in wanted} or set(state.hosts)
+            if not names:
+                raise LabError(f"Name hosts to boot, say `lab up {self.name} web1=trixie`.")
             reports: list[Report] = []
             guard = threading.Lock()
 
@@ -112,29 +117,15 @@ class Lab:
         with lab_lock(self.name):
             state = load(self.name)
             if state is None:
-                shutil.rmtree(_directory(self.name), ignore_errors=True)
+                shutil.rmtree(lab_directory(self.name), ignore_errors=True)
                 _release_machine()
                 return
-            chosen = list(state.hosts) if names is None else [self._host(state, n).name for n in names]
-            if names is None and state.watchdog is not None and state.watchdog.pid != os.getpid():
-                services.end(state.watchdog)
-            try:
-                _each(lambda name: _remove(state, state.hosts[name]), chosen)
-            finally:
-                for name in chosen:
-                    if state.hosts[name].process is None:
-                        del state.hosts[name]
-                state.save()
             if names is None:
-                with machine_lock():
-                    network.remove_bridge(network.Subnet(state.index))
-                    if Path(state.disks).is_mount():
-                        run(["umount", "--lazy", state.disks])
-                    shutil.rmtree(state.disks, ignore_errors=True)
-                    shutil.rmtree(state.directory)
-                _release_machine()
-            else:
-                self._pin(state)
+                _end(state)
+                return
+            chosen = [self._host(state, n).name for n in names]
+            _remove(state, chosen)
+            self._pin(state)
 
     def restart(self, name: str, *, timeout: float = 120) -> str:
         """Shut a host down in good order and boot it again from the same disk."""
@@ -340,6 +331,15 @@ def parse_wanted(spec: str | HostSpec) -> tuple[HostSpec, str]:
     return parse_host(spec), spec.partition("=")[2].partition(":")[2]
 
 
+def prepare(spec: HostSpec) -> None:
+    """Build what a host would lie on."""
+    with shared_use():
+        with machine_lock():
+            services.start()
+        bases.lowers_of(spec)
+    _release_machine()
+
+
 def collect_garbage() -> list[str]:
     """End labs that nobody owns any more or whose processes are gone; returns their names."""
     removed = []
@@ -347,12 +347,14 @@ def collect_garbage() -> list[str]:
         try:
             with lab_lock(state.name, timeout=0):
                 current = load(state.name)
-                dead = current is not None and is_garbage(current)
+                if current is None or not is_garbage(current):
+                    continue
+                _end(current)
         except Busy:
             continue
-        if dead:
-            Lab(state.name).down()
-            removed.append(state.name)
+        removed.append(state.name)
+    if not load_all():
+        _release_machine()
     bases.collect(lower for state in load_all() for host in state.hosts.values() for lower in host.lowers)
     return removed
 
@@ -369,15 +371,48 @@ def is_garbage(state: LabState) -> bool:
     )
 
 
-def _remove(state: LabState, host: HostState) -> None:
-    hosts.kill(state, host)
-    shutil.rmtree(hosts.disk(state, host), ignore_errors=True)
-    shutil.rmtree(state.directory / "hosts" / host.name, ignore_errors=True)
+def _remove(state: LabState, names: Sequence[str]) -> None:
+    """End hosts and forget them; what could not be ended stays in the state."""
+
+    def remove(name: str) -> None:
+        host = state.hosts[name]
+        hosts.kill(state, host)
+        shutil.rmtree(hosts.disk(state, host), ignore_errors=True)
+        shutil.rmtree(state.directory / "hosts" / name, ignore_errors=True)
+        gone.append(name)
+
+    gone: list[str] = []
+    try:
+        _each(remove, names)
+    finally:
+        for name in gone:
+            del state.hosts[name]
+        state.save()
+
+
+def _end(state: LabState) -> None:
+    """End a lab; called with the lab locked."""
+    if state.boot != boot_id():
+        # Its processes ended with that boot; their numbers mean others now.
+        state.watchdog = None
+        for host in state.hosts.values():
+            host.process = None
+    if state.watchdog is not None and state.watchdog.pid != os.getpid():
+        services.end(state.watchdog)
+    _remove(state, list(state.hosts))
+    with machine_lock():
+        network.remove_bridge(network.Subnet(state.index))
+        if Path(state.disks).is_mount():
+            run(["umount", "--lazy", state.disks])
+        shutil.rmtree(state.disks, ignore_errors=True)
+        shutil.rmtree(state.directory)
+    _release_machine()
 
 
 def _release_machine() -> None:
+    """End the shared services after the last lab."""
     with machine_lock():
-        if not load_all():
+        if not load_all() and not in_shared_use():
             services.stop()
 
 
@@ -388,12 +423,6 @@ def _make_disks(directory: Path) -> None:
     kind = run(["stat", "--file-system", "--format=%T", str(directory)]).stdout.strip()
     if kind == "overlayfs":
         run(["mount", "-t", "tmpfs", "-o", "mode=0700,size=75%", "lab", str(directory)])
-
-
-def _directory(name: str) -> Path:
-    from .state import lab_directory
-
-    return lab_directory(name)
 
 
 def _each(function: Callable[[str], _T], names: Iterable[str]) -> list[_T]:

@@ -37,6 +37,7 @@ systemctl enable systemd-networkd.service
 systemctl disable console-getty.service
 systemctl mask apt-daily.timer apt-daily-upgrade.timer
 : >/etc/machine-id
+echo LANG=C.UTF-8 >/etc/default/locale
 rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /etc/hostname /etc/resolv.conf
 """
 # Install packages on top of what is mounted below; nothing starts, nothing stays mounted or running.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from . import doctor, hosts, owner
-from .api import Lab, Report, collect_garbage
+from . import doctor, hosts, mirror, owner, services
+from .api import Lab, Report, collect_garbage, prepare
 from .shell import LabError
-from .spec import OPTIONS
+from .spec import OPTIONS, parse_host
 from .state import Process, load_all
 
 
@@ -75,6 +76,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("lab")
         command.add_argument("host")
         command.set_defaults(run=_again, action=name)
+
+    releases = commands.add_parser("mirror", help="build and describe the mirror of tool releases")
+    releases.add_argument("--json", action="store_true")
+    releases.add_argument("--again", action="store_true", help="download and pack again")
+    releases.set_defaults(run=_mirror)
+
+    base = commands.add_parser("base", help="build bases and layers ahead of time")
+    base.add_argument("hosts", nargs="+", metavar="SUITE[:layer=NAME]")
+    base.set_defaults(run=_base)
 
     check = commands.add_parser("doctor", help="say what this machine lacks")
     check.set_defaults(run=_doctor)
@@ -159,18 +169,32 @@ def _exec(options: argparse.Namespace) -> int:
     if not command:
         raise LabError("There is no command; write it after --.")
     line = Lab(options.lab).ssh_command(options.host)
-    words = " ".join("'" + word.replace("'", "'\\''") + "'" for word in command)
-    os.execvp(line[0], [*line, "-o", "BatchMode=yes", "--", words])
+    return subprocess.call([*line, "-o", "BatchMode=yes", "--", shlex.join(command)])
 
 
 def _ssh(options: argparse.Namespace) -> int:
     line = Lab(options.lab).ssh_command(options.host, options.user)
-    os.execvp(line[0], line)
+    return subprocess.call(line)
 
 
 def _again(options: argparse.Namespace) -> None:
     result = getattr(Lab(options.lab), options.action)(options.host)
     print(f"{options.host}: {result or 'killed'}")
+
+
+def _mirror(options: argparse.Namespace) -> None:
+    releases = mirror.build(again=options.again)
+    if options.json:
+        print(json.dumps(mirror.describe(), indent=2))
+        return
+    for release in releases:
+        print(f"{release.sha256}  {services.MIRROR_URL}{release.path}")
+
+
+def _base(options: argparse.Namespace) -> None:
+    doctor.require()
+    for text in options.hosts:
+        prepare(parse_host(f"any={text}"))
 
 
 def _doctor(_options: argparse.Namespace) -> int:

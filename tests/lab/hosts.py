@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -14,14 +16,13 @@ from pathlib import Path
 
 from .bases import apt_settings
 from .network import Subnet
-from .services import SERVICE4, SERVICE6, SERVICE_PROXY, SERVICE_PROXY6, end, reap, spawn
+from .services import SERVICE4, SERVICE6, SERVICE_PROXY, SERVICE_PROXY6, SERVICES_NAME, end, reap, spawn
 from .shell import LabError, run, wait_until
 from .spec import HostSpec, make_host
-from .state import CGROUP, HostState, LabState, Process
+from .state import CGROUP, HostState, LabState
 
 BTRFS_SIZE = 2 << 30
 HOSTS_BEGIN, HOSTS_END = "# lab: begin", "# lab: end"
-SERVICES_NAME = "lab-services"
 
 
 def spec_of(host: HostState) -> HostSpec:
@@ -109,6 +110,9 @@ def boot(lab: LabState, host: HostState) -> None:
         f"--network-bridge={Subnet(lab.index).bridge}",
         "--register=no", "--keep-unit", "--console=pipe", "--link-journal=no",
         "--resolv-conf=off", "--timezone=off",
+        # What units of a real host may do and systemd-nspawn withholds: BPF (IPAddressDeny=, DevicePolicy=) and mlock.
+        "--capability=CAP_BPF,CAP_PERFMON,CAP_IPC_LOCK",
+        "--system-call-filter=bpf @memlock",
     ]  # fmt: skip
     if spec.fuse:
         command.append("--bind=/dev/fuse")
@@ -177,10 +181,8 @@ def kill(lab: LabState, host: HostState) -> None:
     def gone() -> bool:
         if process is not None and process.alive:
             # Its session, in case that it had not entered its cgroup yet.
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         return _end_cgroup(group) and (process is None or not process.alive)
 
     if not wait_until(gone, timeout=20):
@@ -235,7 +237,7 @@ def ssh(
     user: str = "root",
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command on a host; the words of `argv` arrive as they are."""
-    words = " ".join("'" + word.replace("'", "'\\''") + "'" for word in argv)
+    words = shlex.join(argv)
     command = [*ssh_command(lab, host, user), "-o", "BatchMode=yes", "--", words]
     try:
         return subprocess.run(

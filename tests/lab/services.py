@@ -5,6 +5,7 @@ The address lies on a bridge without ports; hosts reach it through the gateway o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -19,7 +20,7 @@ from typing import Any
 from . import network
 from .archive import upstream_proxy
 from .shell import LabError, wait_until
-from .state import CACHE, MACHINE, Process, boot_id, write_atomic
+from .state import CACHE, CGROUP, MACHINE, Process, boot_id, write_atomic
 
 CACHE_PORT, MIRROR_PORT = 3142, 8083
 SERVICE4 = network.SERVICES.address4(1)
@@ -27,6 +28,8 @@ SERVICE6 = network.SERVICES.address6(1)
 SERVICE_PROXY = f"http://{SERVICE4}:{CACHE_PORT}"
 SERVICE_PROXY6 = f"http://[{SERVICE6}]:{CACHE_PORT}"
 MIRROR_URL = f"http://{SERVICE4}:{MIRROR_PORT}/"
+SERVICES_NAME = "lab-services"
+MIRROR_NAME_URL = f"http://{SERVICES_NAME}:{MIRROR_PORT}/"
 MIRROR_URL6 = f"http://[{SERVICE6}]:{MIRROR_PORT}/"
 
 
@@ -67,6 +70,9 @@ def stop() -> None:
             end(Process(**data))
         network.remove_way_out(known["ip_forward"])
     network.remove_bridge(network.SERVICES)
+    for path in Path("/sys/fs/cgroup").glob(f"*/{CGROUP}"):
+        with contextlib.suppress(OSError):
+            path.rmdir()
     (MACHINE / "machine.json").unlink(missing_ok=True)
 
 
@@ -105,10 +111,8 @@ def end(process: Process, timeout: float = 5) -> None:
 
 def reap(process: Process) -> None:
     """Collect a dead child; it may be another program's."""
-    try:
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
 
 
 def answers(address: str, port: int, timeout: float = 1) -> bool:

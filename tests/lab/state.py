@@ -141,6 +141,26 @@ def locked(path: Path, *, timeout: float, what: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def shared_use() -> Iterator[None]:
+    """Keep the shared services up without having a lab."""
+    MACHINE.mkdir(parents=True, exist_ok=True)
+    with (MACHINE / "users.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        yield
+
+
+def in_shared_use() -> bool:
+    """Whether somebody is inside shared_use; called with the machine locked."""
+    MACHINE.mkdir(parents=True, exist_ok=True)
+    with (MACHINE / "users.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 class Busy(LabError):
     """Somebody else works on the same thing."""
 
