@@ -1,0 +1,438 @@
+#!/usr/bin/python
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: units
+short_description: Exact set of enabled and started systemd units of one namespace
+version_added: '0.1.0'
+author:
+  - holdfast contributors (@holdfast-backup)
+description:
+  - Enables and starts exactly the declared units, and stops and disables those that the namespace once declared and that
+    are gone, in one execution.
+  - Never starts what a timer triggers. Timers whose files changed are stopped before systemd reads them again, and every
+    timer that is started gets a stamp of now first, so a calendar time that has just passed, or that passed while the
+    timer was not there, does not count as missed. Running timers that did not change are left alone, so a boot or a real
+    miss still catches up.
+  - A service of a retired timer that runs is waited for and never killed. A oneshot service is never stopped.
+attributes:
+  check_mode:
+    support: full
+    description: Reports what the real run would do, also for units whose files the same play would write.
+  diff_mode:
+    support: none
+  platform:
+    support: full
+    platforms: posix
+    description: Needs a Linux host with systemd as its first process and runs as root.
+options:
+  namespace:
+    description: Name of the owner of this set of units. Lower case letters, digits and C(_), beginning with a letter.
+    type: str
+    required: true
+  units:
+    description: The units of this namespace.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Full name of the unit, no template.
+        type: str
+        required: true
+      enabled:
+        description: Whether it is started at boot. A unit without an C([Install]) section needs V(false).
+        type: bool
+        default: true
+      state:
+        description: What it should be now. Not given, it is left as it is.
+        type: str
+        choices: [started, stopped]
+      masked:
+        description: Whether it is masked. Not given, it is left as it is.
+        type: bool
+      restart:
+        description: Restart it if it runs.
+        type: bool
+        default: false
+      reload:
+        description: Reload it if it runs and is not restarted.
+        type: bool
+        default: false
+      restart_on:
+        description:
+          - Files that it reads when it starts. It is restarted if it runs and one of them is in O(changed_files) or is not
+            what it was when this module last started it, so a run that was killed in between loses nothing.
+        type: list
+        elements: path
+        default: []
+      reload_on:
+        description: Files that it reads when it is reloaded, as for O(units[].restart_on).
+        type: list
+        elements: path
+        default: []
+  changed_files:
+    description:
+      - Files that M(holdfast.backup.file_tree) created, changed or removed. They decide which timers changed, and whether
+        systemd has to read its files again. What systemd itself says about changed files counts as well.
+    type: list
+    elements: path
+    default: []
+  phase:
+    description:
+      - V(retire) only stops and disables what is gone, V(converge) only does the declared units, V(all) does both.
+      - Retire before the files of the units are removed, converge after the files are written.
+    type: str
+    choices: [all, retire, converge]
+    default: all
+  retire:
+    description: Units that are gone.
+    type: list
+    elements: str
+    default: []
+  retire_absent:
+    description: Whether units that the namespace once declared, and that are not in O(units), are gone.
+    type: bool
+    default: false
+  wait:
+    description: Seconds to wait for a running service of a retired timer to end.
+    type: int
+    default: 3600
+  daemon_reload:
+    description: Whether systemd reads its files again. V(auto) does so when something changed.
+    type: str
+    choices: [auto, always, never]
+    default: auto
+  manifest_dir:
+    description: Directory of the manifests on the host.
+    type: path
+    default: /var/lib/holdfast/units
+"""
+
+EXAMPLES = r"""
+- name: Stop the timers that are not declared any more, before their files go
+  holdfast.backup.units:
+    namespace: jobs
+    units: "{{ timers }}"
+    phase: retire
+    retire_absent: true
+
+- name: Start exactly the declared timers
+  holdfast.backup.units:
+    namespace: jobs
+    units:
+      - name: holdfast-system--vault.timer
+        state: started
+    phase: converge
+    changed_files: "{{ written.created + written.changed_files + written.removed }}"
+"""
+
+RETURN = r"""
+started:
+  description: Units that were not running and were started.
+  returned: success
+  type: list
+  elements: str
+  sample: [holdfast-system--vault.timer]
+stopped:
+  description: Units that were stopped.
+  returned: success
+  type: list
+  elements: str
+restarted:
+  description: Units that were running and were restarted, timers with changed files among them.
+  returned: success
+  type: list
+  elements: str
+reloaded:
+  description: Units that were reloaded.
+  returned: success
+  type: list
+  elements: str
+enabled:
+  description: Units that were enabled.
+  returned: success
+  type: list
+  elements: str
+disabled:
+  description: Units that were disabled.
+  returned: success
+  type: list
+  elements: str
+masked:
+  description: Units that were masked.
+  returned: success
+  type: list
+  elements: str
+unmasked:
+  description: Units that were unmasked.
+  returned: success
+  type: list
+  elements: str
+retired:
+  description: Units that are gone and were stopped, disabled or cleared of a failure.
+  returned: success
+  type: list
+  elements: str
+waited_for:
+  description: Running services whose end was waited for.
+  returned: success
+  type: list
+  elements: str
+daemon_reload:
+  description: Whether systemd read its unit files again.
+  returned: success
+  type: bool
+"""
+
+import contextlib
+import os
+import posixpath
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._files import Tree, UnsafePathError, check_path
+from ..module_utils._systemd import (
+    STAMPS,
+    Record,
+    Request,
+    Systemctl,
+    SystemdError,
+    UnitsPlan,
+    UnitState,
+    WantedUnit,
+    check_name,
+    digest,
+    kind_of,
+    make_plan,
+)
+
+_NAMESPACE = re.compile(r"\A[a-z][a-z0-9_]*\Z")
+_BOOTED = "/run/systemd/system"
+_POLL = 0.5
+_VERSION = 1
+
+
+def _load(tree: Tree, path: str) -> dict[str, Record]:
+    value = tree.read_json(path)
+    if value is None:
+        return {}
+    units = value.get("units")
+    if value.get("version") != _VERSION or not isinstance(units, dict):
+        raise ValueError(f"{path} is not a manifest of version {_VERSION}: restore it, or remove it to start anew")
+    return {
+        check_name(name, path): Record(record.get("restart_on", ""), record.get("reload_on", ""))
+        for name, record in units.items()
+    }
+
+
+def _save(tree: Tree, path: str, records: dict[str, Record]) -> None:
+    units = {name: {"restart_on": item.restart_on, "reload_on": item.reload_on} for name, item in records.items()}
+    tree.write_json(path, {"version": _VERSION, "units": units}, mode=0o600)
+
+
+def _parse_units(items: Iterable[dict[str, Any]]) -> tuple[WantedUnit, ...]:
+    units: dict[str, WantedUnit] = {}
+    for number, item in enumerate(items):
+        name = check_name(item["name"], f"units[{number}]")
+        if name in units:
+            raise ValueError(f"{name} is declared twice in units: keep one of the entries")
+        units[name] = WantedUnit(
+            name=name,
+            enabled=item["enabled"],
+            state=item["state"],
+            masked=item["masked"],
+            restart=item["restart"],
+            reload=item["reload"],
+            restart_on=tuple(item["restart_on"]),
+            reload_on=tuple(item["reload_on"]),
+        )
+    return tuple(units[name] for name in sorted(units))
+
+
+def _request(params: dict[str, Any], own: dict[str, Record], others: Iterable[str]) -> Request:
+    units = _parse_units(params["units"])
+    declared = {unit.name for unit in units}
+    retire = {check_name(name, "retire") for name in params["retire"]}
+    both = sorted(declared & retire)
+    if both:
+        raise ValueError(f"{both[0]} is in units and in retire: keep it in one of them")
+    if params["retire_absent"]:
+        retire |= set(own) - declared
+    return Request(
+        units=() if params["phase"] == "retire" else units,
+        retire=frozenset() if params["phase"] == "converge" else frozenset(retire),
+        changed_files=frozenset(params["changed_files"]),
+        known_timers=frozenset(name for name in {*own, *others, *declared} - retire if kind_of(name) == "timer"),
+        daemon_reload=params["daemon_reload"],
+        records=own,
+        digests={unit.name: Record(digest(unit.restart_on), digest(unit.reload_on)) for unit in units},
+    )
+
+
+def _states(systemctl: Systemctl, request: Request) -> dict[str, UnitState]:
+    """Return the states of all units in question, and of the units that their services call when they end."""
+    states = systemctl.show(request.names())
+    called = {name for state in states.values() for name in (*state.triggers, *state.references)}
+    return {**systemctl.show(called - set(states)), **states}
+
+
+def _absent(request: Request, states: dict[str, UnitState]) -> frozenset[str]:
+    return frozenset(name for name in request.timers() if not os.path.exists(states[name].fragment))
+
+
+def _wait(systemctl: Systemctl, names: tuple[str, ...], seconds: int) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        working = sorted(name for name, state in systemctl.show(names).items() if state.works)
+        if not working:
+            return
+        if time.monotonic() >= deadline:
+            raise SystemdError(
+                f"{', '.join(working)} still runs after {seconds} s: run again when it has ended, or raise wait; "
+                f"its timer is stopped already, nothing was killed"
+            )
+        time.sleep(_POLL)
+
+
+def _stamp(names: Iterable[str]) -> None:
+    """Tell systemd that timers have just elapsed, so that nothing counts as missed when they start."""
+    os.makedirs(STAMPS, mode=0o755, exist_ok=True)
+    for name in names:
+        fd = os.open(
+            posixpath.join(STAMPS, f"stamp-{name}"), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
+        )
+        os.utime(fd)
+        os.close(fd)
+
+
+def _start(systemctl: Systemctl, plan: UnitsPlan) -> None:
+    said = [systemctl.restart(plan.restart) if plan.restart else ""]
+    # A timer's stamp is set at the last moment, after everything else that may take time.
+    others = [name for name in plan.start if kind_of(name) != "timer"]
+    timers = [name for name in plan.start if kind_of(name) == "timer"]
+    said.append(systemctl.start(others) if others else "")
+    if timers:
+        _stamp(timers)
+        said.append(systemctl.start(timers))
+    states = systemctl.show({*plan.restart, *plan.start})
+    broken = [name for name, state in states.items() if not state.healthy]
+    if broken:
+        details = [
+            f"{name} is {states[name].active} ({states[name].sub}):\n{systemctl.journal(name)}" for name in broken
+        ]
+        raise SystemdError("\n".join([f"{', '.join(broken)} did not start", *filter(None, said), *details]))
+
+
+def _apply(systemctl: Systemctl, plan: UnitsPlan, wait: int) -> None:
+    if plan.stop:
+        systemctl.stop(plan.stop)
+    if plan.wait_for:
+        _wait(systemctl, plan.wait_for, wait)
+    for step, names in (
+        (systemctl.stop, plan.stop_later),
+        (systemctl.disable, plan.disable),
+        (systemctl.unmask, plan.unmask),
+        (systemctl.enable, plan.enable),
+        (systemctl.mask, plan.mask),
+        (systemctl.reset_failed, plan.reset),
+    ):
+        if names:
+            step(names)
+    if plan.daemon_reload:
+        systemctl.daemon_reload()
+    _start(systemctl, plan)
+    if plan.reload:
+        systemctl.reload(plan.reload)
+
+
+def _forget(systemctl: Systemctl, request: Request, waited: tuple[str, ...]) -> None:
+    """Remove what systemd remembers of units that are gone."""
+    failed = [name for name, state in systemctl.show({*request.retire, *waited}).items() if state.active == "failed"]
+    if failed:
+        systemctl.reset_failed(failed)
+    for name in request.retire:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(posixpath.join(STAMPS, f"stamp-{name}"))
+
+
+def _run(module: AnsibleModule) -> dict[str, Any]:
+    params = module.params
+    namespace, directory = params["namespace"], check_path(params["manifest_dir"], "manifest_dir")
+    if not _NAMESPACE.match(namespace):
+        raise ValueError(f"namespace {namespace!r} must be lower case letters, digits and _, beginning with a letter")
+    if not os.path.isdir(_BOOTED):
+        raise SystemdError(f"systemd does not run on this host ({_BOOTED} is missing): boot it with systemd")
+    systemctl = Systemctl()
+    path = posixpath.join(directory, f"{namespace}.json")
+    with Tree() as tree:
+        own = _load(tree, path)
+        others: set[str] = set()
+        for name in tree.names(directory):
+            if name.endswith(".json") and not name.startswith("."):
+                others.update(_load(tree, posixpath.join(directory, name)))
+        request = _request(params, own, others)
+        states = _states(systemctl, request)
+        request = replace(request, absent=_absent(request, states))
+        plan = make_plan(request, states)
+        if not module.check_mode:
+            # First remember every unit that we touch, so that a killed run leaves none behind.
+            union = {**{unit.name: Record() for unit in request.units}, **own}
+            if union != own:
+                _save(tree, path, union)
+            _apply(systemctl, plan, params["wait"])
+            if request.retire:
+                _forget(systemctl, request, plan.wait_for)
+            final = {name: record for name, record in union.items() if name not in request.retire}
+            final.update({unit.name: request.digests[unit.name] for unit in request.units})
+            if final != union:
+                _save(tree, path, final)
+    return plan.result()
+
+
+def main() -> None:
+    """Run the module."""
+    unit = {
+        "name": {"type": "str", "required": True},
+        "enabled": {"type": "bool", "default": True},
+        "state": {"type": "str", "choices": ["started", "stopped"]},
+        "masked": {"type": "bool"},
+        "restart": {"type": "bool", "default": False},
+        "reload": {"type": "bool", "default": False},
+        "restart_on": {"type": "list", "elements": "path", "default": []},
+        "reload_on": {"type": "list", "elements": "path", "default": []},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "namespace": {"type": "str", "required": True},
+            "units": {"type": "list", "elements": "dict", "default": [], "options": unit},
+            "changed_files": {"type": "list", "elements": "path", "default": []},
+            "phase": {"type": "str", "choices": ["all", "retire", "converge"], "default": "all"},
+            "retire": {"type": "list", "elements": "str", "default": []},
+            "retire_absent": {"type": "bool", "default": False},
+            "wait": {"type": "int", "default": 3600},
+            "daemon_reload": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
+            "manifest_dir": {"type": "path", "default": "/var/lib/holdfast/units"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = _run(module)
+    except (ValueError, UnsafePathError, SystemdError) as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
