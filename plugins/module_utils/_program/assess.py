@@ -1,0 +1,147 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what is known of a run to its outcome, reason and message. A pure function of its evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from .._outcome import FAILED, INCOMPLETE, OK, meaning
+from .definition import Definition
+from .journal import Digest
+from .state import State
+
+LONGEST_LINE = 300
+LONGEST_MESSAGE = 1000
+
+# What restic's own lines say when its exit code only says "failed"; the first that matches counts.
+_TEXTS = (
+    ("disk full", r"no space left on device|disk quota exceeded|insufficient storage|\b507\b"),
+    ("locked", r"unable to create lock|repository is already locked"),
+    ("wrong password", r"wrong password|no key found|\b401\b|unauthorized"),
+    ("source missing", r"all source directories/files do not exist|nothing to backup"),
+    ("no repository", r"repository does not exist"),
+    ("interrupted", r"signal \w+ received"),
+    (
+        "unreachable",
+        r"connection (?:refused|reset|timed out)|no such host|no route to host|network is unreachable|i/o timeout|"
+        r"tls: |x509: |dial (?:tcp|udp)|server misbehaving|deadline exceeded|\b(?:403|50[0-4])\b|transport endpoint|stale",
+    ),
+)
+_CODES = {10: "no repository", 11: "locked", 12: "wrong password", 130: "interrupted"}
+_SKIPPED = re.compile(r"\A(.*) does not exist, skipping\Z", re.DOTALL)
+_ENDING_SIGNALS = ("TERM", "INT", "HUP")
+# Exit statuses that systemd itself gives a process it could not start.
+_CREDENTIALS = 243
+_SYSTEMD_STATUSES = range(200, 256)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How systemd saw the service end: SERVICE_RESULT, EXIT_CODE and EXIT_STATUS; empty where it set none."""
+
+    result: str = ""
+    code: str = ""
+    status: str = ""
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], prefix: str = "") -> Ending:
+        """Out of the environment of ExecStopPost=, or (prefix MONITOR_) of a unit started by OnSuccess=/OnFailure=."""
+        names = ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS")
+        return cls(*(environment.get(f"{prefix}{name}", "") for name in names))
+
+    @property
+    def exit_status(self) -> int | None:
+        """Exit status of restic; None when it did not end by itself or never ran."""
+        return int(self.status) if self.code == "exited" and self.status.isdigit() else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Assessment:
+    """The outcome of a run; `reason` is None for ok, `message` is for people."""
+
+    outcome: str
+    reason: str | None = None
+    message: str = ""
+
+
+def assess(
+    definition: Definition, ending: Ending, state: State | None, digest: Digest, lost: str | None = None
+) -> Assessment:
+    """Weigh the evidence. `lost` is the reason if a file without which the unit cannot start is not there."""
+    found = _stopped(state) or _run(definition, ending, digest, lost)
+    if state is not None and found.outcome != FAILED:
+        found = _with_findings(found, state)
+    if found.outcome == OK and ending.result not in ("success", ""):
+        found = Assessment(FAILED, "unknown", _text([*digest.systemd, f"systemd says: {ending.result}"]))
+    return found
+
+
+def _stopped(state: State | None) -> Assessment | None:
+    if state is None or state.stopped is None:
+        return None
+    return Assessment(FAILED, state.stopped, _text([state.message]))
+
+
+def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | None) -> Assessment:
+    status = ending.exit_status
+    words = [digest.fatal or "", *digest.lines]
+    if ending.result in ("timeout", "watchdog") and digest.summary is None:
+        # A server that never answered is the reason; the time limit is only how it ended.
+        reason = "unreachable" if _reason_in(words) == "unreachable" else "timeout"
+        return Assessment(FAILED, reason, _text(["it was ended by its time limit", *words]))
+    if ending.result == "oom-kill":
+        return Assessment(FAILED, "killed", "the kernel ended it: out of memory")
+    if ending.code in ("killed", "dumped"):
+        reason = "interrupted" if ending.status in _ENDING_SIGNALS else "killed"
+        return Assessment(FAILED, reason, _text([f"ended by signal {ending.status}", *words]))
+    if status is None or status in _SYSTEMD_STATUSES:
+        return Assessment(
+            FAILED, _unstarted_reason(status, lost), _text(digest.systemd or ["systemd did not start it"])
+        )
+    outcome = meaning(definition.engine, status).outcome
+    if outcome == FAILED:
+        reason = _CODES.get(status) or _reason_in(words) or "unknown"
+        return Assessment(FAILED, reason, _text([*words, *digest.errors] if any(words) else [f"exit status {status}"]))
+    if digest.summary is None:
+        return Assessment(FAILED, "unknown", _text([f"exit status {status} without a summary", *words]))
+    if outcome == INCOMPLETE:
+        skipped = [line for line in digest.lines if _SKIPPED.match(line)]
+        reason = "source missing" if skipped and not digest.errors else "source unreadable"
+        return Assessment(INCOMPLETE, reason, _text([*digest.errors, *skipped, *words]))
+    return Assessment(OK)
+
+
+def _unstarted_reason(status: int | None, lost: str | None) -> str:
+    return "lost key file" if status == _CREDENTIALS else lost or "unknown"
+
+
+def _reason_in(lines: list[str]) -> str | None:
+    for reason, pattern in _TEXTS:
+        if any(re.search(pattern, line, re.IGNORECASE) for line in lines):
+            return reason
+    return None
+
+
+def _with_findings(found: Assessment, state: State) -> Assessment:
+    if state.missing:
+        lines = [found.message] if found.message else []
+        lines += [f"declared but not there: {path}" for path in state.missing]
+        found = Assessment(INCOMPLETE, found.reason or "source missing", _text(lines))
+    if state.dumps_failed:
+        lines = [f"dump failed: {', '.join(state.dumps_failed)}", found.message]
+        found = Assessment(FAILED, "dump", _text(lines))
+    if state.post_failed:
+        found = Assessment(FAILED, "post hook", _text([*state.post_failed, found.message]))
+    return found
+
+
+def _text(lines: list[str]) -> str:
+    """The first different lines, bounded, without what looks like credentials in a URL."""
+    cleaned = (re.sub(r"://[^/@\s]+@", "://***@", " ".join(line.split())) for line in lines)
+    cut = (line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…" for line in cleaned if line)
+    text = "\n".join(dict.fromkeys(cut))
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"

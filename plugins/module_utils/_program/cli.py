@@ -1,0 +1,124 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line of `holdfast`. Modules are imported when a command needs them: the program starts around every run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Callable
+
+from .host import Host, ProgramError, version
+
+USAGE = 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="holdfast", description="Backups of this host.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"holdfast {version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, description: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=description, description=description, allow_abbrev=False)
+
+    status = add("status", "What became of the last run of each job, and when the next one is.")
+    status.add_argument("job", nargs="?", metavar="JOB", help="JOB or JOB--REPOSITORY")
+    status.add_argument("--json", action="store_true", help="for programs")
+    run = add("run", "Back up now.")
+    run.add_argument("job", metavar="JOB", help="JOB (in all its repositories) or JOB--REPOSITORY")
+    run.add_argument("--wait", action="store_true", help="wait, and end with 1 if a run is not ok")
+    run.add_argument("--dry-run", action="store_true", help="only say what would be saved; without hooks and dumps")
+    log = add("log", "What the last run said.")
+    log.add_argument("job", metavar="JOB", help="JOB or JOB--REPOSITORY")
+    snapshots = add("snapshots", "What can be restored.")
+    snapshots.add_argument("job", metavar="JOB", help="JOB, or JOB--REPOSITORY if it has several repositories")
+    snapshots.add_argument("--json", action="store_true", help="for programs")
+    restore = add("restore", "Restore files of a job below a directory, with owners and attributes, and verify them.")
+    restore.add_argument("job", metavar="JOB", help="JOB, or JOB--REPOSITORY if it has several repositories")
+    restore.add_argument("--target", required=True, metavar="DIR", help="directory that is missing or empty")
+    restore.add_argument("--snapshot", default="latest", metavar="ID", help="as holdfast snapshots shows it (latest)")
+    restore.add_argument("--path", action="append", default=[], metavar="P", help="only this path; may be repeated")
+    restore.add_argument("--dump", metavar="NAME", help="with latest: this dump instead of the files")
+    restore.add_argument("--dry-run", action="store_true", help="only say what would be restored")
+    restore.add_argument("--force", action="store_true", help="write over what is there (in place: --target / --force)")
+    certificate = add("certificate", "The certificate of the rest-server on this host.")
+    certificate.add_argument("action", choices=["renew"])
+    for name, description in (
+        ("prepare", "For systemd: check and prepare a run."),
+        ("verify", "For systemd: make an incomplete run fail."),
+        ("finish", "For systemd: run the post hooks."),
+        ("record", "For systemd: record the outcome of a run."),
+    ):
+        add(name, description).add_argument("unit", metavar="UNIT")
+    return parser
+
+
+def _for_systemd(host: Host, arguments: argparse.Namespace) -> int:
+    from . import definition as definitions
+    from . import finish, prepare, record, verify
+
+    action: Callable[..., int] = {
+        "prepare": prepare.prepare,
+        "verify": verify.verify,
+        "finish": finish.finish,
+        "record": record.record,
+    }[arguments.command]
+    return action(host, definitions.load(host, arguments.unit), os.environ)
+
+
+def _for_people(host: Host, arguments: argparse.Namespace) -> int:
+    if arguments.command == "certificate":
+        return _certificate()
+    from . import restore, show, start, status
+
+    if arguments.command == "status":
+        return status.status(host, arguments.job, as_json=arguments.json)
+    if arguments.command == "run":
+        return start.run(host, arguments.job, wait=arguments.wait, dry_run=arguments.dry_run)
+    if arguments.command == "log":
+        return show.log(host, arguments.job)
+    if arguments.command == "snapshots":
+        return show.snapshots(host, arguments.job, as_json=arguments.json)
+    return restore.restore(
+        host,
+        arguments.job,
+        arguments.target,
+        snapshot=arguments.snapshot,
+        paths=arguments.path,
+        dump=arguments.dump,
+        dry_run=arguments.dry_run,
+        force=arguments.force,
+    )
+
+
+def _certificate() -> int:
+    try:
+        tls = importlib.import_module(f"{__package__.rpartition('.')[0]}._tls")
+    except ModuleNotFoundError:
+        raise ProgramError("this program was built without certificates") from None
+    return int(tls.renew() or 0)
+
+
+def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
+    """Run one command. Returns its exit code; errors are one line on standard error, 2 stands for wrong use."""
+    arguments = _parser().parse_args(argv)
+    host = host or Host()
+    if os.geteuid() != host.owner:
+        print("holdfast: only root can do this; try: sudo holdfast ...", file=sys.stderr)
+        return USAGE
+    action = _for_systemd if hasattr(arguments, "unit") else _for_people
+    try:
+        return action(host, arguments)
+    except ProgramError as error:
+        print(f"holdfast: {error}", file=sys.stderr)
+        return error.status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("holdfast: interrupted; a run that was started goes on", file=sys.stderr)
+        return 130

@@ -1,0 +1,66 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gathers what is known of one invocation of a run unit; used while it ends (finish) and after it (record)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from . import journal
+from . import state as states
+from .assess import Assessment, Ending, assess
+from .definition import Definition
+from .host import Host
+from .journal import Digest
+from .prepare import mounted
+from .state import State
+
+# The journal may lag behind a process that has just ended: looks for its last line, and seconds between them.
+LOOKS = 15
+PAUSE = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """All that is known of an invocation, and what it amounts to."""
+
+    invocation: str
+    ending: Ending
+    state: State | None
+    digest: Digest
+    assessment: Assessment
+
+
+def gather(host: Host, definition: Definition, invocation: str, ending: Ending) -> Evidence:
+    """Read journal and findings of `invocation`, and assess them."""
+    state = states.load(host, definition.unit, invocation)
+    digest = _digest(host, definition, invocation, expected=ending.exit_status in (0, 3))
+    found = assess(definition, ending, state, digest, lost(host, definition))
+    return Evidence(invocation, ending, state, digest, found)
+
+
+def lost(host: Host, definition: Definition) -> str | None:
+    """The reason of the outcome if something without which systemd cannot start the unit is not there."""
+    if definition.mount is not None and not mounted(host, definition.mount):
+        return "unreachable"
+    if not host.path(definition.record).is_file():
+        return "no repository"
+    needed = (definition.password_file, definition.repository_file, definition.environment_file)
+    if any(path is not None and not host.path(path).is_file() for path in needed):
+        return "lost key file"
+    return None
+
+
+def _digest(host: Host, definition: Definition, invocation: str, *, expected: bool) -> Digest:
+    program = os.path.basename(definition.binary)
+    found = Digest()
+    for look in range(LOOKS if expected else 1):
+        if look:
+            host.sleep(PAUSE)
+        journal.sync(host)
+        found = journal.digest(journal.read(host, invocation), program, definition.service)
+        if found.summary is not None:
+            break
+    return found

@@ -1,0 +1,65 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Commands of the user, run around a backup: as the account they ask for, with a time limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from .._run import PATH
+from .._run import account as account_of
+from .definition import Definition, Hook
+
+
+def environment(definition: Definition, **more: str) -> dict[str, str]:
+    """What a hook learns of the run: HOLDFAST_UNIT, HOLDFAST_JOB, HOLDFAST_REPOSITORY, and `more` as HOLDFAST_<NAME>."""
+    return {
+        "HOLDFAST_UNIT": definition.unit,
+        "HOLDFAST_JOB": definition.job,
+        "HOLDFAST_REPOSITORY": definition.repository,
+        **{f"HOLDFAST_{name.upper()}": value.replace("\0", "") for name, value in more.items()},
+    }
+
+
+def run(hook: Hook, variables: Mapping[str, str]) -> str | None:
+    """Run a hook; its output goes where ours goes. Returns None, or what went wrong."""
+    program = hook.command[0]
+    try:
+        account = account_of(hook.user)
+    except ValueError as error:
+        return f"{program}: {error}"
+    switch: dict[str, Any] = {}
+    if account.pw_uid != os.geteuid():
+        switch = {
+            "user": account.pw_uid,
+            "group": account.pw_gid,
+            "extra_groups": os.getgrouplist(account.pw_name, account.pw_gid),
+        }
+    env = {
+        "PATH": PATH,
+        "LANG": "C.UTF-8",
+        "HOME": account.pw_dir,
+        "USER": account.pw_name,
+        "LOGNAME": account.pw_name,
+        **variables,
+    }
+    try:
+        process = subprocess.Popen(
+            list(hook.command), stdin=subprocess.DEVNULL, cwd="/", env=env, start_new_session=True, **switch
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{program} cannot be started: {error}"
+    try:
+        status = process.wait(timeout=hook.timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return f"{program} did not end within {hook.timeout} s"
+    if status < 0:
+        return f"{program} was ended by signal {-status}"
+    return f"{program} ended with exit status {status}" if status else None

@@ -1,0 +1,139 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The host as the program sees it: its files, clock and commands, in one place that tests can stand in for."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .._run import PATH, run
+
+UNITS = "/etc/holdfast/units"
+OUTCOMES = "/var/lib/holdfast/outcomes"
+RUNTIME = "/run/holdfast"
+SECRETS = "/etc/holdfast/secrets"
+ESCROW = "/etc/holdfast/escrow.json"
+
+
+class ProgramError(Exception):
+    """Something the caller has to know: one line that says what is wrong and what helps. `status` is the exit code."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A command that ended; 124 stands for one that did not end in time, 127 for one that could not be started."""
+
+    status: int
+    stdout: str = ""
+    stderr: str = ""
+
+
+def version() -> str:
+    """The version of holdfast this program was built from, '0' outside a built program."""
+    package = importlib.import_module(__name__.rsplit(".", 2)[0])
+    return str(getattr(package, "__version__", "0"))
+
+
+def timestamp(seconds: float) -> str:
+    """Seconds since 1970 as UTC in ISO 8601, to the second."""
+    return datetime.datetime.fromtimestamp(int(seconds), datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds_of(stamp: str | None) -> float | None:
+    """The inverse of `timestamp`; None for None and for what is no time stamp."""
+    try:
+        parsed = datetime.datetime.strptime(stamp or "", "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return None
+    return parsed.replace(tzinfo=datetime.timezone.utc).timestamp()
+
+
+class Host:
+    """Files below `root`, which belong to `owner` (uid) when they can be trusted; the clock; commands."""
+
+    def __init__(self, root: Path = Path("/"), owner: int = 0) -> None:
+        self.root = root
+        self.owner = owner
+
+    def path(self, absolute: str) -> Path:
+        """Where the absolute path `absolute` is to be found."""
+        return self.root / absolute.lstrip("/")
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    def command(self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> Done:
+        """Run a command for its output, with a clean environment and `timeout` in seconds."""
+        try:
+            done = run(argv, timeout=timeout, environment={"LC_ALL": "C.UTF-8", **(env or {})})
+        except OSError as error:
+            return Done(127, stderr=f"{argv[0]} cannot be started: {error.strerror}")
+        if done.timed_out:
+            return Done(124, stderr=f"{argv[0]} did not end within {timeout:g} s")
+        return Done(done.code, done.stdout, done.stderr)
+
+    def attached(self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> int:
+        """Run a command whose output the caller's terminal or journal gets; returns its exit status (124, 127 as in Done)."""
+        try:
+            done = subprocess.run(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                check=False,
+                timeout=timeout,
+                env={"PATH": PATH, "LC_ALL": "C.UTF-8", **(env or {})},
+            )
+        except subprocess.TimeoutExpired:
+            return 124
+        except OSError:
+            return 127
+        return done.returncode
+
+    def read_json(self, absolute: str) -> dict[str, Any] | None:
+        """The object in a JSON file; None when there is none, or none that can be read."""
+        try:
+            content = json.loads(self.path(absolute).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    def write(self, absolute: str, content: bytes, *, mode: int, group: int | None = None) -> None:
+        """Replace a file atomically. Its directory is made if it is missing (0755)."""
+        target = self.path(absolute)
+        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                if group is not None:
+                    os.fchown(stream.fileno(), -1, group)
+                os.fchmod(stream.fileno(), mode)
+                os.fsync(stream.fileno())
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    def write_json(self, absolute: str, content: Mapping[str, Any], *, mode: int = 0o644) -> None:
+        """Replace a JSON file atomically."""
+        self.write(absolute, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode("utf-8"), mode=mode)

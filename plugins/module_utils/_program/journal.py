@@ -1,0 +1,139 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What restic and systemd said about one invocation, read from the journal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from .host import Host
+
+# The summary comes last; of a run that complains about more files than this, the latest lines are looked at.
+LINES = 2000
+TIMEOUT = 60
+_WARNING = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of the journal; `time` in seconds since 1970, `program` is systemd's identifier, `pid1` its own word."""
+
+    time: float
+    program: str
+    text: str
+    priority: int = 6
+    pid1: bool = False
+
+
+@dataclasses.dataclass
+class Digest:
+    """Restic's own words: the summary, the fatal error, errors of single files, other lines; and systemd's complaints."""
+
+    summary: dict[str, Any] | None = None
+    fatal: str | None = None
+    errors: list[str] = dataclasses.field(default_factory=list)
+    lines: list[str] = dataclasses.field(default_factory=list)
+    systemd: list[str] = dataclasses.field(default_factory=list)
+    percent_done: float | None = None
+    first: float | None = None
+
+
+def read(host: Host, invocation: str, *, lines: int = LINES, more: tuple[str, ...] = ()) -> list[Entry]:
+    """The last lines of the invocation, oldest first. `more` are further alternatives to match."""
+    if not invocation:
+        return []
+    # Only fields with a leading underscore cannot be forged; systemd's own lines carry another one, hence _PID=1.
+    ours = [f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}", "_PID=1"]
+    done = host.command(
+        [
+            "journalctl",
+            "--quiet",
+            "--no-pager",
+            "--all",
+            "--output=json",
+            "--output-fields=MESSAGE,SYSLOG_IDENTIFIER,PRIORITY,_PID",
+            f"--lines={lines}",
+            *ours,
+            *more,
+        ],
+        timeout=TIMEOUT,
+    )
+    return [entry for entry in map(_entry, done.stdout.split("\n")) if entry is not None]
+
+
+def sync(host: Host) -> None:
+    """Wait until the journal has what was written so far."""
+    host.command(["journalctl", "--sync"], timeout=TIMEOUT)
+
+
+def digest(entries: list[Entry], program: str, service: str) -> Digest:
+    """Sort the lines of an invocation; `program` is the name of restic's binary."""
+    result = Digest(first=entries[0].time if entries else None)
+    for entry in entries:
+        if entry.pid1:
+            if entry.priority <= _WARNING:
+                result.systemd.append(entry.text.replace(f"{service}: ", ""))
+        elif entry.program == program:
+            _restic(result, entry.text)
+    return result
+
+
+def message(text: str) -> dict[str, Any] | None:
+    """The object in a line of restic's --json; None for another line."""
+    if not text.startswith("{"):
+        return None
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) and isinstance(content.get("message_type"), str) else None
+
+
+def error_text(content: dict[str, Any]) -> str:
+    """What a message of type error says, with the path it is about."""
+    error = content.get("error")
+    text = str(error.get("message", "")) if isinstance(error, dict) else str(error or "")
+    item = str(content.get("item", ""))
+    return text if item in text else f"{item}: {text}"
+
+
+def _restic(result: Digest, text: str) -> None:
+    content = message(text)
+    if content is None:
+        if text.strip():
+            result.lines.append(text.strip())
+        return
+    kind = content["message_type"]
+    if kind == "summary":
+        result.summary = content
+    elif kind == "exit_error":
+        result.fatal = str(content.get("message", ""))
+    elif kind == "status":
+        share = content.get("percent_done")
+        result.percent_done = round(100 * share, 1) if isinstance(share, (int, float)) else None
+    elif kind == "error":
+        # The scanner meets the same files as the archiver.
+        line = error_text(content)
+        if line not in result.errors:
+            result.errors.append(line)
+
+
+def _entry(line: str) -> Entry | None:
+    try:
+        content = json.loads(line)
+        text = content.get("MESSAGE") or ""
+        if isinstance(text, list):
+            # A line that is not UTF-8 comes as its bytes.
+            text = bytes(text).decode("utf-8", "replace")
+        return Entry(
+            time=int(content["__REALTIME_TIMESTAMP"]) / 1e6,
+            program=str(content.get("SYSLOG_IDENTIFIER", "")),
+            text=str(text),
+            priority=int(content.get("PRIORITY", 6)),
+            pid1=content.get("_PID") == "1",
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

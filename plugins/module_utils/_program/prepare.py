@@ -1,0 +1,118 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`holdfast prepare UNIT`: everything that has to be right before restic runs. ExecStartPre= of a run unit, as root."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+
+from .. import _secrets
+from . import hooks, rest, sources
+from .definition import Definition
+from .host import ESCROW, Host
+from .state import State
+
+
+class _Refused(Exception):
+    """The run cannot take place: a reason of the outcome, and what to say."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
+    """Check, run `pre` hooks and dumps, write the list of sources. Returns the exit code: not 0 stops the run."""
+    state = State(definition.unit, environment.get("INVOCATION_ID", ""), host.now())
+    state.save(host)
+    try:
+        _check(host, definition)
+        _pre(definition)
+    except _Refused as refused:
+        state.stopped, state.message = refused.reason, str(refused)
+        state.save(host)
+        print(f"{refused.reason}: {refused}", file=sys.stderr)
+        return 1
+    _dumps(host, definition, state)
+    # After the hooks, which may be what makes the sources.
+    extra, state.missing = sources.gather(host, definition)
+    sources.write(host, definition, extra)
+    state.save(host)
+    for path in state.missing:
+        print(f"declared but not there: {path}", file=sys.stderr)
+    return 0
+
+
+def _check(host: Host, definition: Definition) -> None:
+    if definition.mount is not None and not mounted(host, definition.mount):
+        raise _Refused("unreachable", f"{definition.mount} is not mounted; mount it")
+    for path in (definition.password_file, definition.repository_file, definition.environment_file):
+        if path is not None and not host.path(path).is_file():
+            raise _Refused("lost key file", f"{path} is not there; bring it back with the playbook restore_identity")
+    if not host.path(definition.record).is_file():
+        raise _Refused("no repository", f"{definition.record} is not there; run the site playbook for this host")
+    if definition.escrow_mode in ("age", "controller"):
+        _check_escrow(host, definition)
+    problem = rest.settle(host, definition)
+    if problem:
+        raise _Refused("wrong password", problem)
+
+
+def _check_escrow(host: Host, definition: Definition) -> None:
+    try:
+        identity = _secrets.Identity.parse(host.path(definition.identity_file).read_text(encoding="utf-8"))
+        accepted = identity.accepted_fingerprints(host.now())
+    except FileNotFoundError:
+        raise _Refused("lost key file", f"{definition.identity_file} is not there; run the site playbook") from None
+    except (OSError, _secrets.SecretsError) as error:
+        raise _Refused("lost key file", f"{definition.identity_file} cannot be used: {error}") from error
+    known = (host.read_json(ESCROW) or {}).get("repositories")
+    kept = known.get(definition.repository) if isinstance(known, dict) else None
+    if kept is None or kept not in accepted:
+        raise _Refused(
+            "no escrow",
+            f"the controller keeps no escrow bundle with today's secrets of {definition.repository}; run the site playbook",
+        )
+
+
+def mounted(host: Host, directory: str) -> bool:
+    """Whether something is mounted on exactly this directory."""
+    try:
+        lines = host.path("/proc/self/mountinfo").read_bytes().split(b"\n")
+    except OSError:
+        return False
+    points = {_unescaped(line.split(b" ")[4]) for line in lines if line}
+    return os.fsencode(directory.rstrip("/") or "/") in points
+
+
+def _unescaped(field: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
+
+
+def _pre(definition: Definition) -> None:
+    for number, hook in enumerate(definition.pre, 1):
+        problem = hooks.run(hook, hooks.environment(definition))
+        if problem:
+            raise _Refused("pre hook", f"pre hook {number}: {problem}")
+
+
+def _dumps(host: Host, definition: Definition, state: State) -> None:
+    for dump in definition.dumps:
+        problem = _dump(host, definition, dump.unit)
+        if problem:
+            print(f"dump {dump.name} failed: {problem}", file=sys.stderr)
+            state.dumps_failed.append(dump.name)
+            state.save(host)
+
+
+def _dump(host: Host, definition: Definition, unit: str) -> str | None:
+    done = host.command(["systemctl", "start", "--", unit], timeout=definition.longest)
+    if done.status == 0:
+        return None
+    if done.status == 124:
+        host.command(["systemctl", "stop", "--", unit], timeout=120)
+    return f"see: journalctl -u {unit}"

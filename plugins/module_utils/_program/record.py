@@ -1,0 +1,152 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`holdfast record UNIT`: writes the outcome of a run after everything, and tells the user's command of a bad one."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from .. import _secrets
+from .._outcome import INCOMPLETE, OK
+from . import evidence, hooks, outcomes
+from .assess import Assessment, Ending
+from .definition import Definition
+from .evidence import Evidence
+from .host import Host, timestamp, version
+
+FORMAT = 1
+NUMBERS = (
+    "files_new",
+    "files_changed",
+    "files_unmodified",
+    "dirs_new",
+    "dirs_changed",
+    "dirs_unmodified",
+    "data_added",
+    "data_added_packed",
+    "total_files_processed",
+    "total_bytes_processed",
+    "total_duration",
+)
+
+
+def record(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
+    """Write outcome and history; call `on_failure`. Returns 0 whatever the outcome is."""
+    before = outcomes.last(host, definition.unit)
+    known = _evidence(host, definition, environment, before)
+    outcome = _outcome(host, definition, known, before)
+    # Written before anybody is told: telling may take its time, and may fail.
+    outcomes.write(host, definition.unit, outcome)
+    if _is_bad(definition, outcome) and definition.on_failure is not None:
+        outcome["told"] = _tell(definition, outcome)
+        outcomes.write(host, definition.unit, outcome)
+    outcomes.remember(host, definition.unit, outcome)
+    print(" ".join(str(part) for part in (definition.unit, outcome["outcome"], outcome["reason"] or "") if part))
+    return 0
+
+
+def _evidence(
+    host: Host, definition: Definition, environment: Mapping[str, str], before: dict[str, Any] | None
+) -> Evidence:
+    invocation = environment.get("MONITOR_INVOCATION_ID", "")
+    ending = Ending.of(environment, "MONITOR_")
+    if not invocation:
+        invocation, ending = _asked(host, definition)
+    elif before is not None and before.get("invocation_id") == invocation:
+        # systemd tells of the run before, because there was none this time: something that the unit requires failed.
+        invocation, ending = "", Ending("dependency")
+    return evidence.gather(host, definition, invocation, ending)
+
+
+def _asked(host: Host, definition: Definition) -> tuple[str, Ending]:
+    """What systemd knows of the last run, for a recorder that was started by hand."""
+    names = "InvocationID,Result,ExecMainCode,ExecMainStatus"
+    done = host.command(["systemctl", "show", f"--property={names}", definition.service], timeout=30)
+    values = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    codes = {"1": "exited", "2": "killed", "3": "dumped"}
+    code = codes.get(values.get("ExecMainCode", ""), "")
+    status = values.get("ExecMainStatus", "") if code else ""
+    return values.get("InvocationID", ""), Ending(values.get("Result", ""), code, status)
+
+
+def _outcome(host: Host, definition: Definition, known: Evidence, before: dict[str, Any] | None) -> dict[str, Any]:
+    found, state, summary = known.assessment, known.state, known.digest.summary
+    ended = host.now()
+    started = state.started if state else known.digest.first or ended
+    last_ok = timestamp(ended) if found.outcome == OK else (before or {}).get("last_ok")
+    return {
+        "format": FORMAT,
+        "unit": definition.unit,
+        "job": definition.job,
+        "repository": definition.repository,
+        "engine": definition.engine,
+        "outcome": found.outcome,
+        "reason": found.reason,
+        "message": _without_secrets(host, definition, found),
+        "started": timestamp(started),
+        "ended": timestamp(ended),
+        "duration_seconds": round(max(ended - started, 0.0), 1),
+        "exit_status": known.ending.exit_status,
+        "service_result": known.ending.result or None,
+        "invocation_id": known.invocation or None,
+        "snapshot": (summary or {}).get("snapshot_id"),
+        "summary": {name: summary[name] for name in NUMBERS if name in summary} if summary else None,
+        "missing": state.missing if state else [],
+        "dumps_failed": state.dumps_failed if state else [],
+        "last_ok": last_ok,
+        "told": None,
+        "versions": {"holdfast": version(), "restic": restic_version(host, definition)},
+    }
+
+
+def _is_bad(definition: Definition, outcome: dict[str, Any]) -> bool:
+    accepted = (OK, INCOMPLETE) if definition.incomplete_is == "ok" else (OK,)
+    return outcome["outcome"] not in accepted
+
+
+def _tell(definition: Definition, outcome: dict[str, Any]) -> bool:
+    assert definition.on_failure is not None
+    names = ("outcome", "reason", "message", "started", "ended", "snapshot", "last_ok")
+    variables = hooks.environment(
+        definition, host=definition.host, **{name: str(outcome[name] or "") for name in names}
+    )
+    problem = hooks.run(definition.on_failure, variables)
+    if problem:
+        print(f"nobody was told of this: {problem}", file=sys.stderr)
+    return problem is None
+
+
+def restic_version(host: Host, definition: Definition) -> str | None:
+    """The version of the unit's restic, None when it cannot say."""
+    done = host.command([definition.binary, "version"], timeout=30)
+    found = re.match(r"restic (\S+)", done.stdout)
+    return found[1] if found else None
+
+
+def _without_secrets(host: Host, definition: Definition, found: Assessment) -> str:
+    text = found.message
+    for secret in _secrets_of(host, definition):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _secrets_of(host: Host, definition: Definition) -> list[str]:
+    secrets = []
+    for path in (definition.password_file, definition.environment_file, definition.identity_file):
+        try:
+            text = host.path(path).read_text(encoding="utf-8") if path else ""
+            if path == definition.password_file:
+                secrets.append(text.rstrip("\n"))
+            elif path == definition.environment_file:
+                secrets += _secrets.parse_environment(text).values()
+            else:
+                identity = _secrets.Identity.parse(text)
+                secrets += [each.password for each in (identity.rest_current, identity.rest_next) if each]
+        except (OSError, ValueError, _secrets.SecretsError):
+            continue
+    # Short values are words that messages hold for other reasons.
+    return [secret for secret in secrets if len(secret) >= 6]

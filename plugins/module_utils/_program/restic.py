@@ -1,0 +1,75 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs restic for a person: as root, with the job's own repository and credentials, without the account's cache."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .. import _secrets
+from .definition import Definition
+from .host import Done, Host, ProgramError
+
+# The account's own directories: root writes nothing there.
+_ACCOUNTS_OWN = ("TMPDIR", "RESTIC_CACHE_DIR", "HOME", "XDG_CACHE_HOME")
+_CODES = {
+    10: "there is no repository; see: holdfast status",
+    11: "the repository is locked; try again when its backup has ended",
+    12: "the repository does not take this host's password",
+}
+QUESTION_TIMEOUT = 600
+
+
+def environment(host: Host, definition: Definition) -> dict[str, str]:
+    """Restic's environment. Secrets are in files that it reads, and in variables that only root can see."""
+    result = {name: value for name, value in definition.environment.items() if name not in _ACCOUNTS_OWN}
+    for path in (definition.environment_file, definition.record):
+        if path is None:
+            continue
+        try:
+            result.update(_secrets.parse_environment(host.path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, _secrets.SecretsError) as error:
+            raise ProgramError(f"{path} cannot be used: {error}; run the site playbook for this host") from error
+    result["HOME"] = "/root"
+    result["RESTIC_PASSWORD_FILE"] = definition.password_file
+    result["RESTIC_REPOSITORY_FILE"] = definition.repository_file
+    return result
+
+
+def failure(status: int, stderr: str = "") -> str:
+    """What an exit status of restic means to a person."""
+    said = stderr.strip().splitlines()
+    return _CODES.get(status) or (said[-1] if said else f"restic ended with exit status {status}")
+
+
+def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
+    """The snapshots of the job, oldest first, in the form that `holdfast snapshots --json` prints."""
+    argv = [definition.binary, "snapshots", "--json", "--no-lock", "--no-cache", f"--tag={definition.job_tag}"]
+    done: Done = host.command(argv, timeout=QUESTION_TIMEOUT, env=environment(host, definition))
+    if done.status:
+        raise ProgramError(f"the snapshots of {definition.unit} cannot be read: {failure(done.status, done.stderr)}")
+    try:
+        found = [_snapshot(each) for each in json.loads(done.stdout)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProgramError(f"restic's list of snapshots cannot be read: {error}") from error
+    return sorted(found, key=lambda each: str(each["time"]))
+
+
+def _snapshot(content: dict[str, Any]) -> dict[str, Any]:
+    tags = content.get("tags") or []
+    return {
+        "id": content["id"],
+        "time": content["time"],
+        "hostname": content.get("hostname"),
+        "username": content.get("username"),
+        "tags": tags,
+        "dump": _dump(tags),
+        "paths": content.get("paths") or [],
+        "total_bytes": (content.get("summary") or {}).get("total_bytes_processed"),
+    }
+
+
+def _dump(tags: list[str]) -> str | None:
+    return next((tag[len("dump:") :] for tag in tags if tag.startswith("dump:")), None)

@@ -1,0 +1,87 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`holdfast restore JOB`: files of a snapshot into a directory, verified, and never over what is already there."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+
+from . import definition as definitions
+from . import restic
+from .definition import LONGEST_RUN, Definition
+from .host import Host, ProgramError
+
+_ID = re.compile(r"\A[0-9a-f]{8,64}\Z")
+
+
+def restore(
+    host: Host,
+    job: str,
+    target: str,
+    *,
+    snapshot: str = "latest",
+    paths: Sequence[str] = (),
+    dump: str | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+) -> int:
+    """Restore below `target` with owners, ACLs and extended attributes. Returns 0, or raises ProgramError.
+
+    `latest` is the newest snapshot of the job's files, or of its dump `dump`. Without `force` the target must be missing
+    or empty; with it restic writes over what differs, and removes nothing.
+    """
+    definition = definitions.resolve_one(host, job)
+    for path in paths:
+        if not path.startswith("/"):
+            raise ProgramError(f"--path {path!r} is not absolute", 2)
+    _check_target(host, target, force)
+    chosen = _choose(host, definition, snapshot, dump)
+    argv = [definition.binary, "restore", "--no-cache", f"--target={target}"]
+    argv += [f"--include={escaped(path)}" for path in paths]
+    argv += ["--dry-run"] if dry_run else ["--verify"]
+    if not dry_run:
+        # Nobody else looks into what is being restored; restic sets modes below it.
+        host.path(target).mkdir(mode=0o700, parents=True, exist_ok=True)
+    environment = {"RESTIC_PROGRESS_FPS": "0.1", **restic.environment(host, definition)}
+    status = host.attached([*argv, "--", chosen], timeout=LONGEST_RUN, env=environment)
+    if status:
+        raise ProgramError(f"the restore is not complete: {restic.failure(status)}", status)
+    print(f"snapshot {chosen[:8]} {'would be' if dry_run else 'is'} restored below {target}")
+    return 0
+
+
+def escaped(path: str) -> str:
+    r"""A path as a pattern of restic that matches only itself. A backslash takes *, ?, [ and \ literally."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", path)
+
+
+def _check_target(host: Host, target: str, force: bool) -> None:
+    if not target.startswith("/"):
+        raise ProgramError(f"--target {target!r} is not absolute", 2)
+    place = host.path(target)
+    try:
+        mode = os.lstat(place).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
+        raise ProgramError(f"--target {target} is not a directory", 2)
+    if os.listdir(place) and not force:
+        raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
+
+
+def _choose(host: Host, definition: Definition, snapshot: str, dump: str | None) -> str:
+    if snapshot != "latest":
+        if not _ID.match(snapshot):
+            raise ProgramError(f"--snapshot {snapshot!r} is neither latest nor an id as holdfast snapshots shows it", 2)
+        return snapshot
+    found = [each for each in restic.snapshots(host, definition) if each["dump"] == dump]
+    if not found:
+        what = f"dump {dump}" if dump else "files"
+        raise ProgramError(
+            f"{definition.unit} has no snapshot of its {what}; see: holdfast snapshots {definition.unit}"
+        )
+    return str(found[-1]["id"])

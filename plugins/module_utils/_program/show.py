@@ -1,0 +1,112 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`holdfast log` and `holdfast snapshots`: what happened, and what there is."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from typing import Any
+
+from . import definition as definitions
+from . import journal, outcomes, restic, systemd, text
+from .definition import Definition
+from .host import Host, ProgramError
+
+LOG_LINES = 5000
+
+
+def log(host: Host, job: str) -> int:
+    """Print the journal of the last run of each run unit of `job`, dumps included, restic's JSON as sentences."""
+    for number, definition in enumerate(definitions.resolve(host, job)):
+        if number:
+            print()
+        print(f"== {definition.unit}")
+        for line in _log(host, definition):
+            print(line)
+    return 0
+
+
+def _log(host: Host, definition: Definition) -> list[str]:
+    state = systemd.ask(host, [definition])[definition.unit]
+    last = outcomes.last(host, definition.unit)
+    recorded = str((last or {}).get("invocation_id") or "")
+    invocation = state.invocation if state.running or not recorded else recorded
+    entries = journal.read(host, invocation, lines=LOG_LINES)
+    if not entries:
+        return ["no run in the journal"]
+    if definition.dumps:
+        entries = _with_dumps(host, definition, entries)
+    lines = [line for entry in entries for line in _sentences(entry, os.path.basename(definition.binary))]
+    if last is not None and recorded == invocation:
+        reason = f", {last['reason']}" if last["reason"] else ""
+        lines.append(f"outcome: {last['outcome']}{reason}")
+    return lines
+
+
+def _with_dumps(host: Host, definition: Definition, entries: list[journal.Entry]) -> list[journal.Entry]:
+    begin, end = entries[0].time, entries[-1].time
+    units = [part for dump in definition.dumps for part in ("+", f"_SYSTEMD_UNIT={dump.unit}")]
+    found = journal.read(host, "0" * 32, lines=LOG_LINES, more=tuple(units))
+    during = [entry for entry in found if begin <= entry.time <= end]
+    return sorted([*entries, *during], key=lambda entry: entry.time)
+
+
+def _sentences(entry: journal.Entry, program: str) -> list[str]:
+    when = datetime.datetime.fromtimestamp(entry.time).strftime("%Y-%m-%d %H:%M:%S")
+    content = journal.message(entry.text) if entry.program == program else None
+    lines = _said(content) if content is not None else [entry.text]
+    return [f"{when} {entry.program}: {line}" for line in lines]
+
+
+def _said(content: dict[str, Any]) -> list[str]:
+    kind = content["message_type"]
+    if kind == "status":
+        done = f"{100 * float(content.get('percent_done', 0)):.0f} % done"
+        return [f"{done}, {content.get('files_done', 0)} files, {text.size(content.get('bytes_done', 0))}"]
+    if kind == "error":
+        return [f"error: {journal.error_text(content)}"]
+    if kind == "exit_error":
+        return [line for line in str(content.get("message", "")).splitlines() if line]
+    if kind == "summary":
+        return summary(content)
+    return [json.dumps(content, sort_keys=True)]
+
+
+def summary(content: dict[str, Any]) -> list[str]:
+    """Restic's summary of a backup in two sentences, or one for a dry run."""
+    dry = bool(content.get("dry_run"))
+    lines = [
+        f"files: {content.get('files_new', 0)} new, {content.get('files_changed', 0)} changed,"
+        f" {content.get('files_unmodified', 0)} unchanged, {text.size(content.get('total_bytes_processed'))} in all;"
+        f" {'would add' if dry else 'added'} {text.size(content.get('data_added_packed', content.get('data_added')))}"
+    ]
+    if not dry:
+        lines.append(f"snapshot {str(content.get('snapshot_id', ''))[:8]}")
+    return lines
+
+
+def snapshots(host: Host, job: str, *, as_json: bool) -> int:
+    """Print the snapshots of `job` in one repository."""
+    definition = definitions.resolve_one(host, job)
+    found = restic.snapshots(host, definition)
+    if as_json:
+        print(json.dumps({"unit": definition.unit, "snapshots": found}, indent=1))
+        return 0
+    if not found:
+        raise ProgramError(f"{definition.unit} has no snapshots yet")
+    rows = [
+        (
+            each["id"][:8],
+            each["time"][:19].replace("T", " "),
+            str(each["hostname"]),
+            each["dump"] or "files",
+            text.size(each["total_bytes"]),
+            " ".join(each["paths"]),
+        )
+        for each in found
+    ]
+    print(text.table(("ID", "TIME", "HOST", "WHAT", "SIZE", "PATHS"), rows))
+    return 0

@@ -1,0 +1,82 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run saves besides its literal arguments, and which declared paths are not there."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+
+from .definition import Definition
+from .host import RUNTIME, Host
+
+# More than any list of paths needs; what is bigger was not written for this.
+LARGEST = 1024 * 1024
+
+
+def gather(host: Host, definition: Definition) -> tuple[list[str], list[str]]:
+    """(paths for --files-from-raw, what is declared and not there).
+
+    Optional paths and dropped-in paths are passed only if they exist, because restic 0.19 takes a missing one for an
+    error. Declared paths are restic's literal arguments and are only looked at.
+    """
+    missing = [path for path in definition.paths if not _exists(host, path)]
+    extra = [path for path in definition.optional_paths if _exists(host, path)]
+    for name in _drop_ins(host, definition.sources_d):
+        paths, problem = _read(host, name)
+        if problem:
+            missing.append(f"{name} ({problem})")
+        for path in paths:
+            (extra if _exists(host, path) else missing).append(path)
+    return list(dict.fromkeys(extra)), list(dict.fromkeys(missing))
+
+
+def write(host: Host, definition: Definition, paths: list[str]) -> None:
+    """Write the list that restic reads, for its account only."""
+    content = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    group = pwd.getpwnam(definition.user).pw_gid
+    host.write(f"{RUNTIME}/{definition.unit}.sources", content, mode=0o640, group=group)
+
+
+def _exists(host: Host, path: str) -> bool:
+    try:
+        os.lstat(host.path(path))
+    except OSError:
+        return False
+    return True
+
+
+def _drop_ins(host: Host, directory: str) -> list[str]:
+    try:
+        names = sorted(os.listdir(host.path(directory)))
+    except OSError:
+        return []
+    return [f"{directory}/{name}" for name in names if name.endswith(".paths")]
+
+
+def _read(host: Host, name: str) -> tuple[list[str], str | None]:
+    """(absolute paths, what is wrong with the file)."""
+    try:
+        descriptor = os.open(host.path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return [], f"cannot be read: {error.strerror}"
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return [], "is not a plain file"
+        if status.st_uid != host.owner or status.st_mode & 0o022:
+            return [], "must belong to root and be writable by nobody else"
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        return [], f"is larger than {LARGEST} bytes"
+    paths, problem = [], None
+    for number, line in enumerate(os.fsdecode(content).split("\n"), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line.startswith("/") and "\0" not in line:
+            paths.append(line)
+        else:
+            problem = f"line {number} is not an absolute path"
+    return paths, problem
