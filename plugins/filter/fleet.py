@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _limit
 
 
 class FilterModule:
@@ -15,4 +15,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
-        return {"fleet": _fleet.fleet, "repository_secrets": _fleet.repository_secrets}
+        return {"fleet": _fleet.fleet, "repository_secrets": _fleet.repository_secrets, "rest_rendered": _limit.rendered}

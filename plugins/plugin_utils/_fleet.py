@@ -21,6 +21,7 @@ Variables = t.Mapping[str, t.Any]
 CLIENTS = "backup_clients"
 SERVERS = "backup_servers"
 DEFAULT_REPOSITORY = "local"
+CACHE = "/var/cache/holdfast*"
 
 
 class _Collector:
@@ -199,6 +200,7 @@ def _client(
                     "Name one of its repositories",
                 )
             )
+    own = [CACHE, *sorted(repository["path"] for repository in repositories.values() if repository["path"])]
     jobs: dict[str, dict[str, t.Any]] = {}
     units: list[dict[str, t.Any]] = []
     for name, (source, value) in sorted(merged(host, "backup_jobs").items()):
@@ -221,7 +223,7 @@ def _client(
                 )
             elif used in repositories:
                 try:
-                    units.append(_unit(where, name, job, repositories[used]))
+                    units.append(_unit(where, name, job, repositories[used], own))
                 except BadInput as bad:
                     host.add(bad)
     if not jobs:
@@ -332,13 +334,15 @@ def _repository(
     return result
 
 
-def _unit(where: str, name: str, job: dict[str, t.Any], repository: dict[str, t.Any]) -> dict[str, t.Any]:
+def _unit(
+    where: str, name: str, job: dict[str, t.Any], repository: dict[str, t.Any], own: list[str]
+) -> dict[str, t.Any]:
     unit = f"{name}--{repository['name']}"
     return {
         "unit": unit,
         "job": name,
         "repository": repository["name"],
-        "arguments": _jobs.backup_arguments(unit, name, job, repository),
+        "arguments": _jobs.backup_arguments(unit, name, job, repository, own),
         "dumps": [
             {
                 "name": dump["name"],

@@ -267,13 +267,19 @@ def keep_options(where: str, keep: dict[str, t.Any], append_only: bool) -> list[
     return options
 
 
-def backup_arguments(unit: str, name: str, definition: dict[str, t.Any], repository: dict[str, t.Any]) -> list[str]:
-    """The arguments of ``restic backup`` for the files of one run unit, without the binary; paths last, behind ``--``."""
+def backup_arguments(
+    unit: str, name: str, definition: dict[str, t.Any], repository: dict[str, t.Any], own: t.Sequence[str]
+) -> list[str]:
+    """The arguments of ``restic backup`` for the files of one run unit, without the binary; paths last, behind ``--``.
+
+    ``own`` are our own directories that are left out: caches and local repositories.
+    """
     return [
         *_common_arguments(name, definition, repository),
         *(f"--tag={tag}" for tag in definition["tags"]),
         "--group-by=host,tags",
-        f"--exclude-file=/etc/holdfast/units/{unit}.exclude",
+        *(f"--exclude={path}" for path in own),
+        *(f"--exclude={pattern}" for pattern in definition["exclude"]),
         *(f"--exclude-if-present={marker}" for marker in definition["exclude_if_present"]),
         *(["--exclude-caches"] if definition["exclude_caches"] else []),
         *([f"--exclude-larger-than={definition['exclude_larger_than']}"] if definition["exclude_larger_than"] else []),

@@ -1,0 +1,52 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks the whole inventory once, on the controller, before anything on any host is changed."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _limit, _state
+
+
+class ActionModule(ActionBase):
+    """Computes the model of the fleet, refuses bad input, and returns the model for every play."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Read the variables of all hosts; nothing is written."""
+        variables = task_vars or {}
+        result = super().run(tmp, variables)
+        unused, arguments = self.validate_argument_spec(
+            {
+                "state_dir": {"type": "str", "default": "holdfast-state"},
+                "limit": {"type": "list", "elements": "str"},
+                "mode": {"type": "str", "choices": ["site", "read"], "default": "site"},
+            }
+        )
+        hostvars, groups = variables["hostvars"], variables["groups"]
+        model = _fleet.fleet(hostvars, groups)
+        limited = set(arguments["limit"] or variables.get("ansible_play_hosts_all", []))
+        try:
+            state_dir = _state.resolve_state_dir(arguments["state_dir"], list(variables.get("ansible_inventory_sources") or []))
+            known = {host: _state.read_host(state_dir, host) for host in model["hosts"]}
+            fleet_id = _state.read_fleet_id(state_dir)
+        except ValueError as error:
+            raise AnsibleActionFail(str(error)) from None
+        stopping = [problem for problem in model["errors"] if limited & set(problem["hosts"]) or "all" in problem["hosts"]]
+        elsewhere = [problem for problem in model["errors"] if problem not in stopping]
+        messages = [problem["message"] for problem in stopping]
+        if arguments["mode"] == "site":
+            messages += _limit.problems(model["hosts"], known, limited)
+        if messages:
+            raise AnsibleActionFail("nothing was changed; correct the inventory:\n" + "\n".join(f"- {message}" for message in messages))
+        warnings = [problem["message"] for problem in elsewhere + model["warnings"]]
+        result.update(changed=False, hosts=model["hosts"], state_dir=state_dir, fleet_id=fleet_id, known=known, warnings=warnings)
+        return result

@@ -1,0 +1,67 @@
+#!/usr/bin/python
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: preflight
+short_description: Checks the whole inventory once, before anything is changed
+version_added: 0.1.0
+description:
+  - Computes the merged and validated model of all hosts from their variables with the filter P(holdfast.backup.fleet#filter),
+    and stops on the first sight of bad input, with one message for each problem that names the variable, its value and the cure.
+  - Runs on the controller only and writes nothing. Use it with C(run_once) and register its result for every host of the play.
+options:
+  state_dir:
+    description: The state directory on the controller, absolute or beside the one inventory directory.
+    type: str
+    default: holdfast-state
+  limit:
+    description: Inventory names of the hosts that this run may change. Default are the hosts of the play.
+    type: list
+    elements: str
+  mode:
+    description: V(site) also checks what the run would have to change outside its limit, V(read) does not.
+    type: str
+    choices: [site, read]
+    default: site
+attributes:
+  check_mode:
+    description: Works the same in check mode.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+  platform:
+    description: Runs on the controller.
+    platforms: posix
+    support: full
+author: holdfast contributors (@holdfast-backup)
+"""
+
+EXAMPLES = r"""
+- name: Check the inventory of the whole fleet
+  holdfast.backup.preflight:
+    state_dir: "{{ backup_state_dir | default('holdfast-state') }}"
+  run_once: true
+  register: holdfast_preflight
+"""
+
+RETURN = r"""
+hosts:
+  description: The model, by inventory name; C(client) and C(server) are null where a host is not one.
+  type: dict
+  returned: success
+state_dir:
+  description: The absolute path of the state directory.
+  type: str
+  returned: success
+fleet_id:
+  description: The fleet's id, null before the first run.
+  type: str
+  returned: success
+known:
+  description: What the state directory has for each host.
+  type: dict
+  returned: success
+"""

@@ -1,0 +1,114 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host itself delivers, judged before anything on it is changed."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.holdfast.backup.plugins.module_utils import _floors
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, shorten
+
+TESTED = {"bookworm", "trixie", "sid", "forky"}
+
+
+def host_problems(
+    info: dict[str, t.Any],
+    facts: dict[str, t.Any],
+    client: dict[str, t.Any] | None,
+    tool: dict[str, t.Any],
+    host: str,
+) -> dict[str, list[str]]:
+    """Messages by weight: ``errors`` stop this host, ``warnings`` are shown.
+
+    ``info`` is the result of the module host_info, ``client`` the host's side of the fleet's model, ``tool`` how its
+    restic is installed (``install``, ``package``, ``version``, ``binary``).
+    """
+    errors: list[Problem] = []
+    warnings: list[Problem] = []
+
+    def error(variable: str, value: t.Any, wrong: str, cure: str) -> None:
+        errors.append(Problem((host,), variable, shorten(value) if value not in (None, "") else "", wrong, cure))
+
+    def warn(variable: str, value: t.Any, wrong: str, cure: str) -> None:
+        warnings.append(Problem((host,), variable, shorten(value) if value not in (None, "") else "", wrong, cure))
+
+    if info.get("systemd") is None:
+        error("systemd", "", "systemd is not running as PID 1 on this host, and jobs are systemd timers", "Use a host that boots with systemd")
+    elif _floors.below("systemd", str(info["systemd"])):
+        floor = _floors.floor("systemd")
+        error("systemd", info["systemd"], f"is below {floor.minimum}: {floor.reason}", "Upgrade the host's distribution")
+    if facts.get("distribution_release") not in TESTED:
+        warn("ansible_distribution", f"{facts.get('distribution')} {facts.get('distribution_version')}", "is not a tested platform", "Tested are Debian 12 and 13")
+    if info.get("selinux") == "enforcing":
+        warn("SELinux", "enforcing", "is untested with this collection", "Watch the first run, and report what you see")
+    probe = info.get("sandbox") or {}
+    if probe.get("works") is False:
+        error(
+            "jobs_sandbox",
+            "full",
+            f"the sandbox of the units cannot start on this host ({probe.get('error', 'no reason given')})",
+            "Set jobs_sandbox: reduced for this host (see docs/operating.md for what it gives up)",
+        )
+    if client is not None:
+        _tool(info, tool, error)
+        _calendars(info, client, error)
+        _addresses(info, client, error)
+    return {"errors": [str(problem) for problem in errors], "warnings": [str(problem) for problem in warnings]}
+
+
+Report = t.Callable[[str, t.Any, str, str], None]
+
+
+def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None:
+    """The version that the run would install or find, against the floor."""
+    floor = _floors.floor("restic")
+    cure = (
+        f"Set restic_install: release with restic_release (version, url and sha256 of {floor.minimum} or later),"
+        " or restic_package_release to a suite that has it"
+    )
+    if tool["install"] == "release":
+        if not tool.get("sha256"):
+            error("restic_release.sha256", "", f"has no checksum for the architecture {tool.get('architecture')}", "Give the SHA-256 of the archive, from upstream's SHA256SUMS")
+        if _floors.below("restic", tool["version"]):
+            error("restic_release.version", tool["version"], f"is below the floor {floor.minimum}: {floor.reason}", "Name a later version")
+        return
+    if tool["install"] == "none":
+        found = (info.get("binaries") or {}).get(tool["binary"])
+        if not found:
+            error("restic_binary", tool["binary"], "is not on this host", "Install restic there, or let restic_install do it")
+        elif _floors.below("restic", found):
+            error("restic_binary", tool["binary"], f"is version {found}, below the floor {floor.minimum}: {floor.reason}", "Install a later version")
+        return
+    package = (info.get("packages") or {}).get(tool["package"]) or {}
+    version = tool.get("pinned") or package.get("installed") or package.get("candidate")
+    if not version:
+        error("restic_package", tool["package"], "is not known to apt on this host", "Run apt update there, or " + cure[0].lower() + cure[1:])
+    elif _floors.below("restic", version):
+        error("restic_package", tool["package"], f"is version {version}, below the floor {floor.minimum}: {floor.reason}", cure)
+
+
+def _calendars(info: dict[str, t.Any], client: dict[str, t.Any], error: Report) -> None:
+    for name, job in client["jobs"].items():
+        calendar = job["schedule"]["calendar"]
+        answer = (info.get("calendars") or {}).get(calendar) or {}
+        if answer.get("valid") is False:
+            error(
+                f"backup_jobs.{name}.schedule.calendar",
+                calendar,
+                f"is refused by systemd-analyze of this host: {answer.get('error') or 'no reason given'}",
+                "See systemd.time(7), for instance daily or Mon..Fri 02:30 Europe/Berlin",
+            )
+
+
+def _addresses(info: dict[str, t.Any], client: dict[str, t.Any], error: Report) -> None:
+    for repository in client["repositories"]:
+        answer = (info.get("resolve") or {}).get(repository["address"]) or {}
+        if repository["address"] and answer.get("error"):
+            error(
+                repository["address_variable"],
+                repository["address"],
+                f"does not resolve on this host: {answer['error']}",
+                f"Give the server {repository['server']} a backup_address that its clients can dial",
+            )
