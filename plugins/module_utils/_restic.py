@@ -1,0 +1,337 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""restic: one method a subcommand, and what its answers say about a repository."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import _keyless
+from ._model import Repository, Snapshot, Snapshots, age, format_time, parse_time
+from ._outcome import ABSENT, DAMAGED, LOCKED, PRESENT, UNREACHABLE, WRONG_KEY, meaning
+from ._run import Result, run
+from ._source import Source
+
+ENGINE = "restic"
+# Below this, exit codes do not prove absence, and init does not see that a repository has keys already.
+INIT_MINIMUM = (0, 17, 1)
+
+# restic tries a backend that refuses again for up to 15 minutes. One try more is enough to know.
+_RETRY = re.compile(r"returned error, retrying after")
+_RETRIES = 2
+
+_VERSION = re.compile(r"\brestic (\d+)\.(\d+)\.(\d+)")
+_URL_SECRET = re.compile(r"(?<=//)[^/@\s\"]*@")
+_PROOF = re.compile(
+    r"\AFatal: unable to open config file: "
+    r"(?:<config/> does not exist|stat \S.*: no such file or directory|Stat: The specified key does not exist\.)\Z"
+)
+
+# Texts that decide when the exit code only says "failed"; the first that matches counts. Order: certain things first.
+_TEXTS: tuple[tuple[str, str, str], ...] = (
+    (r"wrong password or no key found", WRONG_KEY, meaning(ENGINE, 12).words),
+    (r"Resolving password failed", WRONG_KEY, "the password file cannot be used"),
+    (r"repository is already locked|unable to create lock in backend", LOCKED, meaning(ENGINE, 11).words),
+    (r"config file has zero size", DAMAGED, "the config file is empty: restore it from a copy"),
+    (
+        r"only supported KDF is scrypt|LoadRaw\(<key/|<key/[0-9a-f]+>: invalid data|Fatal: Unmarshal: ",
+        DAMAGED,
+        "a file in keys/ is not a key: remove it where the repository lies, or open with the key on record",
+    ),
+    (r"ciphertext verification failed|is damaged:", DAMAGED, "config or a key is damaged: restore it from a copy"),
+    (r"^panic: ", DAMAGED, "restic crashed while opening it: config or a key is damaged"),
+    (r"repository already contains keys", DAMAGED, "there are keys but no config file: restore it from a copy"),
+    (r"HTTP response \((?:401|403)\)", UNREACHABLE, "HTTP {code}: the server refused user or password"),
+    (r"HTTP response \(\d+\)", UNREACHABLE, "HTTP {code}"),
+    (r"x509: ([^\n]+)", UNREACHABLE, "TLS: {text}"),
+    (r"server gave HTTP response to HTTPS client", UNREACHABLE, "TLS: the server speaks plain HTTP"),
+    (r"tls: ([^\n]+)", UNREACHABLE, "TLS: {text}"),
+    (r"connection refused", UNREACHABLE, "connection refused"),
+    (r"no such host|Could not resolve hostname|server misbehaving", UNREACHABLE, "the host name does not resolve"),
+    (
+        r"i/o timeout|no route to host|network is unreachable|deadline exceeded",
+        UNREACHABLE,
+        "the server does not answer",
+    ),
+    (r"permission denied", UNREACHABLE, "permission denied"),
+)
+
+
+class EngineError(Exception):
+    """An engine said something that cannot be understood, or cannot be run; the message holds no secret."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What opening a repository showed; `reason` in words when the state is not `present`."""
+
+    state: str
+    reason: str | None = None
+    id: str | None = None
+    format_version: int | None = None
+    key: str | None = None
+
+
+def _scrub(text: str, secrets: Sequence[str]) -> str:
+    """Return one short line without the secrets that we know of and without user information in URLs."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return _URL_SECRET.sub("", " ".join(printable.split()))[:200]
+
+
+def _fatal(text: str) -> str:
+    """Return the line of `text` that says why a command failed."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    fatal = [line for line in lines if line.startswith("Fatal: ")]
+    return re.sub(r"\A(?:Fatal: |.*returned error, retrying after [^:]*: )+", "", (fatal or lines or ["no message"])[0])
+
+
+def _message(stderr: str) -> str:
+    """Return standard error with the message of a JSON error line in place of the line."""
+    lines = []
+    for line in stderr.splitlines():
+        try:
+            lines.append(str(json.loads(line)["message"]))
+        except (ValueError, KeyError, TypeError):
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _proves_absence(text: str) -> bool:
+    """Tell whether the words of a restic before 0.17 are exactly those of a missing repository: doubt is no proof."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return (
+        len(lines) <= 3
+        and bool(lines)
+        and _PROOF.match(lines[0]) is not None
+        and (len(lines) < 2 or lines[1] == "Is there a repository at the following location?")
+    )
+
+
+def classify(result: Result, *, timeout: float = 0, secrets: Sequence[str] = ()) -> tuple[str, str | None]:
+    """Return state and reason of a repository from what a command said that had to open it.
+
+    The exit code decides where it proves something (0.17 and later), else the words do. What cannot be told is
+    `unreachable`: never `absent`, so that nobody initialises in doubt.
+    """
+    text = _message(result.stderr)
+    known = meaning(ENGINE, result.code)
+    early = result.timed_out or result.stopped
+    if known.state == PRESENT and not early:
+        return PRESENT, None
+    if known.state is not None and not early:
+        return known.state, known.words
+    for pattern, state, words in _TEXTS:
+        match = re.search(pattern, text, re.MULTILINE)
+        if match is None or (early and state != UNREACHABLE):
+            continue
+        code = re.search(r"\((\d+)\)", match.group(0))
+        detail = _scrub(match.group(1), secrets) if match.re.groups else ""
+        return state, words.format(code=code.group(1) if code else "", text=detail)
+    if result.timed_out:
+        return UNREACHABLE, f"no answer within {timeout:g} s"
+    if result.code == 1 and not early and _proves_absence(text):
+        return ABSENT, meaning(ENGINE, 10).words
+    if known.words and result.code != 1 and not early:
+        return UNREACHABLE, f"{known.words}: {_scrub(_fatal(text), secrets)}"
+    return UNREACHABLE, _scrub(_fatal(text), secrets)
+
+
+class Restic:
+    """restic on one repository. Reading commands take no lock and wait for none.
+
+    `timeout` is the time in seconds for everything that this object does. With `user` restic runs as that account, and
+    the secret files, which it may not read itself, are handed to it in memory.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        binary: str,
+        timeout: float,
+        options: Mapping[str, str] | None = None,
+        cache_directory: str | None = None,
+        key_hint: str | None = None,
+        user: str | None = None,
+        runner: Callable[..., Result] = run,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.source = source
+        self._binary = binary
+        self._timeout = timeout
+        self._options = dict(options or {})
+        self._cache_directory = cache_directory
+        self._key_hint = key_hint
+        self._user = user
+        self._runner = runner
+        self._clock = clock
+        self._deadline = clock() + timeout
+
+    def _run(self, *arguments: str, other: Source | None = None, patient: bool = False) -> Result:
+        """Run a subcommand; `patient` lets restic try a refusing backend again until the time is over."""
+        values, files = self.source.variables("RESTIC_")
+        environment = {**self.source.environment, **values}
+        certificates = [self.source.cacert]
+        if other is not None:
+            values, more = other.variables("RESTIC_FROM_")
+            environment.update({**other.environment, **values})
+            files.update(more)
+            certificates.append(other.cacert)
+        if self._cache_directory is not None:
+            environment["RESTIC_CACHE_DIR"] = self._cache_directory
+        if self._key_hint is not None:
+            environment["RESTIC_KEY_HINT"] = self._key_hint
+        argv = [self._binary]
+        if self._cache_directory is None:
+            argv.append("--no-cache")
+        for certificate in dict.fromkeys(certificates):
+            argv += [] if certificate is None else ["--cacert", certificate]
+        for name, value in sorted(self._options.items()):
+            argv += ["-o", f"{name}={value}"]
+        contents: dict[str, bytes] = {}
+        if self._user is None:
+            environment.update(files)
+        else:
+            for name, path in files.items():
+                with open(path, "rb") as stream:
+                    contents[name] = stream.read()
+        try:
+            return self._runner(
+                [*argv, *arguments],
+                environment=environment,
+                files=contents,
+                user=self._user,
+                timeout=max(0.1, self._deadline - self._clock()),
+                stop_on=None if patient else _RETRY,
+                stop_after=_RETRIES,
+            )
+        except OSError as error:
+            raise EngineError(f"{self._binary} cannot be run: {error.strerror}") from None
+
+    def _classify(self, result: Result) -> tuple[str, str | None]:
+        """Return state and reason; for a local repository the directory is asked as well.
+
+        One that has keys or data but no config file is damaged, although restic calls it absent and an old one would
+        initialise it; one without any key is damaged, although restic blames the password.
+        """
+        state, reason = classify(result, timeout=self._timeout, secrets=self.source.secrets)
+        if state in (ABSENT, WRONG_KEY) and self.source.path is not None:
+            found = _keyless.probe(self.source.path)
+            if found.state in (DAMAGED, UNREACHABLE):
+                return found.state, found.reason
+        return state, reason
+
+    def version(self) -> tuple[int, int, int]:
+        """Return the version of the program; it opens nothing. Raises EngineError."""
+        result = self._run("version")
+        match = _VERSION.search(result.stdout)
+        if match is None:
+            raise EngineError(f"{self._binary} does not tell its version: is it restic?")
+        return int(match.group(1)), int(match.group(2)), int(match.group(3))
+
+    def cat_config(self) -> Result:
+        """Read the configuration: id, format. Opens the repository."""
+        return self._run("--no-lock", "cat", "config")
+
+    def snapshots(self) -> Result:
+        """List all snapshots. Opens the repository."""
+        return self._run("--no-lock", "snapshots", "--json")
+
+    def key_list(self) -> Result:
+        """List the keys; the one that the password opened is marked. Opens the repository."""
+        return self._run("--no-lock", "key", "list", "--json")
+
+    def init(self, *, repository_version: str | None = None, from_source: Source | None = None) -> Result:
+        """Make the repository. Refuses by itself where one is."""
+        arguments = ["init", "--json"]
+        if repository_version is not None:
+            arguments += ["--repository-version", repository_version]
+        if from_source is not None:
+            arguments.append("--copy-chunker-params")
+        return self._run(*arguments, other=from_source, patient=True)
+
+    def look(self, *, key: bool = False) -> Look:
+        """Return state, id and format, and with `key` the id of the key that the password opens (a second opening)."""
+        result = self.cat_config()
+        state, reason = self._classify(result)
+        if state != PRESENT:
+            return Look(state, reason)
+        config = self._parse(result, "cat config", dict)
+        seen = Look(PRESENT, id=str(config.get("id")), format_version=int(config.get("version", 1)))
+        if not key:
+            return seen
+        result = self.key_list()
+        state, reason = self._classify(result)
+        if state != PRESENT:
+            return Look(state, reason)
+        current = [entry["id"] for entry in self._parse(result, "key list", list) if entry.get("current")]
+        if len(current) != 1:
+            raise EngineError("restic key list does not say which key the password opens")
+        return replace(seen, key=str(current[0]))
+
+    def _parse(self, result: Result, what: str, kind: type) -> Any:
+        try:
+            value = json.loads(result.stdout)
+        except ValueError:
+            value = None
+        if not isinstance(value, kind):
+            raise EngineError(f"restic {what} did not answer in JSON")
+        return value
+
+    def inspect(self, *, known_id: str | None = None, size: bool = False, now: float) -> Repository:
+        """Return everything that is to be known in at most two openings, one if the id is known already.
+
+        `now` is in seconds since 1970. Locks and keys are files, so for a local repository they are counted where they
+        lie; for others they would cost further openings and are null, and so is the size. The format is null where the
+        id is known already. A snapshot that cannot be read makes the state `damaged`.
+        """
+        seen = Look(PRESENT, id=known_id) if known_id is not None else self.look()
+        if seen.state != PRESENT:
+            return self._facts(Repository(self.source.public_location, state=seen.state, reason=seen.reason), size, now)
+        result = self.snapshots()
+        state, reason = self._classify(result)
+        if state != PRESENT:
+            return self._facts(Repository(self.source.public_location, state=state, reason=reason), size, now)
+        entries = self._parse(result, "snapshots", list)
+        found = sorted((_snapshot(entry) for entry in entries), key=lambda item: parse_time(item.time))
+        last = found[-1] if found else None
+        unreadable = len(re.findall(r"(?:could not|failed to) load snapshot", result.stderr))
+        repository = Repository(
+            self.source.public_location,
+            state=DAMAGED if unreadable else PRESENT,
+            reason=f"{unreadable} snapshot files cannot be read" if unreadable else None,
+            id=seen.id,
+            format_version=seen.format_version,
+            snapshots=Snapshots(len(found), last),
+            age_seconds=None if last is None else age(last.time, now),
+        )
+        return self._facts(repository, size, now)
+
+    def _facts(self, repository: Repository, size: bool, now: float) -> Repository:
+        """Return `repository` with what the file system tells of a local one."""
+        if self.source.path is None:
+            return repository
+        found = _keyless.probe(self.source.path, size=size, now=now)
+        return replace(repository, locks=found.locks, keys=found.keys, size=found.size)
+
+
+def _snapshot(entry: Mapping[str, Any]) -> Snapshot:
+    summary = entry.get("summary") or {}
+    return Snapshot(
+        id=str(entry["id"]),
+        time=format_time(parse_time(str(entry["time"]))),
+        hostname=entry.get("hostname"),
+        paths=entry.get("paths") or [],
+        username=entry.get("username"),
+        tags=entry.get("tags") or [],
+        total_bytes_processed=summary.get("total_bytes_processed"),
+    )

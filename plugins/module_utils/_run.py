@@ -1,0 +1,171 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Run a program with a clean environment, a time limit and secrets in files only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# What a process gets to clean up between SIGTERM and SIGKILL.
+GRACE_SECONDS = 2.0
+# How long a pipe may stay open by a left-over child after the program itself has ended.
+DRAIN_SECONDS = 0.5
+# How often a program that says nothing is looked at.
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a program did: exit code (negative: signal), its texts, and whether it was ended early."""
+
+    code: int
+    stdout: str = ""
+    stderr: str = ""
+    timed_out: bool = False
+    stopped: bool = False
+
+
+def account(user: str) -> pwd.struct_passwd:
+    """Return the account named `user`; ValueError when there is none."""
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        raise ValueError(f"there is no account {user!r} on this host") from None
+
+
+def base_environment(user: str | None = None) -> dict[str, str]:
+    """Return PATH, LC_ALL and, where the account has one, HOME: nothing is taken over from the caller."""
+    environment = {"PATH": PATH, "LC_ALL": "C"}
+    if user is not None:
+        environment["HOME"] = account(user).pw_dir
+    else:
+        with contextlib.suppress(KeyError):
+            environment["HOME"] = pwd.getpwuid(os.geteuid()).pw_dir
+    return environment
+
+
+@contextlib.contextmanager
+def _memory_files(files: Mapping[str, bytes], owner: pwd.struct_passwd | None) -> Iterator[dict[str, int]]:
+    """Put each content into a file without a name that only `owner` may read; yield descriptor by variable."""
+    descriptors: dict[str, int] = {}
+    try:
+        for name, content in files.items():
+            descriptor = os.memfd_create("secret")
+            descriptors[name] = descriptor
+            os.fchmod(descriptor, 0o400)
+            with os.fdopen(os.dup(descriptor), "wb") as stream:
+                stream.write(content)
+            if owner is not None:
+                os.fchown(descriptor, owner.pw_uid, owner.pw_gid)
+        yield descriptors
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End the program and everything it started: SIGTERM, a short wait, SIGKILL."""
+    _signal_group(process, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_SECONDS)
+    _signal_group(process, signal.SIGKILL)
+    process.wait()
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes] | None = None,
+    user: str | None = None,
+    stop_on: re.Pattern[str] | None = None,
+    stop_after: int = 1,
+) -> Result:
+    """Run `argv` and return what it did; a failing program is a result, not an error.
+
+    The environment is :func:`base_environment` plus `environment`. Each entry of `files` becomes a file in memory
+    that only the program's account can read; the variable holds its name. With `user` (root only) the program runs as
+    that account with its groups. After `timeout` seconds, or once `stop_on` matched `stop_after` times on standard
+    error, the whole process group is ended. Raises OSError when the program cannot be started, ValueError when
+    the account does not exist.
+    """
+    owner = account(user) if user is not None else None
+    complete = {**base_environment(user), **(environment or {})}
+    output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+    timed_out = stopped = False
+    deadline = time.monotonic() + timeout
+    with _memory_files(files or {}, owner) as descriptors, selectors.DefaultSelector() as selector:
+        complete.update({name: f"/proc/self/fd/{descriptor}" for name, descriptor in descriptors.items()})
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=complete,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=tuple(descriptors.values()),
+            umask=0o077,
+            user=None if owner is None else owner.pw_uid,
+            group=None if owner is None else owner.pw_gid,
+            extra_groups=None if owner is None else os.getgrouplist(owner.pw_name, owner.pw_gid),
+        )
+        with process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            selector.register(process.stdout, selectors.EVENT_READ, "stdout")
+            selector.register(process.stderr, selectors.EVENT_READ, "stderr")
+            while selector.get_map():
+                now = time.monotonic()
+                if now >= deadline:
+                    # A program that has ended is not late: only a child of its own still holds a pipe.
+                    timed_out = process.poll() is None
+                    break
+                for key, _events in selector.select(min(POLL_SECONDS, deadline - now)):
+                    chunk = os.read(key.fd, 65536)
+                    if not chunk:
+                        selector.unregister(key.fileobj)
+                        continue
+                    output[key.data] += chunk
+                    if stop_on is not None and key.data == "stderr":
+                        text = output["stderr"].decode("utf-8", "replace")
+                        stopped = len(stop_on.findall(text)) >= stop_after
+                if stopped:
+                    break
+                if process.poll() is not None:
+                    deadline = min(deadline, time.monotonic() + DRAIN_SECONDS)
+            if selector.get_map():
+                _end_group(process)
+            else:
+                # Both pipes are closed, so all is said; a daemonised program still gets no more than its time.
+                try:
+                    process.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    timed_out = True
+                    _end_group(process)
+    return Result(
+        code=process.returncode,
+        stdout=output["stdout"].decode("utf-8", "replace"),
+        stderr=output["stderr"].decode("utf-8", "replace"),
+        timed_out=timed_out,
+        stopped=stopped,
+    )
