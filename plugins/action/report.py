@@ -1,0 +1,51 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Shows the state of the fleet: a table for people, JSON on request, or the answer to a query."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _report
+
+display = Display()
+
+
+class ActionModule(ActionBase):
+    """Runs on the controller only, over what the clients answered before."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Print the table, or return the state."""
+        result = super().run(tmp, task_vars or {})
+        unused, arguments = self.validate_argument_spec(
+            {
+                "hosts": {"type": "dict", "required": True},
+                "answers": {"type": "dict", "required": True},
+                "format": {"type": "str", "choices": ["table", "json"], "default": "table"},
+                "query": {"type": "str"},
+            }
+        )
+        state = _report.fleet_state(arguments["hosts"], arguments["answers"])
+        result.update(changed=False, state=state)
+        if arguments["query"]:
+            try:
+                answer = _report.search(state, arguments["query"])
+            except ValueError as error:
+                raise AnsibleActionFail(str(error)) from None
+            result["answer"] = answer
+            display.display(json.dumps(answer, indent=2, sort_keys=True))
+        elif arguments["format"] == "json":
+            display.display(json.dumps(state, indent=2, sort_keys=True))
+        else:
+            display.display("\n" + _report.table(state) + "\n")
+        return result
