@@ -105,11 +105,7 @@ class Lab:
                 return report
 
             _each(boot, sorted(names))
-            if fresh:
-                _each(
-                    lambda name: self._tell_hosts(state, state.hosts[name]),
-                    [name for name, host in state.hosts.items() if host.ready and name not in fresh],
-                )
+            self._tell_all(state, without=fresh)
             return reports
 
     def down(self, names: Iterable[str] | None = None) -> None:
@@ -300,6 +296,10 @@ class Lab:
         temporary.write_text("".join(lines))
         temporary.replace(target)
 
+    def _tell_all(self, state: LabState, without: set[str]) -> None:
+        names = [name for name, host in state.hosts.items() if host.ready and name not in without]
+        _each(lambda name: self._tell_hosts(state, state.hosts[name]), names)
+
     def _tell_hosts(self, state: LabState, host: HostState) -> None:
         """Bring the lab's block of /etc/hosts up to date on a running host."""
         script = (
@@ -321,6 +321,7 @@ class Lab:
             state.save()
             text = hosts.wait_ready(state, host, timeout)
             state.save()
+            self._tell_hosts(state, host)
             return text
 
 

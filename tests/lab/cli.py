@@ -8,9 +8,10 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from . import doctor, hosts, mirror, owner, services
+from . import doctor, hosts, mirror, owner, scenario, services
 from .api import Lab, Report, collect_garbage, prepare
 from .shell import LabError
 from .spec import OPTIONS, parse_host
@@ -82,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     releases.add_argument("--again", action="store_true", help="download and pack again")
     releases.set_defaults(run=_mirror)
 
+    scenarios = commands.add_parser("molecule", help="boot a scenario's platforms (JSON on standard input)")
+    scenarios.add_argument("lab")
+    scenarios.add_argument("instance_config", type=Path)
+    scenarios.set_defaults(run=_molecule)
+
     base = commands.add_parser("base", help="build bases and layers ahead of time")
     base.add_argument("hosts", nargs="+", metavar="SUITE[:layer=NAME]")
     base.set_defaults(run=_base)
@@ -121,6 +127,8 @@ def _list(options: argparse.Namespace) -> None:
     for state in load_all():
         result[state.name] = {
             "owner": state.owner.pid if state.owner else None,
+            "identity_file": str(state.directory / "id_ed25519"),
+            "known_hosts": str(state.directory / "known_hosts"),
             "hosts": {
                 host.name: {
                     "suite": host.suite,
@@ -189,6 +197,10 @@ def _mirror(options: argparse.Namespace) -> None:
         return
     for release in releases:
         print(f"{release.sha256}  {services.MIRROR_URL}{release.path}")
+
+
+def _molecule(options: argparse.Namespace) -> None:
+    print("\n".join(scenario.create(options.lab, json.load(sys.stdin), options.instance_config)))
 
 
 def _base(options: argparse.Namespace) -> None:
