@@ -16,7 +16,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from . import _bcrypt, _escrow
+from . import _bcrypt, _escrow, _location
 
 FORMAT = 1
 # What check mode shows for values that are born in the real run.
@@ -28,18 +28,8 @@ GRACE_SECONDS = 3600
 _NAME = re.compile(r"\A[a-z][a-z0-9]*(?:-[a-z0-9]+)*\Z")
 _VARIABLE = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 _REST_LOCATION = re.compile(r"\A(rest:https?://)([^/@\s]+)(/\S*)\Z")
-_CREDENTIALS_IN_URL = re.compile(r"://[^/@]*:[^/@]*@")
 _PLAIN_VALUE = re.compile(r"\A[A-Za-z0-9_@%+=:,./-]*\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_OURS = frozenset(
-    (
-        "RESTIC_PASSWORD",
-        "RESTIC_PASSWORD_COMMAND",
-        "RESTIC_PASSWORD_FILE",
-        "RESTIC_REPOSITORY",
-        "RESTIC_REPOSITORY_FILE",
-    )
-)
 _CURES = (
     "no new ones are made, because they would not open the backups there are. Bring the old ones back with"
     " `playbooks/restore_identity.yml` and the escrow, or set `backup_new_identity: true` for this host to start anew in"
@@ -184,18 +174,11 @@ def render_environment(values: Mapping[str, str]) -> str:
 
 
 def parse_environment(text: str) -> dict[str, str]:
-    """The inverse of `render_environment`; blank lines and comments are skipped. Raises SecretsError for another line."""
-    values = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith(("#", ";")):
-            continue
-        name, equals, value = line.partition("=")
-        if not equals or not _VARIABLE.match(name):
-            raise SecretsError(f"line {number} is not NAME=value")
-        if len(value) >= 2 and value[0] == value[-1] == '"':
-            value = re.sub(r'\\(["\\$`])', r"\1", value[1:-1])
-        values[name] = value
-    return values
+    """The inverse of `render_environment`. Raises SecretsError for a line of another form."""
+    try:
+        return _location.parse_environment(text)
+    except ValueError as error:
+        raise SecretsError(str(error)) from None
 
 
 def check(wanted: Wanted, stored: Stored, directory: str) -> list[str]:
@@ -258,7 +241,7 @@ def _check_form(wanted: Wanted) -> list[str]:
         return [
             f"`name` {wanted.name!r} is no repository name: lower case letters, digits and single hyphens, 28 at most"
         ]
-    if _CREDENTIALS_IN_URL.search(wanted.location):
+    if _location.passwords(wanted.location):
         errors.append(
             "`location` holds a password; give it without, and the credentials in `environment`"
             " (RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD for a rest-server)"
@@ -276,7 +259,7 @@ def _check_form(wanted: Wanted) -> list[str]:
             "`password` is empty, has spaces around it or control characters: restic cannot read it from a file"
         )
     for name, value in wanted.environment.items():
-        if not _VARIABLE.match(name) or name in _OURS:
+        if not _VARIABLE.match(name) or _location.RESERVED.match(name):
             errors.append(f"`environment`: {name!r} is no name for a variable, or one that the collection sets itself")
         if _CONTROL.search(value):
             errors.append(f"`environment`: the value of {name} holds a line end or another control character")

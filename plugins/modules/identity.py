@@ -364,7 +364,8 @@ class _Run:
             text = entry.content.decode("utf-8")
         except UnicodeDecodeError as error:
             raise _secrets.SecretsError(f"{path} is not UTF-8: restore it from a backup of this host") from error
-        return text.rstrip("\r\n") if suffix == "password" else text
+        # An empty password file is none: something has emptied it.
+        return text.rstrip("\r\n") or None if suffix == "password" else text
 
     def _plan(self, wanted: _secrets.Wanted, stored: _secrets.Stored) -> _secrets.Plan:
         return _secrets.plan(
