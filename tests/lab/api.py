@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -72,7 +73,7 @@ class Lab:
             state = self._open(owner)
             fresh = self._declare(state, wanted)
             begun = {name: time.monotonic() for name in state.hosts}
-            names = {spec.name for spec, _options in wanted} or set(state.hosts)
+            names = list(dict.fromkeys(spec.name for spec, _options in wanted)) or list(state.hosts)
             if not names:
                 raise LabError(f"Name hosts to boot, say `lab up {self.name} web1=trixie`.")
             reports: list[Report] = []
@@ -104,7 +105,7 @@ class Lab:
                         said(report)
                 return report
 
-            _each(boot, sorted(names))
+            _each(boot, names)
             self._tell_all(state, without=fresh)
             return reports
 
@@ -356,8 +357,17 @@ def collect_garbage() -> list[str]:
         removed.append(state.name)
     if not load_all():
         _release_machine()
+    _remove_stray_disks()
     bases.collect(lower for state in load_all() for host in state.hosts.values() for lower in host.lowers)
     return removed
+
+
+def _remove_stray_disks() -> None:
+    """Remove the disks of labs that the machine forgot when it was switched off."""
+    for path in (CACHE / "disks").glob("*"):
+        with contextlib.suppress(Busy), lab_lock(path.name, timeout=0):
+            if load(path.name) is None:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def is_garbage(state: LabState) -> bool:

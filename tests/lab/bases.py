@@ -40,21 +40,28 @@ systemctl mask apt-daily.timer apt-daily-upgrade.timer
 echo LANG=C.UTF-8 >/etc/default/locale
 rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /etc/hostname /etc/resolv.conf
 """
-# Install packages on top of what is mounted below; nothing starts, nothing stays mounted or running.
+# Run apt-get over what lies below and leave the difference in a directory; nothing starts, nothing stays mounted.
 LAYER = """
 set -e
-dir=$1 lower=$2
+result=$1 lower=$2
 shift 2
-mount -t overlay overlay -o "lowerdir=$lower,upperdir=$dir/upper,workdir=$dir/work" "$dir/root"
-mount -t proc proc "$dir/root/proc"
-mount --rbind /dev "$dir/root/dev"
-mount -t sysfs -o ro sysfs "$dir/root/sys"
-printf '#!/bin/sh\\nexit 101\\n' >"$dir/root/usr/sbin/policy-rc.d"
-chmod 0755 "$dir/root/usr/sbin/policy-rc.d"
+scratch=$result.scratch
+mkdir "$scratch"
+[ "$(stat -f -c %T "$scratch")" != overlayfs ] || mount -t tmpfs tmpfs "$scratch"
+settings=etc/apt/apt.conf.d/99lab
+mkdir -p "$scratch/upper/${settings%/*}" "$scratch/work" "$scratch/root"
+printf %s "$LAB_APT" >"$scratch/upper/$settings"
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$scratch/upper,workdir=$scratch/work" "$scratch/root"
+mount -t proc proc "$scratch/root/proc"
+mount --rbind /dev "$scratch/root/dev"
+mount -t sysfs -o ro sysfs "$scratch/root/sys"
+printf '#!/bin/sh\nexit 101\n' >"$scratch/root/usr/sbin/policy-rc.d"
+chmod 0755 "$scratch/root/usr/sbin/policy-rc.d"
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
-chroot "$dir/root" apt-get -q -y -o DPkg::Options::=--force-unsafe-io "$@"
-chroot "$dir/root" apt-get clean
-rm "$dir/root/usr/sbin/policy-rc.d"
+chroot "$scratch/root" apt-get -q -y -o DPkg::Options::=--force-unsafe-io "$@"
+chroot "$scratch/root" apt-get clean
+rm "$scratch/root/usr/sbin/policy-rc.d" "$scratch/root/$settings"
+cp -a "$scratch/upper/." "$result"
 """
 # The build dies with the lab that asked for it and takes its mounts along.
 _CONTAINED = (
@@ -74,13 +81,30 @@ def lowers_of(spec: HostSpec) -> list[Path]:
 
 
 def collect(used: Iterable[str]) -> None:
-    """Remove generations that were replaced an hour ago and that no host uses."""
+    """Remove what was replaced or expired a day ago and lies under no host."""
     kept = set(used)
-    for directory in sorted(_root().glob("*-*-*-*")):
-        newest = _generations(directory.name.rpartition("-")[0])[-1]
-        replaced = int(newest.name.rpartition("-")[2])
-        if newest != directory and str(directory) not in kept and time.time() > replaced + 3600:
-            shutil.rmtree(directory, ignore_errors=True)
+    found = [path for path in _root().glob("*-*-*-*") if path.name.rpartition("-")[2].isdecimal()]
+    newest: dict[str, int] = {}
+    for path in found:
+        for key in _names(path):
+            newest[key] = max(newest.get(key, 0), _built(path))
+    for path in found:
+        kind, exact = _names(path)
+        rival = newest[exact if path.name.startswith("layer-") else kind]
+        expired = rival if rival > _built(path) else _built(path) + BASE_AGE
+        last = rival == _built(path) and not path.name.startswith("layer-")
+        if str(path) not in kept and not last and time.time() > expired + DAY:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _names(path: Path) -> tuple[str, str]:
+    """`base-trixie` and `base-trixie-<recipe>`."""
+    exact = path.name.rpartition("-")[0]
+    return exact.rpartition("-")[0], exact
+
+
+def _built(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 def apt_settings(proxy: str) -> str:
@@ -95,10 +119,7 @@ def _root() -> Path:
 
 def _generations(key: str) -> list[Path]:
     found = _root().glob(f"{key}-*")
-    return sorted(
-        (path for path in found if path.name[len(key) + 1 :].isdecimal()),
-        key=lambda path: int(path.name.rpartition("-")[2]),
-    )
+    return sorted((path for path in found if path.name[len(key) + 1 :].isdecimal()), key=_built)
 
 
 def _cached(key: str, recipe: object, max_age: float, build: Callable[[Path], None]) -> Path:
@@ -109,7 +130,7 @@ def _cached(key: str, recipe: object, max_age: float, build: Callable[[Path], No
     _root().chmod(0o700)
     with locked(_root() / f".{key}.lock", timeout=900, what=f"the build of {key}"):
         known = _generations(key)
-        if known and time.time() - int(known[-1].name.rpartition("-")[2]) < max_age:
+        if known and time.time() - _built(known[-1]) < max_age:
             return known[-1]
         building = _root() / f".building-{key}"
         shutil.rmtree(building, ignore_errors=True)
@@ -171,20 +192,13 @@ def _install(target: Path, lowers: list[Path], command: list[str]) -> None:
     """Run apt-get over some layers and leave the difference in `target`."""
     scratch = target.with_name(f"{target.name}.scratch")
     shutil.rmtree(scratch, ignore_errors=True)
-    for name in ("upper", "work", "root"):
-        (scratch / name).mkdir(parents=True)
-    settings = scratch / "upper/etc/apt/apt.conf.d/99lab"
-    settings.parent.mkdir(parents=True)
-    settings.write_text(apt_settings(SERVICE_PROXY))
     below = ":".join(map(str, lowers))
     try:
         run(
-            [*_CONTAINED, "sh", "-c", LAYER, "layer", str(scratch), below, *command],
+            [*_CONTAINED, "sh", "-c", LAYER, "layer", str(target), below, *command],
             timeout=600,
+            env={"LAB_APT": apt_settings(SERVICE_PROXY)},
         )
-        settings.unlink()
-        target.rmdir()
-        (scratch / "upper").rename(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

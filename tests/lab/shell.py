@@ -21,6 +21,7 @@ def run(
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program of the outer machine and return what it said."""
+    shown = " ".join(word if len(word) < 80 and "\n" not in word else "…" for word in argv)
     try:
         done = subprocess.run(
             argv,
@@ -36,10 +37,10 @@ def run(
     except FileNotFoundError as error:
         raise LabError(f"{argv[0]} is not installed; run `lab doctor`.") from error
     except subprocess.TimeoutExpired as error:
-        raise LabError(f"`{' '.join(argv)}` did not end within {timeout:.0f} s.") from error
+        raise LabError(f"`{shown}` did not end within {timeout:.0f} s.") from error
     if check and done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
-        raise LabError(f"`{' '.join(argv)}` ended with {done.returncode}: {' | '.join(said)}")
+        raise LabError(f"`{shown}` ended with {done.returncode}: {' | '.join(said)}")
     return done
 
 
