@@ -106,6 +106,6 @@ def search(state: dict[str, t.Any], query: str) -> t.Any:
         return jmespath.search(query, state)
     except jmespath.exceptions.JMESPathError as error:
         raise ValueError(
-            f"query = {query!r}: is not a JMESPath expression ({str(error).splitlines()[0]})."
+            f"query = {query!r}: is not a JMESPath expression ({' '.join(str(error).split())})."
             " See https://jmespath.org; the whole state is shown by -e format=json"
         ) from None

@@ -1,0 +1,58 @@
+#!/usr/bin/python
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: escrow_read
+short_description: Opens the escrow of one host on the controller
+version_added: 0.1.0
+description:
+  - Opens the newest escrow bundle of each repository with C(age) on the controller, and returns its secrets.
+  - The task has to set C(no_log). Nothing is written.
+options:
+  path:
+    description: The state directory, absolute.
+    type: str
+    required: true
+  host:
+    description: Inventory name of the host. Default is the host of the task.
+    type: str
+  key:
+    description: File on the controller with the secret key that C(age-keygen) made. Not needed for plaintext escrow.
+    type: str
+  repositories:
+    description: Names of the repositories.
+    type: list
+    elements: str
+    required: true
+attributes:
+  check_mode:
+    description: Works the same in check mode.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+  platform:
+    description: Runs on the controller.
+    platforms: posix
+    support: full
+author: holdfast contributors (@holdfast-backup)
+"""
+
+EXAMPLES = r"""
+- name: Read the escrow
+  holdfast.backup.escrow_read:
+    path: /srv/fleet/holdfast-state
+    key: /media/safe/backup-escrow.key
+    repositories: [vault]
+  register: bundles
+  no_log: true
+"""
+
+RETURN = r"""
+secrets:
+  description: For each repository C(password), and where there are such C(rest_password) and C(environment).
+  type: dict
+  returned: success
+"""
