@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 
 from ._files import Tree
+from ._source import Source
 
 KEY_NAME = "fingerprint.key"
 _KEY_BYTES = 32
@@ -99,11 +100,22 @@ def make_key(tree: Tree, directory: str) -> bytes:
     return key
 
 
-def fingerprint(key: bytes, *, location: str, password: bytes, environment: bytes = b"") -> str:
-    """Return the fingerprint of a location (without credentials) and of what opens it.
+def fingerprint(key: bytes, source: Source) -> str:
+    """Return the fingerprint of a location (without credentials) and of what opens it: password, backend's variables.
 
-    The REST user and password are no part of it: rotating them changes neither the repository nor its key.
+    The REST user and password inside a location are no part of it: rotating them changes neither the repository nor
+    its key.
     """
-    secret = hashlib.sha256(password).digest() + hashlib.sha256(environment).digest()
-    parts = ((b"location", location.encode("utf-8", "surrogateescape")), (b"credential", secret))
+    location = source.public_location.encode("utf-8", "surrogateescape")
+    secret = hashlib.sha256(source.password).digest() + hashlib.sha256(source.environment_bytes()).digest()
+    parts = ((b"location", location), (b"credential", secret))
     return "-".join(hmac.new(key, label + b"\0" + value, hashlib.sha256).hexdigest()[:32] for label, value in parts)
+
+
+def find(tree: Tree, path: str, source: Source) -> tuple[Record | None, bool]:
+    """Return the record at `path` and whether it was made for `source`. Raises as :func:`read` does."""
+    record = read(tree, path)
+    key = read_key(tree, os.path.dirname(path))
+    if record is None or key is None:
+        return record, False
+    return record, hmac.compare_digest(record.fingerprint, fingerprint(key, source))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any
 from . import _keyless
 from ._model import Repository, Snapshot, Snapshots, age, format_time, parse_time
 from ._outcome import ABSENT, DAMAGED, LOCKED, PRESENT, UNREACHABLE, WRONG_KEY, meaning
-from ._run import Result, run
+from ._run import PATH, Result, run
 from ._source import Source
 
 ENGINE = "restic"
@@ -68,6 +69,10 @@ class EngineError(Exception):
     """An engine said something that cannot be understood, or cannot be run; the message holds no secret."""
 
 
+class MissingBinaryError(EngineError):
+    """The engine's program is not there (yet)."""
+
+
 @dataclass(frozen=True)
 class Look:
     """What opening a repository showed; `reason` in words when the state is not `present`."""
@@ -77,6 +82,14 @@ class Look:
     id: str | None = None
     format_version: int | None = None
     key: str | None = None
+
+
+def find_binary(name: str) -> str:
+    """Return the path of a program given by name or absolute path. Raises MissingBinaryError."""
+    found = shutil.which(name, path=PATH)
+    if found is None:
+        raise MissingBinaryError(f"binary: {name!r} is not installed: install it or give the path of the program")
+    return found
 
 
 def _scrub(text: str, secrets: Sequence[str]) -> str:
@@ -277,6 +290,12 @@ class Restic:
         if len(current) != 1:
             raise EngineError("restic key list does not say which key the password opens")
         return replace(seen, key=str(current[0]))
+
+    def explain(self, result: Result) -> str:
+        """Return in words, without secrets, why a command failed."""
+        if result.timed_out:
+            return f"no answer within {self._timeout:g} s"
+        return _scrub(_fatal(_message(result.stderr)), self.source.secrets)
 
     def _parse(self, result: Result, what: str, kind: type) -> Any:
         try:

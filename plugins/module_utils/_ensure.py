@@ -1,0 +1,364 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Make sure that a declared repository is there, and that its record says which one it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import _record, _source
+from ._files import Tree, UnsafePathError
+from ._location import mount_problem, redact
+from ._model import Repository
+from ._outcome import ABSENT, DAMAGED, LOCKED, PRESENT, UNREACHABLE, WRONG_KEY
+from ._record import Record
+from ._restic import ENGINE, INIT_MINIMUM, EngineError, Look, MissingBinaryError, Restic, find_binary
+from ._run import Result, account, run
+from ._source import MissingFileError, Source
+
+RECORDS = "/var/lib/holdfast/repositories"
+NAME = re.compile(r"\A[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
+NAME_LENGTH = 28
+PLACEHOLDER = "<made in the first real run>"
+
+CURES = {
+    LOCKED: "let the other process end; a lock that nobody holds any more is removed by 'restic unlock'",
+    WRONG_KEY: "put the repository's own password into the password file; it is never initialised again",
+    UNREACHABLE: "make it reachable and run again",
+    DAMAGED: "repair it where it lies, or restore it from a copy",
+    ABSENT: "see the reason",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A declared repository with what its files say.
+
+    `opening` is whether the repository has to be opened: no record applies, or somebody wants to be sure. `unchecked`
+    is why it cannot be looked at yet (check mode).
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    record_path: str
+    binary: str = ""
+    source: Source | None = None
+    from_source: Source | None = None
+    record: Record | None = None
+    fingerprint: str | None = None
+    opening: bool = True
+    unchecked: str | None = None
+
+    @property
+    def current(self) -> bool:
+        """Whether the record was made for this location and password."""
+        return self.record is not None and self.record.fingerprint == self.fingerprint
+
+    @property
+    def recorded_here(self) -> bool:
+        """Whether the record is, or may be, about this very location."""
+        return self.record is not None and (self.fingerprint is None or self.record.same_location(self.fingerprint))
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was found and done (in check mode: would be done) for one repository."""
+
+    name: str
+    repository: Repository
+    action: str = "none"
+    changed: bool = False
+    error: str | None = None
+    warning: str | None = None
+    record_path: str = ""
+    before: str = ""
+    after: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the module's result for this repository."""
+        return {"name": self.name, "action": self.action, "changed": self.changed, **self.repository.to_dict()}
+
+
+def _from_source(options: Mapping[str, Any], source: Source, where: str) -> Source | None:
+    if not options.get("from_repo"):
+        return None
+    other = _source.load(options["from_repo"], f"{where}from_repo.")
+    clash = sorted(name for name, value in other.environment.items() if source.environment.get(name, value) != value)
+    if clash:
+        raise ValueError(
+            f"{where}from_repo.environment_file: {', '.join(clash)} has another value in environment_file, and restic "
+            "takes one value for both repositories: make them equal"
+        )
+    return other
+
+
+def prepare(options: Mapping[str, Any], *, check_mode: bool, verify: bool) -> Target:
+    """Return the target that one entry of `repositories` declares; nothing is opened or changed.
+
+    In check mode a file, an account or a program that is not there yet makes it unchecked. Raises ValueError (or
+    UnsafePathError, MissingBinaryError) naming option, value and cure.
+    """
+    name = options["name"]
+    if NAME.match(name) is None or len(name) > NAME_LENGTH:
+        raise ValueError(
+            f"repositories: the name {name!r} is not lower case letters, digits and single hyphens, beginning with a "
+            f"letter, {NAME_LENGTH} characters at most: rename it"
+        )
+    where = f"repositories[{name}]."
+    if options["engine"] != ENGINE:
+        raise ValueError(f"{where}engine: {options['engine']!r} is not supported in this version: only restic is")
+    path = options["record"] or f"{RECORDS}/{name}.env"
+    if not os.path.isabs(path):
+        raise ValueError(f"{where}record: {path!r} is not an absolute path: write the whole path")
+    with Tree() as tree:
+        record = _record.read(tree, path)
+        key = _record.read_key(tree, os.path.dirname(path))
+    target = Target(name, options, path, record=record)
+    try:
+        source = _source.load(options, where)
+        fingerprint = None if key is None else _record.fingerprint(key, source)
+        target = replace(target, source=source, fingerprint=fingerprint)
+        target = replace(target, opening=verify or not target.current)
+        if options["mount"]:
+            mount_problem(options["mount"], source.path)
+        if options["user"]:
+            if source.path is None:
+                raise ValueError(f"{where}user: only a local repository can belong to an account: remove it")
+            if not check_mode:
+                account(options["user"])
+            else:
+                target = replace(target, unchecked=_unknown_account(options["user"]))
+        if not target.opening:
+            return target
+        return replace(target, from_source=_from_source(options, source, where), binary=find_binary(options["binary"]))
+    except (MissingFileError, MissingBinaryError) as error:
+        if not check_mode:
+            raise
+        return replace(target, unchecked=str(error))
+
+
+def _unknown_account(user: str) -> str | None:
+    try:
+        account(user)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+class Ensure:
+    """Bring one target to `present`."""
+
+    def __init__(
+        self, target: Target, *, check_mode: bool, timeout: float, runner: Callable[..., Result] = run
+    ) -> None:
+        if target.source is None:
+            raise ValueError("an unchecked target cannot be opened")
+        self._target = target
+        self._source = target.source
+        self._check_mode = check_mode
+        self._timeout = timeout
+        self._runner = runner
+
+    def _restic(self, key_hint: str | None) -> Restic:
+        options = self._target.options
+        return Restic(
+            self._source,
+            binary=self._target.binary,
+            timeout=self._timeout,
+            options=options["options"],
+            cache_directory=options["cache_directory"],
+            key_hint=key_hint,
+            user=options["user"],
+            runner=self._runner,
+        )
+
+    def _repository(self, look: Look) -> Repository:
+        return Repository(
+            self._source.public_location,
+            state=look.state,
+            reason=look.reason,
+            id=look.id,
+            format_version=look.format_version,
+        )
+
+    def _failed(self, look: Look, why: str) -> Done:
+        return Done(
+            self._target.name,
+            self._repository(look),
+            error=f"{self._target.name} ({self._source.public_location}) is {look.state}: {why}",
+        )
+
+    def run(self) -> Done:
+        """Look, initialise what is absent, adopt what is present, refuse everything else. Raises EngineError."""
+        target = self._target
+        if target.options["mount"]:
+            problem = mount_problem(target.options["mount"], self._source.path)
+            if problem is not None:
+                return self._failed(Look(UNREACHABLE, problem), f"{problem}; mount it and run again")
+        look = self._restic(target.record.key if target.record else None).look(key=True)
+        if look.state == ABSENT:
+            return self._absent(look)
+        if look.state == PRESENT:
+            return self._present(look, "adopt")
+        if look.state == UNREACHABLE and self._check_mode:
+            changed = not target.current
+            return Done(
+                target.name,
+                self._repository(look),
+                action="init" if changed and target.record is None else "none",
+                changed=changed,
+                warning=f"{target.name} ({self._source.public_location}) could not be checked: {look.reason}",
+            )
+        return self._failed(look, f"{look.reason}; {CURES[look.state]}")
+
+    def _absent(self, look: Look) -> Done:
+        target = self._target
+        record = target.record
+        if record is not None and target.recorded_here:
+            return self._failed(
+                look,
+                f"the record {target.record_path} says that repository {record.id} was here; bring it back, or remove "
+                "the record to have a new one made",
+            )
+        if self._check_mode:
+            return self._done(look, "init", None)
+        restic = self._restic(None)
+        version = restic.version()
+        if version < INIT_MINIMUM:
+            return self._failed(
+                look,
+                f"restic {'.'.join(map(str, version))} cannot prove absence: initialising needs "
+                f"{'.'.join(map(str, INIT_MINIMUM))} or later; install it",
+            )
+        result = restic.init(repository_version=target.options["repository_version"], from_source=target.from_source)
+        # Only the repository itself is proof: somebody else may have been faster.
+        seen = self._restic(None).look(key=True)
+        if result.code != 0:
+            why = restic.explain(result)
+            if seen.state == PRESENT:
+                return self._present(seen, "adopt")
+            if "already contains keys" in why:
+                seen = Look(DAMAGED, "there are keys but no config file")
+                why = f"{why}; restore the config file, or remove the left-overs of an init that was interrupted"
+            return self._failed(seen, f"init failed: {why}")
+        if seen.state != PRESENT:
+            return self._failed(seen, f"init succeeded, but then: {seen.reason}; {CURES[seen.state]}")
+        made = _made_id(result.stdout)
+        if made is not None and made != seen.id:
+            return self._failed(seen, f"init made {made}, but {seen.id} is there: two runs met; run again")
+        # The record that is left over is about another location.
+        return self._done(seen, "init", None)
+
+    def _present(self, look: Look, action: str) -> Done:
+        target = self._target
+        record = target.record
+        if record is None:
+            if not target.options["adopt"]:
+                return self._failed(
+                    look,
+                    f"there is a repository {look.id} without a record and adopt is false; allow it, or remove one",
+                )
+            return self._done(look, action, None)
+        if record.id != look.id:
+            return self._failed(
+                look,
+                f"it has the id {look.id}, but the record {target.record_path} says {record.id}; correct the location, "
+                "or remove the record if the repository was replaced on purpose",
+            )
+        if not _same_key(record.key, look.key or ""):
+            return self._failed(
+                look,
+                f"the password opens its key {look.key}, but the record {target.record_path} says {record.key}; put "
+                "the recorded password back, or remove the record if the password was changed on purpose",
+            )
+        return self._done(look, action, record)
+
+    def _done(self, look: Look, action: str, record: Record | None) -> Done:
+        """Write the record if it is not what it should be, and return what was done."""
+        target = self._target
+        before = target.record.render() if target.record else ""
+        if look.state == PRESENT:
+            key = max(record.key if record else "", look.key or "", key=len)
+            after = self._write(Record(look.id or "", key, target.fingerprint or PLACEHOLDER))
+        else:
+            after = Record(PLACEHOLDER, PLACEHOLDER, target.fingerprint or PLACEHOLDER).render()
+        changed = after != before
+        return Done(
+            target.name,
+            self._repository(look),
+            action=action if changed else "none",
+            changed=changed,
+            record_path=target.record_path,
+            before=before,
+            after=after,
+        )
+
+    def _write(self, record: Record) -> str:
+        target = self._target
+        if record == target.record or self._check_mode:
+            return record.render()
+        with Tree() as tree:
+            key = _record.make_key(tree, os.path.dirname(target.record_path))
+            record = replace(record, fingerprint=_record.fingerprint(key, self._source))
+            _record.write(tree, target.record_path, record)
+        return record.render()
+
+
+def _made_id(stdout: str) -> str | None:
+    """Return the id that `init --json` printed, None if it printed none."""
+    try:
+        return str(json.loads(stdout)["id"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _same_key(one: str, other: str) -> bool:
+    """Compare key ids; restic before 0.17 shows the beginning only."""
+    return one.startswith(other) or other.startswith(one)
+
+
+def ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable[..., Result] = run) -> Done:
+    """Bring `target` to `present` and return what was done; a failure is in `error`, never raised."""
+    if target.unchecked is not None:
+        location = target.source.public_location if target.source else redact(target.options["repository"] or "")
+        repository = Repository(location, state=None, reason=f"not checked: {target.unchecked}")
+        return Done(
+            target.name,
+            repository,
+            action="init" if target.record is None else "adopt",
+            changed=True,
+            record_path=target.record_path,
+            before=target.record.render() if target.record else "",
+            after=Record(PLACEHOLDER, PLACEHOLDER, PLACEHOLDER).render(),
+        )
+    assert target.source is not None
+    if not target.opening:
+        assert target.record is not None
+        reason = "not checked: the record applies, so the repository was not opened"
+        return Done(target.name, Repository(target.source.public_location, reason=reason, id=target.record.id))
+    try:
+        return Ensure(target, check_mode=check_mode, timeout=timeout, runner=runner).run()
+    except (EngineError, UnsafePathError, OSError) as error:
+        repository = Repository(target.source.public_location, state=UNREACHABLE, reason=str(error))
+        return Done(target.name, repository, error=f"{target.name}: {error}")
+
+
+def clash(targets: Sequence[Target]) -> str | None:
+    """Return in words what two targets share and must not, None if nothing."""
+    shared = {
+        "name": [target.name for target in targets],
+        "record": [target.record_path for target in targets],
+        "repository": [target.source.public_location for target in targets if target.source is not None],
+    }
+    for what, values in shared.items():
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            return f"repositories: {what} {twice[0]!r} is given more than once: every repository needs its own"
+    return None

@@ -1,0 +1,322 @@
+#!/usr/bin/python
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: repository_info
+short_description: State of a backup repository
+version_added: '0.1.0'
+author:
+  - holdfast contributors (@holdfast-backup)
+description:
+  - Tells whether a repository is there, can be opened, and what is in it.
+  - A state is a result. The module fails only when it is asked for something impossible, such as a file that does not exist.
+  - Never changes anything, takes no lock and waits for none. No secret is given on a command line or returned.
+  - Opens the repository twice at most, once where O(record) holds its id. What would cost more is null.
+attributes:
+  check_mode:
+    support: full
+    description: Gives the same answer.
+  diff_mode:
+    support: N/A
+    description: Nothing is changed.
+  platform:
+    support: full
+    platforms: posix
+    description: Needs a Linux host.
+options:
+  repository:
+    description:
+      - Location as restic takes it. A local path must be absolute.
+      - With O(keyless) a directory, of one repository or of many.
+      - A location with a password in it belongs into O(repository_file).
+    type: str
+  repository_file:
+    description: File that holds the location, credentials included.
+    type: path
+  engine:
+    description: The tool. V(restic) is the only one so far.
+    type: str
+    default: restic
+  password_file:
+    description: File that holds the repository's password. Needed unless O(keyless).
+    type: path
+  environment_file:
+    description: File with the backend's credentials as C(NAME=value) lines, quoted as in C(EnvironmentFile=) of systemd.
+    type: path
+  options:
+    description: Extended options, restic's C(-o NAME=VALUE). They are visible in the process list, so no secrets.
+    type: dict
+    default: {}
+  cacert:
+    description: File with the certificates to trust instead of the system's.
+    type: path
+  mount:
+    description:
+      - Directory that must be a mount point, the one of a local repository or above it.
+      - If nothing is mounted there the state is V(unreachable), whatever the empty directory looks like.
+    type: path
+  record:
+    description:
+      - Record that M(holdfast.backup.repository) wrote. Its key is tried first, which also opens a repository in which
+        somebody put junk into C(keys/).
+      - If the record was made for the same location and password, the id is taken from it instead of asking again.
+    type: path
+  keyless:
+    description:
+      - Look at the files only. Needs neither password nor restic, runs where the files are, and takes milliseconds.
+    type: bool
+    default: false
+  size:
+    description: Sum up the size of the files as well. Local repositories only.
+    type: bool
+    default: false
+  cache_directory:
+    description: Cache directory of restic. Without one no cache is used.
+    type: path
+  binary:
+    description: The program, as a name or an absolute path.
+    type: str
+    default: restic
+  timeout:
+    description: Seconds after which the repository counts as V(unreachable). A server that refuses is noticed sooner.
+    type: int
+    default: 30
+seealso:
+  - module: holdfast.backup.repository
+"""
+
+EXAMPLES = r"""
+- name: Look at a repository
+  holdfast.backup.repository_info:
+    repository_file: /etc/holdfast/secrets/vault.repository
+    password_file: /etc/holdfast/secrets/vault.password
+    cacert: /etc/holdfast/repositories/vault.pem
+    record: /var/lib/holdfast/repositories/vault.env
+  register: vault
+
+- name: Look at all repositories of a server, without any password
+  holdfast.backup.repository_info:
+    repository: /srv/restic
+    keyless: true
+  register: all_of_them
+"""
+
+RETURN = r"""
+repository:
+  description: The repository. Every key is always there; null is what cannot be known.
+  returned: always, except for a directory of many repositories
+  type: dict
+  contains:
+    engine:
+      description: The tool.
+      type: str
+      returned: always
+      sample: restic
+    location:
+      description: Location without credentials.
+      type: str
+      returned: always
+      sample: rest:https://vault1:8000/web1--vault/
+    state:
+      description:
+        - V(absent), there is certainly no repository here.
+        - V(present), it could be opened (keyless, its files are there).
+        - V(locked), the tool said that a lock keeps it from reading. As no lock is taken or waited for, a repository that
+          others have locked is normally V(present), with their locks in RV(repository.locks).
+        - V(wrong_key), the password opens no key.
+        - V(unreachable), it could not be asked; a server that refuses user or password (HTTP 401, 403) is among these.
+        - V(damaged), something in it is missing or cannot be read.
+      type: str
+      returned: always
+      sample: present
+    reason:
+      description: Why the state is not V(present), in words.
+      type: str
+      returned: always
+    id:
+      description: Id of the repository. Null when keyless.
+      type: str
+      returned: always
+    format_version:
+      description: Format of the repository. Null when keyless, and when the id came from O(record).
+      type: int
+      returned: always
+      sample: 2
+    snapshots:
+      description: The snapshots.
+      type: dict
+      returned: always
+      contains:
+        count:
+          description: How many there are.
+          type: int
+          returned: always
+        last:
+          description: The newest. Keyless, the one written last, with the time it was written.
+          type: dict
+          returned: always
+          contains:
+            id:
+              description: Id.
+              type: str
+              returned: always
+            time:
+              description: When it was made, in UTC.
+              type: str
+              returned: always
+              sample: '2026-11-21T12:55:25Z'
+            hostname:
+              description: Host name in the snapshot.
+              type: str
+              returned: always
+            paths:
+              description: Paths in the snapshot.
+              type: list
+              elements: str
+              returned: always
+            username:
+              description: Account that made it.
+              type: str
+              returned: always
+            tags:
+              description: Tags.
+              type: list
+              elements: str
+              returned: always
+            total_bytes_processed:
+              description: Bytes that were read for it. Known for snapshots of restic 0.17 and later.
+              type: int
+              returned: always
+    age_seconds:
+      description: Age of the newest snapshot. Negative for one that claims to be made in the future.
+      type: int
+      returned: always
+    locks:
+      description: Locks that lie in the repository, stale or not. Null for repositories that are not local.
+      type: list
+      elements: dict
+      returned: always
+      contains:
+        age_seconds:
+          description: Seconds since the lock was written or refreshed.
+          type: int
+          returned: always
+        exclusive:
+          description: Whether it excludes others. It is encrypted, and reading it would open the repository once more, so null.
+          type: bool
+          returned: always
+        hostname:
+          description: Host that holds it. Null for the same reason.
+          type: str
+          returned: always
+    keys:
+      description: Number of keys. Null for repositories that are not local.
+      type: int
+      returned: always
+    size:
+      description: Bytes of all files of a local repository, if O(size) was asked for.
+      type: int
+      returned: always
+repositories:
+  description: All repositories in a directory of many, at most two directories down, sorted by path. The same structure.
+  returned: with O(keyless), when O(repository) is a directory of many repositories
+  type: list
+  elements: dict
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.backup.plugins.module_utils import _keyless, _record, _source
+from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
+from ansible_collections.holdfast.backup.plugins.module_utils._location import local_path, mount_problem, redact
+from ansible_collections.holdfast.backup.plugins.module_utils._model import Repository
+from ansible_collections.holdfast.backup.plugins.module_utils._outcome import UNREACHABLE
+from ansible_collections.holdfast.backup.plugins.module_utils._restic import ENGINE, EngineError, Restic, find_binary
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "repository": {"type": "str"},
+    "repository_file": {"type": "path"},
+    "engine": {"type": "str", "default": "restic"},
+    "password_file": {"type": "path", "no_log": False},
+    "environment_file": {"type": "path"},
+    "options": {"type": "dict", "default": {}},
+    "cacert": {"type": "path"},
+    "mount": {"type": "path"},
+    "record": {"type": "path"},
+    "keyless": {"type": "bool", "default": False},
+    "size": {"type": "bool", "default": False},
+    "cache_directory": {"type": "path"},
+    "binary": {"type": "str", "default": "restic"},
+    "timeout": {"type": "int", "default": 30},
+}
+
+
+def keyless(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the result for a directory, read from its files. Raises ValueError."""
+    location = options["repository"]
+    path = local_path(location) if location else None
+    if path is None:
+        raise ValueError("repository: keyless reads files: give the directory of the repository, or of many of them")
+    if options["mount"]:
+        problem = mount_problem(options["mount"], path)
+        if problem is not None:
+            return {"repository": Repository(path, state=UNREACHABLE, reason=problem).to_dict()}
+    many = _keyless.probe_all(path, size=options["size"])
+    if many is not None:
+        return {"repositories": [found.to_dict() for found in many]}
+    return {"repository": _keyless.probe(path, size=options["size"]).to_dict()}
+
+
+def opened(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the result for a repository that is opened with its password. Raises ValueError, EngineError, UnsafePathError."""
+    source = _source.load(options)
+    if options["mount"]:
+        problem = mount_problem(options["mount"], source.path)
+        if problem is not None:
+            return {"repository": Repository(source.public_location, state=UNREACHABLE, reason=problem).to_dict()}
+    record, applies = None, False
+    if options["record"]:
+        with Tree() as tree:
+            record, applies = _record.find(tree, options["record"], source)
+    restic = Restic(
+        source,
+        binary=find_binary(options["binary"]),
+        timeout=options["timeout"],
+        options=options["options"],
+        cache_directory=options["cache_directory"],
+        key_hint=record.key if record else None,
+    )
+    known = record.id if record is not None and applies else None
+    return {"repository": restic.inspect(known_id=known, size=options["size"], now=time.time()).to_dict()}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        ARGUMENT_SPEC,
+        supports_check_mode=True,
+        mutually_exclusive=[("repository", "repository_file")],
+        required_one_of=[("repository", "repository_file")],
+    )
+    options = dict(module.params)
+    if options["repository"]:
+        # What Ansible returns as the module's arguments.
+        module.params["repository"] = redact(options["repository"])
+    try:
+        if options["engine"] != ENGINE:
+            raise ValueError(f"engine: {options['engine']!r} is not supported in this version: only restic is")
+        if options["timeout"] < 1:
+            raise ValueError(f"timeout: {options['timeout']} is less than a second: give a positive number of seconds")
+        result = keyless(options) if options["keyless"] else opened(options)
+    except (ValueError, EngineError, UnsafePathError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()
