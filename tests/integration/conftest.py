@@ -79,6 +79,6 @@ def run_module(inventory: Path, tmp_path: Path) -> RunModule:
         assert path.exists(), done.stdout + done.stderr
         result: dict[str, Any] = json.loads(path.read_text())
         path.unlink()
-        return result
+        return {"failed": done.returncode != 0, **result}
 
     return run

@@ -54,7 +54,7 @@ class Host:
 
     def module(self, name: str, args: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
         result = self.run_module(self.name, name, args, check=check)
-        assert not result.get("failed"), result
+        assert not result["failed"], result
         return result
 
     def units(self, written: dict[str, Any] | None = None, *, check: bool = False, **args: Any) -> dict[str, Any]:

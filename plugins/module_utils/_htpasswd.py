@@ -1,0 +1,208 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The htpasswd of a rest-server: which line each user gets, and who may be revoked; without side effects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PLACEHOLDER = "<made in the first real run>"
+_VERSION = 1
+_NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
+
+
+@dataclass(frozen=True)
+class User:
+    """A declared user; ``hash`` is None when only the server knows it."""
+
+    name: str
+    hash: str | None = None
+    backup_id: str | None = None
+    next_hash: str | None = None
+    busy: bool = True
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Which fleet put which user there; ``users`` maps the name to its backup_id (None for an extra user)."""
+
+    fleet_id: str
+    users: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the file is made."""
+
+    fleet_id: str
+    cost: int = 12
+    revoke_max: int | None = None
+    keep_foreign: bool = False
+    switch: bool = False
+    check_mode: bool = False
+
+
+@dataclass
+class Outcome:
+    """The lines of the new file and what happened to whom."""
+
+    lines: dict[str, str] = field(default_factory=dict)
+    created: list[str] = field(default_factory=list)
+    changed_users: list[str] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    switched: list[str] = field(default_factory=list)
+    deferred: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """Return the new file, sorted by name."""
+        return "".join(f"{name}:{self.lines[name]}\n" for name in sorted(self.lines))
+
+    def report(self) -> dict[str, list[str]]:
+        """Return the lists of names that the module returns."""
+        return {key: sorted(value) for key, value in vars(self).items() if key != "lines"}
+
+
+def parse_htpasswd(text: str) -> tuple[dict[str, str], list[str]]:
+    """Return the hash of each user (of duplicates the last, as rest-server does), and names of duplicates and junk."""
+    users: dict[str, str] = {}
+    odd: list[str] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        name, colon, hashed = line.partition(":")
+        if not line:
+            continue
+        if not colon or not _NAME.match(name):
+            odd.append(f"line {number}")
+            continue
+        if name in users:
+            odd.append(name)
+        users[name] = hashed
+    return users, odd
+
+
+def parse_manifest(value: Mapping[str, Any] | None, path: str) -> Manifest | None:
+    """Return the manifest of a JSON object. Raises ValueError when it is not one."""
+    if value is None:
+        return None
+    users = value.get("users")
+    fleet_id = value.get("fleet_id")
+    if value.get("version") != _VERSION or not isinstance(fleet_id, str) or not isinstance(users, dict):
+        raise ValueError(f"{path} is not a manifest of version {_VERSION}: restore it from a backup")
+    return Manifest(fleet_id, users)
+
+
+def render_manifest(manifest: Manifest) -> dict[str, Any]:
+    """Return the JSON object of a manifest."""
+    return {"version": _VERSION, "fleet_id": manifest.fleet_id, "users": dict(manifest.users)}
+
+
+def parse_users(items: Iterable[Mapping[str, Any]], keep: Iterable[str]) -> tuple[User, ...]:
+    """Return the declared users. Raises ValueError for a bad or repeated name."""
+    users = [User(item["name"], item["hash"], item["backup_id"], item["next_hash"], item["busy"]) for item in items] + [
+        User(name) for name in keep
+    ]
+    seen: set[str] = set()
+    for user in users:
+        if not _NAME.match(user.name):
+            raise ValueError(f"users: {user.name!r} is not a user name: use letters, digits and . _ @ -")
+        if user.name in seen:
+            raise ValueError(f"user {user.name} is declared twice in users and keep: keep one of the entries")
+        seen.add(user.name)
+    return tuple(sorted(users, key=lambda user: user.name))
+
+
+def check_fleet(manifest: Manifest | None, fleet_id: str, path: str) -> None:
+    """Raise ValueError unless this server serves our fleet, or none yet."""
+    if manifest is not None and manifest.fleet_id != fleet_id:
+        raise ValueError(
+            f"this server serves the fleet {manifest.fleet_id!r} ({path}), and fleet_id is {fleet_id!r}: use the state "
+            f"directory of that fleet, or remove {path} on the server if that fleet is gone"
+        )
+    if not fleet_id:
+        raise ValueError("fleet_id is empty: give the fleet's id from the state directory")
+
+
+def plan_htpasswd(
+    users: Iterable[User], current: Mapping[str, str], odd: Iterable[str], manifest: Manifest | None, policy: Policy
+) -> Outcome:
+    """Return the new file. Raises ValueError when more hosts would be revoked than allowed."""
+    outcome = Outcome()
+    declared = set()
+    for user in users:
+        declared.add(user.name)
+        line = _line(user, current.get(user.name), policy, outcome)
+        if line is None:
+            continue
+        outcome.lines[user.name] = line
+        if user.name not in current:
+            outcome.created.append(user.name)
+        elif line != current[user.name]:
+            outcome.changed_users.append(user.name)
+    ours = manifest.users if manifest is not None else {}
+    for name in sorted(set(current) - declared):
+        if name in ours:
+            outcome.revoked.append(name)
+            continue
+        outcome.foreign.append(name)
+        if policy.keep_foreign:
+            outcome.lines[name] = current[name]
+    for name in odd:
+        if name in current:
+            outcome.changed_users += [] if name not in outcome.lines or name in outcome.changed_users else [name]
+        else:
+            outcome.foreign.append(name)
+    hosts = {ours[name] or name for name in outcome.revoked}
+    if policy.revoke_max is not None and len(hosts) > policy.revoke_max:
+        raise ValueError(
+            f"{len(hosts)} hosts would lose access ({', '.join(sorted(hosts))}), and backup_revoke_max is "
+            f"{policy.revoke_max}: correct the inventory, or set backup_revoke_max to {len(hosts)} for this run"
+        )
+    return outcome
+
+
+def _line(user: User, now: str | None, policy: Policy, outcome: Outcome) -> str | None:
+    """Return the hash that a user gets, None for none."""
+    if user.hash is None:
+        (outcome.missing if now is None else outcome.kept).append(user.name)
+        return now
+    if not all(_acceptable(hashed, policy) for hashed in (user.hash, user.next_hash) if hashed is not None):
+        outcome.refused.append(user.name)
+        return now
+    if user.next_hash is None:
+        return user.hash
+    if now == user.next_hash:
+        # Switched by an earlier run: the client tries both, so there is no way back.
+        return user.next_hash
+    if not policy.switch:
+        return user.hash
+    if user.busy:
+        outcome.deferred.append(user.name)
+        return user.hash
+    outcome.switched.append(user.name)
+    return user.next_hash
+
+
+def _acceptable(hashed: str, policy: Policy) -> bool:
+    if policy.check_mode and hashed == PLACEHOLDER:
+        return True
+    return re.match(rf"\A\$2[aby]\${policy.cost:02d}\$[./A-Za-z0-9]{{53}}\Z", hashed) is not None
+
+
+def make_diff(path: str, current: Mapping[str, str], outcome: Outcome) -> dict[str, str]:
+    """Return a difference of names only."""
+    changed = set(outcome.changed_users)
+    after = [f"{name} (another hash)" if name in changed else name for name in sorted(outcome.lines)]
+    return {
+        "before_header": path,
+        "after_header": path,
+        "before": "".join(f"{name}\n" for name in sorted(current)),
+        "after": "".join(f"{name}\n" for name in after),
+    }

@@ -1,0 +1,282 @@
+#!/usr/bin/python
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: htpasswd
+short_description: The whole htpasswd of a rest-server
+version_added: '0.1.0'
+author:
+  - holdfast contributors (@holdfast-backup)
+description:
+  - Writes the whole htpasswd of a rest-server in one execution, atomically, sorted and without duplicates.
+  - Revokes only users that the manifest on the server says this fleet put there. Declared users whose hash is not known
+    now keep the line that the server has.
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+    description: Shows names of users, never hashes.
+  platform:
+    support: full
+    platforms: posix
+    description: Needs a Linux host and runs as root.
+options:
+  path:
+    description: The htpasswd.
+    type: path
+    required: true
+  owner:
+    description: Name or number of its owner.
+    type: str
+    default: root
+  group:
+    description: Name or number of its group.
+    type: str
+    default: root
+  mode:
+    description: Its mode as three or four octal digits in quotes. A number is an error.
+    type: raw
+    default: '0640'
+  manifest:
+    description: JSON file on the server that says which user belongs to which fleet and host.
+    type: path
+    default: /var/lib/holdfast/htpasswd.json
+  fleet_id:
+    description: Id of the fleet. A server that serves another one is an error.
+    type: str
+    required: true
+  users:
+    description: Users whose hash is known.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the user.
+        type: str
+        required: true
+      hash:
+        description:
+          - bcrypt hash of the password. A hash of another form or cost is refused, and the user keeps the line that the
+            server has.
+          - In check mode it may be C(<made in the first real run>).
+        type: str
+        required: true
+      backup_id:
+        description: The host that the user belongs to. Not given for users that are no hosts.
+        type: str
+      next_hash:
+        description: Hash of the password that the client will use next. See O(switch).
+        type: str
+      busy:
+        description: Whether the client runs a backup now, so that its password must not be switched. Unknown counts as busy.
+        type: bool
+        default: true
+  keep:
+    description: Names of declared users whose hash is not known now.
+    type: list
+    elements: str
+    default: []
+  adopt_foreign:
+    description: What to do with lines of users that are neither declared nor in the manifest.
+    type: str
+    choices: [remove, keep]
+    default: remove
+  cost:
+    description: Cost that every bcrypt hash must have.
+    type: int
+    default: 12
+  revoke_max:
+    description: Revoking users of more hosts than this is an error before any change. Not given, there is no limit.
+    type: int
+  switch:
+    description: Whether users that are not busy get their O(users[].next_hash). Once switched a user is never switched back.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Render the htpasswd of the server
+  holdfast.backup.htpasswd:
+    path: /etc/rest-server/htpasswd
+    group: rest-server
+    fleet_id: "{{ fleet_id }}"
+    users:
+      - name: web1--vault
+        backup_id: web1
+        hash: "{{ web1_hash }}"
+    keep: [db1--vault]
+    revoke_max: 1
+"""
+
+RETURN = r"""
+created:
+  description: Users that had no line.
+  returned: success
+  type: list
+  elements: str
+  sample: [web1--vault]
+changed_users:
+  description: Users whose line changed, duplicates removed among them.
+  returned: success
+  type: list
+  elements: str
+revoked:
+  description: Users of this fleet that are not declared any more and lost their line.
+  returned: success
+  type: list
+  elements: str
+kept:
+  description: Users of O(keep) that keep the line the server has.
+  returned: success
+  type: list
+  elements: str
+missing:
+  description: Users of O(keep) for which the server has no line.
+  returned: success
+  type: list
+  elements: str
+refused:
+  description: Users whose hash has another form or cost. Their line stays as it is.
+  returned: success
+  type: list
+  elements: str
+foreign:
+  description: Users (or line numbers) of unknown origin, removed unless O(adopt_foreign=keep).
+  returned: success
+  type: list
+  elements: str
+switched:
+  description: Users that got their next hash.
+  returned: success
+  type: list
+  elements: str
+deferred:
+  description: Users that are busy and will be switched by a later run.
+  returned: success
+  type: list
+  elements: str
+not_checked:
+  description: In check mode, the owner or group that does not exist yet.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._files import Entry, Tree, UnsafePathError, check_path, group_id, parse_mode, user_id
+from ..module_utils._htpasswd import (
+    Manifest,
+    Policy,
+    check_fleet,
+    make_diff,
+    parse_htpasswd,
+    parse_manifest,
+    parse_users,
+    plan_htpasswd,
+    render_manifest,
+)
+
+_NO_ID = -1
+
+
+def _accounts(module: AnsibleModule, path: str) -> tuple[int, int, list[str]]:
+    owner, group = module.params["owner"], module.params["group"]
+    uid, gid = user_id(owner), group_id(group)
+    missing = [f"{path}: its owner {owner} does not exist"] if uid is None else []
+    missing += [f"{path}: its group {group} does not exist"] if gid is None else []
+    if missing and not module.check_mode:
+        raise ValueError("; ".join(missing) + ": make the account first")
+    return _NO_ID if uid is None else uid, _NO_ID if gid is None else gid, missing
+
+
+def _run(module: AnsibleModule) -> dict[str, Any]:
+    params = module.params
+    path, manifest_path = check_path(params["path"], "path"), check_path(params["manifest"], "manifest")
+    mode = parse_mode(params["mode"], "mode")
+    users = parse_users(params["users"], params["keep"])
+    uid, gid, not_checked = _accounts(module, path)
+    policy = Policy(
+        fleet_id=params["fleet_id"],
+        cost=params["cost"],
+        revoke_max=params["revoke_max"],
+        keep_foreign=params["adopt_foreign"] == "keep",
+        switch=params["switch"],
+        check_mode=module.check_mode,
+    )
+    with Tree() as tree:
+        manifest = parse_manifest(tree.read_json(manifest_path), manifest_path)
+        check_fleet(manifest, policy.fleet_id, manifest_path)
+        entry = tree.entry(path)
+        if entry is not None and entry.kind not in ("file", "link"):
+            raise ValueError(f"{path} is not a file: remove it, or give another path")
+        text = "" if entry is None else entry.content.decode("utf-8", "surrogateescape")
+        current, odd = parse_htpasswd(text)
+        outcome = plan_htpasswd(users, current, odd, manifest, policy)
+        content = outcome.text().encode("utf-8", "surrogateescape")
+        wanted = Entry("file", uid, gid, mode, content)
+        known = dict(manifest.users) if manifest is not None else {}
+        final = {user.name: user.backup_id if user.hash is not None else known.get(user.name) for user in users}
+        if not module.check_mode:
+            # The manifest knows a user before the server does, and until the server has forgotten it.
+            union = Manifest(policy.fleet_id, {**known, **final})
+            if union != manifest:
+                tree.write_json(manifest_path, render_manifest(union), mode=0o600)
+            if entry != wanted:
+                tree.make_parents(path)
+                tree.write(path, content, uid=uid, gid=gid, mode=mode)
+            if union != Manifest(policy.fleet_id, final):
+                tree.write_json(manifest_path, render_manifest(Manifest(policy.fleet_id, final)), mode=0o600)
+    return {
+        "changed": entry != wanted,
+        "diff": make_diff(path, current, outcome),
+        "not_checked": not_checked,
+        **outcome.report(),
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    user = {
+        "name": {"type": "str", "required": True},
+        "hash": {"type": "str", "required": True, "no_log": True},
+        "backup_id": {"type": "str"},
+        "next_hash": {"type": "str", "no_log": True},
+        "busy": {"type": "bool", "default": True},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "owner": {"type": "str", "default": "root"},
+            "group": {"type": "str", "default": "root"},
+            "mode": {"type": "raw", "default": "0640"},
+            "manifest": {"type": "path", "default": "/var/lib/holdfast/htpasswd.json"},
+            "fleet_id": {"type": "str", "required": True},
+            "users": {"type": "list", "elements": "dict", "default": [], "options": user},
+            "keep": {"type": "list", "elements": "str", "default": []},
+            "adopt_foreign": {"type": "str", "choices": ["remove", "keep"], "default": "remove"},
+            "cost": {"type": "int", "default": 12},
+            "revoke_max": {"type": "int"},
+            "switch": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = _run(module)
+    except (ValueError, UnsafePathError) as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
