@@ -63,6 +63,14 @@ def examine(
         problems.append(Problem("No cgroup2 is mounted", "mount -t cgroup2 none /sys/fs/cgroup/unified"))
     if not (root / "dev/net/tun").exists() and not (root / "sys/class/net").exists():
         problems.append(Problem("There is no network to make bridges in", "use a machine with one"))
+    if (root / "sys/fs/cgroup/memory").is_dir():
+        problems.append(
+            Problem(
+                "Memory belongs to cgroup v1, so MemoryMax= of units inside hosts is not enforced",
+                "boot the machine with systemd.unified_cgroup_hierarchy=1 where a test needs that",
+                fatal=False,
+            )
+        )
     for device, option in (("dev/fuse", "fuse"), ("dev/loop-control", "btrfs= and disk=")):
         if not (root / device).exists():
             cure = f"modprobe {'fuse' if option == 'fuse' else 'loop'}"

@@ -1,0 +1,203 @@
+"""The lab itself: hosts boot, see each other, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.lab import Lab, LabError, doctor, hosts
+from tests.lab.state import CACHE, CGROUP, RUN, load
+
+pytestmark = pytest.mark.skipif(
+    any(problem.fatal for problem in doctor.examine()), reason="this machine cannot run the lab: see `lab doctor`"
+)
+NAME = f"selftest-{os.getpid()}"
+PROGRAM = Path(__file__).resolve().parents[1] / "lab/lab"
+
+
+def remains(name: str, index: int) -> list[str]:
+    """Whatever of a lab is still there."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = process.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if any(f"{RUN}/{name}/" in word for word in words) or ("_watch" in words and name in words):
+            found.append(" ".join(words))
+    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"/{name}/" in line]
+    found += [path for path in hosts.loops() if f"/{name}/" in path]
+    paths = [Path(f"/sys/class/net/hflab{index}"), RUN / name, CACHE / "disks" / name]
+    paths += Path("/sys/fs/cgroup").glob(f"*/{CGROUP}/{name}")
+    paths += Path("/sys/class/net").glob(f"vb-hf{index}-*")
+    return found + [str(path) for path in paths if path.exists()]
+
+
+def gone_within(name: str, index: int, seconds: float) -> list[str]:
+    """Wait for the end of a lab; returns what remains of it."""
+    deadline = time.monotonic() + seconds
+    while (left := remains(name, index)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    lab = Lab(NAME)
+    try:
+        lab.up(["one=trixie:disk=/full:16M,btrfs=/srv/b", "six=bookworm:ipv6only", "bare=bookworm:nosystemd"])
+        yield lab
+    finally:
+        lab.down()
+
+
+def test_hosts_reach_each_other_by_name(lab: Lab) -> None:
+    greet = "exec 3<>/dev/tcp/$0/22; head -c 4 <&3"
+    for source in ("one", "six", "bare"):
+        for target in ("one", "six", "bare"):
+            done = lab.exec(source, ["timeout", "5", "bash", "-c", greet, target])
+            assert done.stdout == "SSH-", f"{source} to {target}: {done.stderr}"
+
+
+def test_ssh_from_one_host_to_another(lab: Lab) -> None:
+    lab.exec("one", ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/.ssh/id_ed25519"], check=True)
+    keys = lab.get("six", "/root/.ssh/authorized_keys") + lab.get("one", "/root/.ssh/id_ed25519.pub")
+    lab.put("six", "/root/.ssh/authorized_keys", keys, mode=0o600)
+    state = load(NAME)
+    assert state is not None
+    pin = f"six {hosts.host_key(state, state.hosts['six'])}\n"
+    lab.put("one", "/root/.ssh/known_hosts", pin.encode())
+    assert lab.exec("one", ["ssh", "-o", "BatchMode=yes", "six", "hostname"], check=True).stdout == "six\n"
+
+
+def test_only_one_host_has_no_ipv4(lab: Lab) -> None:
+    assert "inet " in lab.exec("one", ["ip", "address", "show", "host0"]).stdout
+    assert "inet " not in lab.exec("six", ["ip", "address", "show", "host0"]).stdout
+
+
+def test_packages_install_without_an_update_before(lab: Lab) -> None:
+    for name in ("one", "six"):
+        done = lab.exec(name, ["apt-get", "install", "--yes", "--no-install-recommends", "hello"])
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_other_user_has_sudo(lab: Lab) -> None:
+    assert lab.exec("one", ["sudo", "-n", "id", "-un"], user="ops", check=True).stdout == "root\n"
+
+
+def test_extra_file_systems(lab: Lab) -> None:
+    kinds = lab.exec("one", ["stat", "-f", "-c", "%T", "/full", "/srv/b", "/"], check=True).stdout.split()
+    assert kinds == ["ext2/ext3", "btrfs", "overlayfs"]
+    assert lab.exec("one", ["dd", "if=/dev/zero", "of=/full/x", "bs=1M", "count=20"]).returncode != 0
+
+
+def test_a_host_without_systemd(lab: Lab) -> None:
+    assert lab.exec("bare", ["test", "-e", "/run/systemd/system"]).returncode == 1
+    assert lab.exec("one", ["test", "-e", "/run/systemd/system"]).returncode == 0
+
+
+def test_units_are_confined(lab: Lab) -> None:
+    """Directives that systemd-nspawn would make void by its own restrictions."""
+    connect = ["timeout", "5", "bash", "-c", "exec 3<>/dev/tcp/one/22"]
+    unit = ["systemd-run", "--quiet", "--wait", "--pipe"]
+    assert lab.exec("one", [*unit, *connect]).returncode == 0
+    assert lab.exec("one", [*unit, "--property=IPAddressDeny=any", *connect]).returncode != 0
+    read = ["head", "-c", "1", "/dev/net/tun"]
+    assert "Operation not permitted" in lab.exec("one", [*unit, "--property=DevicePolicy=closed", *read]).stderr
+
+
+def test_the_disk_survives_a_restart_and_a_kill_but_no_wipe(lab: Lab) -> None:
+    lab.put("one", "/root/kept", b"kept")
+    machine = lab.get("one", "/etc/machine-id")
+    lab.restart("one")
+    lab.kill("one")
+    with pytest.raises(LabError):
+        lab.get("one", "/root/kept")
+    lab.up([])
+    assert (lab.get("one", "/root/kept"), lab.get("one", "/etc/machine-id")) == (b"kept", machine)
+    before = (RUN / NAME / "known_hosts").read_text()
+    lab.wipe("one")
+    assert lab.exec("one", ["test", "-e", "/root/kept"]).returncode == 1
+    assert lab.get("one", "/etc/machine-id") != machine
+    assert (RUN / NAME / "known_hosts").read_text() != before
+
+
+def test_a_host_may_reboot_itself(lab: Lab) -> None:
+    boot = lab.exec("one", ["sh", "-c", "journalctl -q --list-boots | wc -l"]).stdout
+    lab.exec("one", ["systemctl", "reboot"])
+    deadline = time.monotonic() + 30
+    again = boot
+    while again in (boot, "") and time.monotonic() < deadline:
+        time.sleep(0.5)
+        again = lab.exec("one", ["sh", "-c", "journalctl -q --list-boots | wc -l"]).stdout
+    assert int(again) == int(boot) + 1
+
+
+def test_a_late_host_is_known_to_all(lab: Lab) -> None:
+    lab.up(["late=trixie"])
+    assert lab.exec("one", ["getent", "hosts", "late"]).returncode == 0
+    lab.down(["late"])
+    with pytest.raises(LabError, match="no host late"):
+        lab.exec("late", ["true"])
+
+
+def test_a_different_host_of_the_same_name_is_refused(lab: Lab) -> None:
+    with pytest.raises(LabError, match=f"lab down {NAME} six"):
+        lab.up(["six=trixie"])
+
+
+def test_the_inventory_is_complete(lab: Lab) -> None:
+    inventory = lab.inventory({"servers": ["one"]})["all"]
+    assert set(inventory["hosts"]) == {"one", "six", "bare"}
+    assert inventory["children"] == {"servers": {"hosts": {"one": {}}}}
+    assert "StrictHostKeyChecking=yes" in inventory["vars"]["ansible_ssh_common_args"]
+
+
+def test_a_lab_ends_with_its_owner_and_leaves_nothing() -> None:
+    name = f"{NAME}-owned"
+    with subprocess.Popen(["sleep", "300"]) as owner:
+        try:
+            subprocess.run(
+                [PROGRAM, "up", name, "a=trixie:disk=/x:16M", "--owner", str(owner.pid)], check=True, timeout=120
+            )
+            state = load(name)
+            assert state is not None
+            assert remains(name, state.index), "the check itself finds nothing"
+        finally:
+            owner.send_signal(signal.SIGKILL)
+    assert gone_within(name, state.index, 20) == []
+
+
+def test_what_lost_its_processes_is_collected() -> None:
+    name = f"{NAME}-lost"
+    Lab(name).up(["a=trixie"])
+    state = load(name)
+    assert state is not None
+    process = state.hosts["a"].process
+    assert process is not None
+    os.killpg(process.pid, signal.SIGKILL)
+    time.sleep(0.5)
+    listed = subprocess.run([PROGRAM, "list", "--json"], check=True, timeout=60, capture_output=True).stdout
+    assert name not in json.loads(listed)
+    assert gone_within(name, state.index, 5) == []
+
+
+def test_down_leaves_nothing() -> None:
+    name = f"{NAME}-down"
+    lab = Lab(name)
+    lab.up(["a=trixie:disk=/x:16M,btrfs=/b", "b=bookworm"])
+    state = load(name)
+    assert state is not None
+    assert len(remains(name, state.index)) > 4
+    lab.down()
+    assert remains(name, state.index) == []
