@@ -10,7 +10,7 @@ Files in the directory (all of root):
     authority-next.pem      key and certificate of the CA that takes over, once the clients know it
     authority-previous.pem  certificate of the CA before, which clients keep for a while
     ca.pem                  what clients have to trust
-    server.pem              key and certificate of the leaf in one file, so that they change in one step
+    leaf.pem              key and certificate of the leaf in one file, so that they change in one step
 
 A CA permits exactly the names that were declared when it was made. A name that it does not permit needs a new CA, and the
 new one takes over in a later run than the one that announces it, because clients that do not know it would fail.
@@ -245,7 +245,7 @@ class Authority:
         settings = self._previous_settings()
         authority = self._authority("authority.pem")
         leaf = None
-        text = self.text("server.pem")
+        text = self.text("leaf.pem")
         authority_text = self.text("authority.pem")
         if text is not None and authority_text is not None:
             # A leaf of another CA, or a damaged one, is made again.
@@ -315,7 +315,7 @@ class Authority:
         """Issue and install a leaf with a new key."""
         leaf = issue(self._required("authority.pem"), names, now, settings.leaf_days, self._directory)
         gid, mode = leaf_access(settings.group)
-        self._tree.write(self.path("server.pem"), leaf.encode("ascii"), uid=0, gid=gid, mode=mode)
+        self._tree.write(self.path("leaf.pem"), leaf.encode("ascii"), uid=0, gid=gid, mode=mode)
 
     def bundle(self, decision: Decision | None = None) -> str:
         """What clients have to trust, after `decision` if given: previous, present and next CA, in the order of their age."""

@@ -113,12 +113,12 @@ certificate_file:
   description: The file for the server's option for the certificate.
   returned: success
   type: str
-  sample: /etc/holdfast/tls/server.pem
+  sample: /etc/holdfast/tls/leaf.pem
 key_file:
   description: The file for the server's option for the key. With O(mode=private) it is the same file.
   returned: success
   type: str
-  sample: /etc/holdfast/tls/server.pem
+  sample: /etc/holdfast/tls/leaf.pem
 """
 
 import dataclasses
@@ -185,8 +185,8 @@ class _Private:
             "fingerprint": leaf.fingerprint if leaf is not None and born else UNBORN,
             "pending": decision.pending,
             "served_names": sorted(decision.leaf_names or (leaf.names if leaf is not None else ())),
-            "certificate_file": self._authority.path("server.pem"),
-            "key_file": self._authority.path("server.pem"),
+            "certificate_file": self._authority.path("leaf.pem"),
+            "key_file": self._authority.path("leaf.pem"),
             "diff": {
                 "before": "",
                 "after": "".join(f"{line}\n" for line in self._changes),
@@ -218,7 +218,7 @@ class _Private:
         }
         self._changes += [text for field, text in texts.items() if getattr(decision, field)]
         if decision.leaf_names is not None:
-            self._changes.append(f"server.pem: a new certificate for {', '.join(sorted(decision.leaf_names))}")
+            self._changes.append(f"leaf.pem: a new certificate for {', '.join(sorted(decision.leaf_names))}")
 
     def _keep_files(self, settings: _tls.Settings, *, rewritten: bool) -> None:
         self._keep("authority.json", settings.render(), 0o600)
@@ -226,10 +226,10 @@ class _Private:
             text = self._authority.text(name)
             if text is not None:
                 self._keep(name, text, 0o600)
-        leaf = self._authority.text("server.pem")
+        leaf = self._authority.text("leaf.pem")
         if leaf is not None and not (rewritten and self._check_mode):
             gid, mode = (0, 0o600) if settings.group is None else (group_id(settings.group) or -1, 0o640)
-            self._keep("server.pem", leaf, mode, gid)
+            self._keep("leaf.pem", leaf, mode, gid)
 
     def _keep(self, name: str, text: str, mode: int, gid: int = 0) -> None:
         path = self._authority.path(name)

@@ -1,0 +1,471 @@
+#!/usr/bin/python
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_info
+short_description: Read what a host offers to backups, in one execution
+version_added: '0.1.0'
+author: holdfast contributors (@holdfast-backup)
+description:
+  - Reads versions, what apt offers, calendars, address resolution, files, mounts and what the collection keeps on the host.
+  - It changes nothing. What cannot be known is null.
+options:
+  packages:
+    description: Names of packages of which to tell the installed and the candidate version.
+    type: list
+    elements: str
+    default: []
+  default_release:
+    description: The release that apt is to prefer for the candidates, as C(apt -t) does.
+    type: str
+  binaries:
+    description: Names or paths of programs that are to be asked for their version.
+    type: list
+    elements: str
+    default: []
+  calendars:
+    description: Calendar expressions that the host's C(systemd-analyze) is to check.
+    type: list
+    elements: str
+    default: []
+  resolve:
+    description: Addresses that the host is to resolve, as strings or as dictionaries with C(address) and C(variable).
+    type: list
+    elements: raw
+    default: []
+  files:
+    description: Paths of files of which to tell the SHA-256.
+    type: list
+    elements: path
+    default: []
+  mounts:
+    description: Paths of which to tell whether something is mounted there.
+    type: list
+    elements: path
+    default: []
+  running:
+    description: Patterns of units of which to list the active ones.
+    type: list
+    elements: str
+    default: []
+  sandbox_probe:
+    description: Start a short transient unit to see whether the sandbox of the run units works on this host.
+    type: bool
+    default: false
+  timeout:
+    description: How long anything may take that waits for something else, in seconds.
+    type: float
+    default: 10
+attributes:
+  check_mode:
+    description: Reads the same in check mode.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+  platform:
+    description: Linux.
+    support: full
+    platforms: linux
+"""
+
+EXAMPLES = r"""
+- name: Look at a host
+  holdfast.backup.host_info:
+    packages: [restic, age]
+    calendars: [daily, "Mon..Fri 02:30 Europe/Berlin"]
+    resolve: [vault1.example.net]
+    running: ["holdfast-*.service"]
+  register: host
+"""
+
+RETURN = r"""
+packages:
+  description: C(installed) and C(candidate) version by name, null where apt knows none.
+  returned: always
+  type: dict
+  sample: {restic: {installed: null, candidate: 0.18.0-1+b4}}
+binaries:
+  description: Version by name or path, null where the program is missing or tells none.
+  returned: always
+  type: dict
+  sample: {restic: 0.18.0}
+calendars:
+  description: C(valid), C(error) and C(next_elapse) (UTC) by expression. C(valid) is null without C(systemd-analyze).
+  returned: always
+  type: dict
+  sample: {daily: {valid: true, error: null, next_elapse: '2026-11-22T00:00:00Z'}}
+resolve:
+  description: C(addresses), C(error) and C(variable) by address.
+  returned: always
+  type: dict
+  sample: {vault1.example.net: {addresses: [192.0.2.10], error: null, variable: null}}
+files:
+  description: SHA-256 by path, null where there is no readable regular file.
+  returned: always
+  type: dict
+  sample: {/usr/local/bin/holdfast: null}
+mounts:
+  description: Whether something is mounted on a path, null where that cannot be known in time.
+  returned: always
+  type: dict
+  sample: {/srv/backup: true}
+running:
+  description: Names of active, starting and stopping units that match the patterns, null without systemd.
+  returned: always
+  type: list
+  elements: str
+  sample: [holdfast-system--vault.service]
+manifests:
+  description: What the modules M(holdfast.backup.file_tree) (paths) and M(holdfast.backup.units) (names) keep, by namespace.
+  returned: always
+  type: dict
+  sample: {file_tree: {jobs: [/etc/holdfast/escrow.json]}, units: {jobs: [holdfast-system--vault.timer]}}
+records:
+  description: What was learnt of repositories that were initialised, by repository.
+  returned: always
+  type: dict
+  sample: {vault: {HOLDFAST_REPOSITORY_ID: 0123456789abcdef, RESTIC_KEY_HINT: 89abcdef}}
+sandbox:
+  description: C(works) and C(error) of the probe, null where it was not asked for or there is no systemd.
+  returned: always
+  type: dict
+  sample: {works: true, error: null}
+systemd:
+  description: Version of systemd, null where it is not PID 1.
+  returned: always
+  type: int
+  sample: 257
+selinux:
+  description: C(enforcing), C(permissive) or C(disabled), null where there is no SELinux.
+  returned: always
+  type: str
+  sample: null
+virtualization:
+  description: What C(systemd-detect-virt) says, C(none) on bare metal.
+  returned: always
+  type: str
+  sample: kvm
+python:
+  description: Version of the Python that ran the module.
+  returned: always
+  type: str
+  sample: 3.13.5
+"""
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.backup.plugins.module_utils import _location, _run
+
+STATE = "/var/lib/holdfast"
+# What the unit template of a job sets, apart from its account and capability.
+SANDBOX = (
+    "NoNewPrivileges=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=read-only",
+    "PrivateDevices=yes",
+    "ProtectProc=invisible",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectControlGroups=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelTunables=yes",
+    "LockPersonality=yes",
+    "MemoryDenyWriteExecute=yes",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallErrorNumber=EPERM",
+    "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
+)
+_BOOTED = "/run/systemd/system"
+_SELINUX = "/sys/fs/selinux/enforce"
+_SELINUX_CONFIGURATION = "/etc/selinux/config"
+_RUNNING_STATES = "active,activating,deactivating,reloading"
+
+_PACKAGE = re.compile(r"\A[a-z0-9][a-z0-9+.:-]*\Z")
+_VERSION = re.compile(r"\b\d+(?:\.\d+)+[0-9A-Za-z.+~-]*")
+_ELAPSE = re.compile(r"\A\s*(?:Next elapse|\(in UTC\)): \w+ (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.\d+)? UTC\Z")
+_RECORD_LINE = re.compile(r"\A([A-Z_]+)=([0-9A-Za-z-]*)\Z")
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "default_release": {"type": "str"},
+    "binaries": {"type": "list", "elements": "str", "default": []},
+    "calendars": {"type": "list", "elements": "str", "default": []},
+    "resolve": {"type": "list", "elements": "raw", "default": []},
+    "files": {"type": "list", "elements": "path", "default": []},
+    "mounts": {"type": "list", "elements": "path", "default": []},
+    "running": {"type": "list", "elements": "str", "default": []},
+    "sandbox_probe": {"type": "bool", "default": False},
+    "timeout": {"type": "float", "default": 10},
+}
+
+
+def together(tasks: dict[str, Callable[[], Any]], timeout: float) -> dict[str, Any]:
+    """Call all functions at the same time; None for those that fail or have not ended after `timeout` seconds.
+
+    A thread that hangs (in a name server, on a dead mount) is left behind and ends with the process.
+    """
+    results: dict[str, Any] = dict.fromkeys(tasks)
+
+    def call(name: str, function: Callable[[], Any]) -> None:
+        try:
+            value = function()
+        except (OSError, ValueError):
+            return
+        results[name] = value
+
+    threads = [threading.Thread(target=call, args=item, daemon=True) for item in tasks.items()]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return dict(results)
+
+
+def parse_policy(text: str) -> dict[str, dict[str, str | None]]:
+    """Installed and candidate version by package, from `apt-cache policy`."""
+    found: dict[str, dict[str, str | None]] = {}
+    current: dict[str, str | None] = {}
+    for line in text.splitlines():
+        if line and not line[0].isspace():
+            current = found.setdefault(line.rstrip(":"), {"installed": None, "candidate": None})
+        key, _colon, value = line.strip().partition(": ")
+        if key in ("Installed", "Candidate") and value != "(none)":
+            current[key.lower()] = value
+    return found
+
+
+def parse_calendars(text: str) -> list[str | None]:
+    """The next elapse of each expression in the output of `systemd-analyze calendar`, in UTC; None for never."""
+    elapses: list[str | None] = []
+    for line in text.splitlines():
+        if line.strip().startswith("Normalized form:"):
+            elapses.append(None)
+        found = _ELAPSE.match(line)
+        if found:
+            elapses[-1] = f"{found.group(1)}T{found.group(2)}Z"
+    return elapses
+
+
+def parse_record(text: str) -> dict[str, str]:
+    """The NAME=value lines of a record."""
+    return dict(found.groups() for found in map(_RECORD_LINE.match, text.splitlines()) if found)
+
+
+def version_argv(binary: str) -> list[str]:
+    """How to ask a program for its version. rest-server must never get anything that could start it."""
+    name = os.path.basename(binary)
+    return [binary, "version" if name.startswith("restic") and "rest-server" not in name else "--version"]
+
+
+def _packages(names: list[str], release: str | None, timeout: float) -> dict[str, dict[str, str | None]]:
+    unknown: dict[str, dict[str, str | None]] = {name: {"installed": None, "candidate": None} for name in names}
+    known = [name for name in names if _PACKAGE.match(name)]
+    if not known:
+        return unknown
+    argv = ["apt-cache", *([] if release is None else ["-o", f"APT::Default-Release={release}"]), "policy", *known]
+    found = parse_policy(_run.run(argv, timeout=timeout).stdout)
+    return {name: found.get(name, nothing) for name, nothing in unknown.items()}
+
+
+def _version(binary: str, timeout: float) -> str | None:
+    done = _run.run(version_argv(binary), timeout=timeout)
+    found = _VERSION.search(done.stdout or done.stderr)
+    return found.group(0) if found else None
+
+
+def _calendars(expressions: list[str], timeout: float) -> dict[str, dict[str, Any]]:
+    done = _run.run(["systemd-analyze", "calendar", "--", *expressions], timeout=timeout)
+    elapses = parse_calendars(done.stdout)
+    if done.code == 0 and len(elapses) == len(expressions):
+        pairs = zip(expressions, elapses)
+        return {each: {"valid": True, "error": None, "next_elapse": elapse} for each, elapse in pairs}
+    if len(expressions) > 1:
+        # The output does not tell which of them are bad: ask for each.
+        return {each: _calendars([each], timeout)[each] for each in expressions}
+    lines = done.stderr.strip().splitlines() or ["no output"]
+    return {expressions[0]: {"valid": None if done.timed_out else False, "error": lines[0], "next_elapse": None}}
+
+
+def _resolve(address: str) -> dict[str, Any]:
+    host = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        return {"addresses": [], "error": getattr(error, "strerror", None) or str(error)}
+    return {"addresses": sorted({str(each[4][0]) for each in found}), "error": None}
+
+
+def _sha256(path: str) -> str | None:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return None
+        digest = hashlib.sha256()
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def _is_mounted(path: str) -> bool:
+    return _location.mount_problem(path, os.path.normpath(path)) is None
+
+
+def _running(patterns: list[str], timeout: float) -> list[str] | None:
+    argv = ["systemctl", "list-units", "--plain", "--no-legend", "--no-pager", "--full", f"--state={_RUNNING_STATES}"]
+    done = _run.run([*argv, "--", *patterns], timeout=timeout)
+    return sorted(line.split()[0] for line in done.stdout.splitlines() if line.strip()) if done.code == 0 else None
+
+
+def _systemd(timeout: float) -> int | None:
+    if not os.path.isdir(_BOOTED):
+        return None
+    found = re.match(r"systemd (\d+)", _run.run(["systemctl", "--version"], timeout=timeout).stdout)
+    return int(found.group(1)) if found else None
+
+
+def _virtualization(timeout: float) -> str | None:
+    return _run.run(["systemd-detect-virt"], timeout=timeout).stdout.strip() or None
+
+
+def _sandbox(timeout: float) -> dict[str, Any] | None:
+    if not os.path.isdir(_BOOTED):
+        return None
+    argv = ["systemd-run", "--wait", "--pipe", "--quiet", "--collect"]
+    for value in SANDBOX:
+        argv += ["--property", value]
+    done = _run.run([*argv, "--", "/bin/true"], timeout=timeout)
+    if done.code == 0:
+        return {"works": True, "error": None}
+    lines = done.stderr.strip().splitlines()
+    late = f"it did not start within {timeout:g} s" if done.timed_out else f"exit status {done.code}"
+    return {"works": False, "error": lines[0] if lines else late}
+
+
+def _selinux() -> str | None:
+    try:
+        with open(_SELINUX, encoding="ascii") as stream:
+            return "enforcing" if stream.read().strip() == "1" else "permissive"
+    except OSError:
+        return "disabled" if os.path.exists(_SELINUX_CONFIGURATION) else None
+
+
+def _texts(directory: str, suffix: str) -> dict[str, str]:
+    texts = {}
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+        if name.endswith(suffix) and not name.startswith("."):
+            with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as stream:
+                texts[name[: -len(suffix)]] = stream.read()
+    return texts
+
+
+def _manifest(directory: str, key: str) -> dict[str, list[str]]:
+    found = {}
+    for namespace, text in _texts(directory, ".json").items():
+        try:
+            content = json.loads(text)
+        except ValueError:
+            # The module that owns it says what is wrong with it, when it comes to that.
+            continue
+        if isinstance(content, dict):
+            found[namespace] = sorted(content.get(key) or ())
+    return found
+
+
+def _addresses(items: list[Any]) -> dict[str, str | None]:
+    wanted = {}
+    for item in items:
+        if isinstance(item, dict) and isinstance(item.get("address"), str):
+            wanted[item["address"]] = item.get("variable")
+        elif isinstance(item, str):
+            wanted[item] = None
+        else:
+            raise ValueError(f"`resolve`: {item!r} is neither a string nor a dictionary with `address`")
+    return wanted
+
+
+def collect(params: dict[str, Any]) -> dict[str, Any]:
+    """Everything that was asked for; see RETURN. Raises ValueError for bad options."""
+    timeout = params["timeout"]
+    wanted = _addresses(params["resolve"])
+    tasks: dict[str, Callable[[], Any]] = {
+        "systemd": lambda: _systemd(timeout),
+        "virtualization": lambda: _virtualization(timeout),
+    }
+    if params["packages"]:
+        tasks["packages"] = lambda: _packages(params["packages"], params["default_release"], timeout)
+    if params["calendars"]:
+        tasks["calendars"] = lambda: _calendars(list(dict.fromkeys(params["calendars"])), timeout)
+    if params["running"]:
+        tasks["running"] = lambda: _running(params["running"], timeout)
+    if params["sandbox_probe"]:
+        tasks["sandbox"] = lambda: _sandbox(timeout)
+    for name in params["binaries"]:
+        tasks[f"binary {name}"] = functools.partial(_version, name, timeout)
+    for address in wanted:
+        tasks[f"address {address}"] = functools.partial(_resolve, address)
+    for path in params["mounts"]:
+        tasks[f"mount {path}"] = functools.partial(_is_mounted, path)
+    for path in params["files"]:
+        tasks[f"file {path}"] = functools.partial(_sha256, path)
+    # A program has the same limit of its own, and says what it knows when it is reached.
+    done = together(tasks, timeout + 1)
+    late = {"addresses": [], "error": f"no answer within {timeout:g} s"}
+    nothing = {"valid": None, "error": None, "next_elapse": None}
+    return {
+        "packages": done.get("packages")
+        or {name: {"installed": None, "candidate": None} for name in params["packages"]},
+        "binaries": {name: done[f"binary {name}"] for name in params["binaries"]},
+        "calendars": done.get("calendars") or dict.fromkeys(params["calendars"], nothing),
+        "resolve": {
+            address: dict(done[f"address {address}"] or late, variable=variable) for address, variable in wanted.items()
+        },
+        "files": {path: done[f"file {path}"] for path in params["files"]},
+        "mounts": {path: done[f"mount {path}"] for path in params["mounts"]},
+        "running": done.get("running"),
+        "manifests": {
+            "file_tree": _manifest(f"{STATE}/file_tree", "files"),
+            "units": _manifest(f"{STATE}/units", "units"),
+        },
+        "records": {name: parse_record(text) for name, text in _texts(f"{STATE}/repositories", ".env").items()},
+        "sandbox": done.get("sandbox"),
+        "systemd": done["systemd"],
+        "selinux": _selinux(),
+        "virtualization": done["virtualization"],
+        "python": platform.python_version(),
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        result = collect(module.params)
+    except (ValueError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()
