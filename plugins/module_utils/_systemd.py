@@ -255,10 +255,14 @@ class _Steps:
             self.restart.add(state.name)
             return
         self.stop.add(state.name)
+        self.start_unit(state, states)
+
+    def start_unit(self, state: UnitState, states: Mapping[str, UnitState]) -> None:
+        """Start a unit; a socket cannot be bound while its service runs, so that is stopped before and started after."""
         self.start.add(state.name)
         if kind_of(state.name) == "socket":
-            # A socket cannot be bound anew while its service holds it.
-            held = {name for name in state.triggers if name in states and states[name].running}
+            services = state.triggers or (service_of(state.name),)
+            held = {name for name in services if name in states and states[name].running}
             self.stop_later.update(held)
             self.start.update(held)
 
@@ -277,7 +281,7 @@ def make_plan(request: Request, states: Mapping[str, UnitState]) -> UnitsPlan:
         if unit.state == "stopped":
             steps.stop_unit(state)
         elif unit.state == "started" and not state.healthy:
-            steps.start.add(unit.name)
+            steps.start_unit(state, states)
         elif state.healthy and changed:
             steps.recycle_unit(state, states)
         elif state.healthy and (unit.reload or _differs(unit, request, "reload_on")):

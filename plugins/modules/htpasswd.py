@@ -18,6 +18,7 @@ description:
 attributes:
   check_mode:
     support: full
+    description: An owner or group that does not exist yet is listed in RV(not_checked).
   diff_mode:
     support: full
     description: Shows names of users, never hashes.

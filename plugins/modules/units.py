@@ -25,6 +25,7 @@ attributes:
     description: Reports what the real run would do, also for units whose files the same play would write.
   diff_mode:
     support: none
+    description: The returned lists say what changes.
   platform:
     support: full
     platforms: posix
@@ -304,10 +305,10 @@ def _wait(systemctl: Systemctl, names: tuple[str, ...], seconds: int) -> None:
         time.sleep(_POLL)
 
 
-def _stamp(names: Iterable[str]) -> None:
+def _stamp(timers: Iterable[str]) -> None:
     """Tell systemd that timers have just elapsed, so that nothing counts as missed when they start."""
-    os.makedirs(STAMPS, mode=0o755, exist_ok=True)
-    for name in names:
+    for name in timers:
+        os.makedirs(STAMPS, mode=0o755, exist_ok=True)
         fd = os.open(
             posixpath.join(STAMPS, f"stamp-{name}"), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
         )
@@ -317,13 +318,16 @@ def _stamp(names: Iterable[str]) -> None:
 
 def _start(systemctl: Systemctl, plan: UnitsPlan) -> None:
     said = [systemctl.restart(plan.restart) if plan.restart else ""]
-    # A timer's stamp is set at the last moment, after everything else that may take time.
-    others = [name for name in plan.start if kind_of(name) != "timer"]
-    timers = [name for name in plan.start if kind_of(name) == "timer"]
-    said.append(systemctl.start(others) if others else "")
-    if timers:
-        _stamp(timers)
-        said.append(systemctl.start(timers))
+    # Sockets first, for a socket cannot be bound when its service is up; timers last, with a stamp of that moment.
+    groups = [
+        [name for name in plan.start if kind_of(name) == "socket"],
+        [name for name in plan.start if kind_of(name) not in ("socket", "timer")],
+        [name for name in plan.start if kind_of(name) == "timer"],
+    ]
+    for names in groups:
+        if names:
+            _stamp(name for name in names if kind_of(name) == "timer")
+            said.append(systemctl.start(names))
     states = systemctl.show({*plan.restart, *plan.start})
     broken = [name for name, state in states.items() if not state.healthy]
     if broken:
