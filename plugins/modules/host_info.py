@@ -271,7 +271,7 @@ def parse_calendars(text: str) -> list[str | None]:
 
 def parse_record(text: str) -> dict[str, str]:
     """The NAME=value lines of a record."""
-    return dict(found.groups() for found in map(_RECORD_LINE.match, text.splitlines()) if found)
+    return {found.group(1): found.group(2) for found in map(_RECORD_LINE.match, text.splitlines()) if found}
 
 
 def version_argv(binary: str) -> list[str]:

@@ -1,0 +1,415 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The rule by which secrets are made, kept, refused and rotated."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _secrets
+from ansible_collections.holdfast.backup.plugins.module_utils._secrets import (
+    Identity,
+    Plan,
+    RestPassword,
+    SecretsError,
+    Stored,
+    Wanted,
+)
+
+DIRECTORY = "/etc/holdfast/secrets"
+REST = Wanted("vault", "restic", "rest", "rest:https://vault1:8000/web1--vault/", rest_user="web1--vault")
+LOCAL = Wanted("disk", "restic", "local", "/var/backups/disk")
+NOW = 1_800_000_000.0
+# Hashes of the right form and cost; nothing verifies them here.
+H = {name: f"$2b$12${name * 53}" for name in "abcdef"}
+
+
+class Hasher:
+    """Makes recognisable hashes and counts its calls."""
+
+    def __init__(self, cost: int = 12) -> None:
+        self.calls: list[str] = []
+        self._cost = cost
+
+    def __call__(self, password: str) -> str:
+        self.calls.append(password)
+        return f"$2b${self._cost}${str(len(self.calls)) * 53}"
+
+
+def make(wanted: Wanted, stored: Stored = Stored(), hasher: Any = None, now: float = NOW, cost: int = 12) -> Plan:
+    return _secrets.plan(wanted, stored, fleet=("fleet", "web1"), now=now, cost=cost, hasher=hasher or Hasher(cost))
+
+
+def changed(wanted: Wanted, **options: Any) -> Wanted:
+    return dataclasses.replace(wanted, **options)
+
+
+def errors(wanted: Wanted, stored: Stored = Stored()) -> list[str]:
+    return _secrets.check(wanted, stored, DIRECTORY)
+
+
+# --- locations and environment
+
+
+def test_credentials_are_percent_encoded_into_the_location() -> None:
+    location = _secrets.rest_location("rest:https://[2001:db8::1]:8000/web1--vault/", "web1--vault", "a/b@c:d%é")
+    assert location == "rest:https://web1--vault:a%2Fb%40c%3Ad%25%C3%A9@[2001:db8::1]:8000/web1--vault/"
+
+
+@pytest.mark.parametrize("location", ["/var/x", "rest:https://u:p@h/x/", "rest:ftp://h/x/", "rest:https://h", "rest:https://h/ x"])
+def test_other_locations_take_no_credentials(location: str) -> None:
+    with pytest.raises(SecretsError, match="rest:https://HOST"):
+        _secrets.rest_location(location, "u", "p")
+
+
+def test_environment_survives_writing_and_reading() -> None:
+    values = {"PLAIN": "a/b+c=", "EMPTY": "", "ODD": " \"quoted\" \\ $HOME `x` 'y' # ; ", "B_2": "ü"}
+    text = _secrets.render_environment(values)
+    assert _secrets.parse_environment(text) == values
+    assert text.splitlines()[2] == 'ODD=" \\"quoted\\" \\\\ \\$HOME \\`x\\` \'y\' # ; "'
+    assert _secrets.parse_environment("# comment\n\nA=1\n") == {"A": "1"}
+    with pytest.raises(SecretsError, match="line 2"):
+        _secrets.parse_environment("A=1\nnonsense\n")
+
+
+# --- the file .identity
+
+
+def test_identity_survives_writing_and_reading() -> None:
+    identity = Identity("ab", "f1", "f0", 7, "u", RestPassword("p", H["a"]), RestPassword("q", H["b"]))
+    assert Identity.parse(identity.render()) == identity
+    assert Identity.parse(Identity("ab").render()) == Identity("ab")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', Identity("zz").render(), Identity("ab").render().replace('"salt"', '"sal"')])
+def test_damaged_identity(text: str) -> None:
+    with pytest.raises(SecretsError, match="damaged"):
+        Identity.parse(text)
+
+
+def test_identity_of_a_newer_format() -> None:
+    with pytest.raises(SecretsError, match="has format 2, this version reads format 1"):
+        Identity.parse(Identity("ab").render().replace('"format": 1', '"format": 2'))
+
+
+def test_accepted_fingerprints() -> None:
+    identity = Identity("ab", "new", "old", previous_until=100)
+    assert identity.accepted_fingerprints(99) == ["new", "old"]
+    assert identity.accepted_fingerprints(100) == ["new"]
+    assert Identity("ab").accepted_fingerprints(0) == []
+
+
+# --- making and keeping
+
+
+def test_a_bare_host_gets_secrets_of_its_own() -> None:
+    hasher = Hasher()
+    first, second = make(REST, hasher=hasher), make(REST)
+    assert first.made
+    assert first.unborn
+    assert first.files.password != second.files.password
+    assert len(str(first.files.password)) == 43
+    current = first.identity.rest_current
+    assert current is not None
+    assert hasher.calls == [current.password]
+    assert first.files.repository == f"rest:https://web1--vault:{current.password}@vault1:8000/web1--vault/\n"
+    assert first.files.environment == ""
+    assert first.identity.rest_next is None
+    assert first.identity.salt != second.identity.salt
+    assert list(first.files.files()) == ["password", "identity", "repository", "environment"]
+
+
+def test_a_converged_run_changes_nothing_and_hashes_nothing() -> None:
+    before = make(REST).files
+    hasher = Hasher()
+    after = make(REST, before, hasher, now=NOW + 99999)
+    assert after.files == before
+    assert hasher.calls == []
+    assert (after.made, after.unborn, after.warning) == (False, False, None)
+
+
+def test_local_repositories_have_no_rest_password() -> None:
+    done = make(changed(LOCAL, environment={"A": "b"}))
+    assert done.files.repository == "/var/backups/disk\n"
+    assert done.files.environment == "A=b\n"
+    assert done.identity.rest_current is None
+    assert done.bundle["rest_password"] is None
+    assert done.made
+
+
+def test_bundle_holds_what_a_restore_needs() -> None:
+    wanted = changed(REST, environment={"A": "b"}, repository_id="id", key_id="key", rest_rotate=True)
+    done = make(wanted, make(REST).files)
+    current, following = done.identity.rest_current, done.identity.rest_next
+    assert current is not None
+    assert following is not None
+    assert done.bundle == {
+        "format": 1,
+        "fleet_id": "fleet",
+        "host": "web1",
+        "repository": "vault",
+        "engine": "restic",
+        "access": "rest",
+        "location": "rest:https://vault1:8000/web1--vault/",
+        "password": done.files.password,
+        "rest_user": "web1--vault",
+        "rest_password": current.password,
+        "rest_next_password": following.password,
+        "environment": {"A": "b"},
+        "repository_id": "id",
+        "key_id": "key",
+    }
+
+
+def test_fingerprint_follows_the_plaintext_and_the_old_one_stays_good_for_a_while() -> None:
+    first = make(REST)
+    second = make(changed(REST, repository_id="id"), first.files, now=NOW + 10)
+    assert second.identity.fingerprint != first.identity.fingerprint
+    assert second.identity.previous == first.identity.fingerprint
+    assert second.identity.accepted_fingerprints(NOW + 10 + 3599) == [second.identity.fingerprint, first.identity.fingerprint]
+    assert second.identity.accepted_fingerprints(NOW + 10 + 3600) == [second.identity.fingerprint]
+    assert not second.unborn
+    assert first.identity.previous is None
+    assert first.identity.previous_until == 0
+
+
+def test_the_users_own_password_is_kept() -> None:
+    done = make(changed(LOCAL, password="their own"))
+    assert done.files.password == "their own"
+    assert make(changed(LOCAL, password="their own"), done.files).files == done.files
+
+
+def test_a_password_from_the_escrow_brings_a_wiped_client_back() -> None:
+    wanted = changed(REST, known=True, password="old", rest_password="old-rest")
+    assert errors(wanted) == []
+    done = make(wanted)
+    assert done.files.password == "old"
+    assert done.identity.rest_current == RestPassword("old-rest", "$2b$12$" + "1" * 53)
+    assert done.unborn  # the salt is new, so check mode cannot know the name of the bundle
+
+
+def test_a_changed_location_is_written() -> None:
+    before = make(REST)
+    after = make(changed(REST, location="rest:https://other:8000/web1--vault/"), before.files)
+    assert str(after.files.repository).endswith("@other:8000/web1--vault/\n")
+    assert after.files.password == before.files.password
+    assert not after.made
+
+
+def test_another_bcrypt_cost_makes_another_hash_of_the_same_password() -> None:
+    before = make(changed(REST, rest_rotate=True), make(REST).files)
+    hasher = Hasher(13)
+    after = make(REST, before.files, hasher, cost=13)
+    assert before.identity.rest_current is not None
+    assert before.identity.rest_next is not None
+    assert hasher.calls == [before.identity.rest_current.password, before.identity.rest_next.password]
+    assert after.identity.rest_current == RestPassword(before.identity.rest_current.password, "$2b$13$" + "1" * 53)
+    assert after.identity.fingerprint == before.identity.fingerprint
+    assert not after.unborn
+
+
+# --- what forbids to make new secrets
+
+
+CURES = ("playbooks/restore_identity.yml", "backup_new_identity: true")
+
+
+def assert_refused(found: list[str], *words: str) -> None:
+    assert len(found) == 1, found
+    for word in ("`vault`", *CURES, *words):
+        assert word in found[0]
+
+
+def test_no_new_secrets_where_the_controller_knows_some() -> None:
+    assert_refused(errors(changed(REST, known=True)), "state directory", f"{DIRECTORY}/vault.password")
+    assert errors(REST) == []
+
+
+def test_no_new_password_where_the_client_itself_had_one() -> None:
+    left = dataclasses.replace(make(REST).files, password=None)
+    assert_refused(errors(REST, left), "vault.password is gone")
+    assert_refused(errors(changed(REST, repository_id="id")), "vault.password is gone")
+
+
+@pytest.mark.parametrize("identity", [None, Identity("ab").render()])
+def test_no_new_rest_password_where_the_controller_knows_one(identity: str | None) -> None:
+    left = dataclasses.replace(make(REST).files, identity=identity)
+    assert_refused(errors(changed(REST, known=True), left), f"{DIRECTORY}/vault.identity")
+    assert errors(changed(REST, known=True, rest_password="old"), left) == []
+    assert errors(REST, left) == []
+    assert_refused(errors(changed(REST, known=True, password="old")), "REST password")
+
+
+def test_a_first_run_that_was_killed_is_finished() -> None:
+    after = make(REST, Stored(password="half"))
+    assert errors(REST, Stored(password="half")) == []
+    assert after.files.password == "half"
+    assert after.made
+
+
+def test_consent_makes_everything_new() -> None:
+    old = make(REST).files
+    wanted = changed(REST, known=True, new_identity=True)
+    assert errors(wanted) == []
+    left = dataclasses.replace(old, password=None)
+    assert errors(wanted, left) == []
+    done = make(wanted, left)
+    assert done.files.password not in (None, old.password)
+    assert done.identity.rest_current != Identity.parse(str(old.identity)).rest_current
+    assert make(wanted, done.files).files == done.files
+
+
+def test_known_and_complete_is_fine() -> None:
+    files = make(REST).files
+    assert errors(changed(REST, known=True), files) == []
+
+
+def test_the_users_password_beside_an_identity_keeps_the_identity() -> None:
+    wanted = changed(REST, known=True, password="own")
+    files = make(wanted).files
+    left = dataclasses.replace(files, password=None)
+    assert errors(wanted, left) == []
+    assert make(wanted, left).files == files
+
+
+# --- what is never overwritten
+
+
+def test_another_password_is_refused() -> None:
+    files = make(REST).files
+    found = errors(changed(REST, password="canary-other"), files)
+    assert len(found) == 1
+    assert "restic key add" in found[0]
+    assert "canary" not in found[0]
+    assert str(files.password) not in found[0]
+    assert errors(changed(REST, password=files.password), files) == []
+
+
+def test_another_rest_password_is_refused() -> None:
+    files = make(REST).files
+    found = errors(changed(REST, rest_password="canary-other"), files)
+    assert len(found) == 1
+    assert "`rest_password`" in found[0]
+    assert "canary" not in found[0]
+    same = Identity.parse(str(files.identity)).rest_current
+    assert same is not None
+    assert errors(changed(REST, rest_password=same.password), files) == []
+
+
+def test_a_damaged_identity_is_named() -> None:
+    found = errors(REST, dataclasses.replace(make(REST).files, identity="{"))
+    assert found[0].startswith("repository `vault`: /etc/holdfast/secrets/vault.identity cannot be used: it is damaged")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"name": "a--b"}, "'a--b'"),
+        ({"name": "a" * 29}, "28 at most"),
+        ({"name": "../x"}, "no repository name"),
+        ({"location": "rest:https://u:canary@h/x/"}, "holds a password"),
+        ({"location": "rest:https://h"}, "rest:https://HOST"),
+        ({"location": "rest:https://h/x/\nA=b"}, "control characters"),
+        ({"location": ""}, "empty"),
+        ({"rest_user": None}, "`rest_user` is missing"),
+        ({"password": ""}, "`password` is empty"),
+        ({"password": " canary"}, "spaces around"),
+        ({"password": "canary\nx"}, "control"),
+        ({"environment": {"1A": "canary"}}, "'1A'"),
+        ({"environment": {"RESTIC_PASSWORD_COMMAND": "canary"}}, "RESTIC_PASSWORD_COMMAND"),
+        ({"environment": {"A": "canary\nB=c"}}, "value of A"),
+    ],
+)
+def test_bad_input_is_named_and_no_secret_shown(options: dict[str, Any], word: str) -> None:
+    found = errors(changed(REST, **options))
+    assert len(found) == 1
+    assert word in found[0]
+    assert "canary" not in found[0]
+
+
+def test_several_bad_values_are_all_told() -> None:
+    assert len(errors(changed(REST, rest_user=None, password=""))) == 2
+
+
+# --- rotation
+
+
+def rotated() -> Plan:
+    return make(changed(REST, rest_rotate=True), make(REST).files)
+
+
+def test_rotation_makes_a_next_password_once() -> None:
+    first = make(REST)
+    done = rotated()
+    assert done.unborn
+    assert not done.made
+    assert done.identity.rest_next is not None
+    assert "1" * 53 in done.identity.rest_next.hash
+    again = make(changed(REST, rest_rotate=True), done.files)
+    assert again.files == done.files
+    assert first.identity.rest_next is None
+
+
+def test_a_new_client_needs_no_rotation() -> None:
+    assert make(changed(REST, rest_rotate=True)).identity.rest_next is None
+
+
+def test_promotion_when_the_server_has_the_hash_of_next() -> None:
+    before = make(changed(REST, rest_rotate=True), make(REST).files, Hasher(12))
+    following = before.identity.rest_next
+    assert following is not None
+    wanted = changed(REST, rest_promote=True, rest_rotate=True, rest_server_hash=following.hash)
+    # The two hashes of this test must differ, as real ones do.
+    stored = dataclasses.replace(before.files, identity=before.identity.render().replace("1" * 53, "9" * 53, 1))
+    current = Identity.parse(str(stored.identity)).rest_current
+    assert current is not None
+    assert current.hash != following.hash
+    done = make(wanted, stored)
+    assert done.identity.rest_current == following
+    assert done.identity.rest_next is None
+    assert following.password in str(done.files.repository)
+    assert done.warning is None
+    assert not done.unborn
+    assert make(changed(wanted, rest_rotate=False), done.files).files == done.files
+
+
+def test_no_promotion_while_the_server_has_the_current_hash() -> None:
+    before = rotated()
+    stored = dataclasses.replace(before.files, identity=before.identity.render().replace("1" * 53, "9" * 53, 1))
+    current = Identity.parse(str(stored.identity)).rest_current
+    assert current is not None
+    done = make(changed(REST, rest_promote=True, rest_server_hash=current.hash), stored)
+    assert done.files == stored
+    assert done.warning is None
+    assert make(changed(REST, rest_promote=True), stored).files == stored
+
+
+def test_a_hash_of_neither_is_told() -> None:
+    before = rotated()
+    done = make(changed(REST, rest_promote=True, rest_server_hash=H["f"]), before.files)
+    assert done.files == before.files
+    assert done.warning is not None
+    assert "`vault`" in done.warning
+
+
+def test_check_mode_promotes_what_is_not_born_yet() -> None:
+    before = make(REST)
+    wanted = changed(REST, rest_promote=True, rest_server_hash=_secrets.UNBORN)
+    done = make(wanted, before.files, lambda _password: _secrets.UNBORN)
+    assert done.unborn
+    assert done.identity.rest_current != before.identity.rest_current
+    with_next = rotated()
+    assert make(wanted, with_next.files).identity.rest_current == with_next.identity.rest_next
+
+
+def test_an_identity_without_login_is_an_error() -> None:
+    with pytest.raises(SecretsError, match="no REST user"):
+        _secrets._rest_login(Identity("ab"))
+
+
+def test_the_file_is_plain_json() -> None:
+    assert json.loads(str(make(REST).files.identity))["rest"]["user"] == "web1--vault"

@@ -1,0 +1,288 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module identity on a directory of the test's; libcrypt is real, age is a stand-in."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _secrets
+from ansible_collections.holdfast.backup.plugins.modules import identity
+
+RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+REST = {
+    "name": "vault",
+    "access": "rest",
+    "location": "rest:https://vault1:8000/web1--vault/",
+    "rest_user": "web1--vault",
+}
+S3 = {"name": "s3", "access": "url", "location": "s3:https://s3.example/bucket", "environment": {"AWS_KEY": "1"}}
+
+
+class Client:
+    """A client's secrets directory, and the way to run the module on it."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory = directory
+        self._capsys = capsys
+        self.bundles: list[dict[str, Any]] = []
+
+    def run(self, *repositories: dict[str, Any], check: bool = False, **options: Any) -> dict[str, Any]:
+        args = {
+            "directory": str(self.directory),
+            "fleet_id": "fleet-0001",
+            "host": "web1",
+            "bcrypt_cost": 4,
+            "repositories": list(repositories),
+            "_ansible_check_mode": check,
+            "_ansible_diff": True,
+            **options,
+        }
+        with patch_module_args(args), pytest.raises(SystemExit):
+            identity.main()
+        result: dict[str, Any] = json.loads(self._capsys.readouterr().out)
+        return result
+
+    def text(self, name: str) -> str:
+        return (self.directory / name).read_text()
+
+    def snapshot(self) -> dict[str, str]:
+        return {path.name: path.read_text() for path in sorted(self.directory.glob("*"))}
+
+    def encrypt(self, content: dict[str, Any], recipients: list[str], age: str) -> bytes:
+        """Stands for age."""
+        assert recipients == [RECIPIENT]
+        if age == "missing":
+            raise _escrow.AgeMissing("`missing` is not installed")
+        if age == "bad":
+            raise _escrow.EscrowError("age refused `backup_escrow.recipients`: malformed")
+        self.bundles.append(content)
+        return _escrow.AGE_MAGIC + b"ciphertext %d" % len(self.bundles)
+
+
+@pytest.fixture
+def client(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Client:
+    tmp_path.chmod(0o755)
+    made = Client(tmp_path / "holdfast" / "secrets", capsys)
+    monkeypatch.setattr(_escrow, "encrypt", made.encrypt)
+    return made
+
+
+AGE = {"mode": "age", "recipients": [RECIPIENT]}
+
+
+def test_bare_host_then_converged(client: Client) -> None:
+    announced = client.run(REST, S3, check=True)
+    assert announced["changed"] is True
+    assert announced["repositories"]["vault"]["rest_hash"] == _secrets.UNBORN
+    assert announced["repositories"]["vault"]["fingerprint"] == _secrets.UNBORN
+    assert announced["repositories"]["vault"]["made"] is True
+    assert not client.directory.exists()
+
+    first = client.run(REST, S3)
+    assert first["changed"] is True
+    vault = first["repositories"]["vault"]
+    password = json.loads(client.text("vault.identity"))["rest"]["current"]["password"]
+    assert _bcrypt.verify(password, vault["rest_hash"])
+    assert (vault["rest_user"], vault["rest_next_hash"], vault["made"]) == ("web1--vault", None, True)
+    assert (vault["bundle"], vault["bundle_name"], vault["bundle_valid"]) == (None, None, None)
+    assert client.text("vault.repository") == f"rest:https://web1--vault:{password}@vault1:8000/web1--vault/\n"
+    assert client.text("s3.environment") == "AWS_KEY=1\n"
+    assert client.text("vault.password").endswith("\n")
+    for path in client.directory.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o400, path
+    assert stat.S_IMODE(client.directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE(client.directory.parent.stat().st_mode) == 0o755
+    assert announced["diff"]["after"] == first["diff"]["after"]
+
+    before = client.snapshot()
+    for check in (True, False):
+        again = client.run(REST, S3, check=check)
+        assert again["changed"] is False
+        assert again["diff"]["after"] == ""
+        assert again["repositories"]["vault"]["rest_hash"] == vault["rest_hash"]
+        assert again["repositories"]["vault"]["made"] is False
+    assert client.snapshot() == before
+
+
+def test_no_secret_is_in_the_result(client: Client) -> None:
+    args = dict(S3, password="canary-password", environment={"AWS_KEY": "canary-environment", "REGION": "e"})
+    result = client.run(dict(REST, rest_password="canary-rest"), args, escrow=AGE)
+    assert "canary" not in json.dumps(result)
+    assert result["invocation"]["module_args"]["repositories"][1]["environment"] == identity._CENSORED
+    # A short value must not mask parts of hashes and bundles.
+    assert "*" not in json.dumps(result)
+    for name in ("vault", "s3"):
+        assert base64.b64decode(result["repositories"][name]["bundle"]).startswith(_escrow.AGE_MAGIC)
+        assert client.text(f"{name}.password").strip() not in json.dumps(result)
+
+
+def test_bundles_are_made_until_the_controller_has_them(client: Client) -> None:
+    announced = client.run(REST, escrow=AGE, check=True)["repositories"]["vault"]
+    assert (announced["bundle"], announced["bundle_name"]) == (_secrets.UNBORN, _secrets.UNBORN)
+    first = client.run(REST, escrow=AGE)["repositories"]["vault"]
+    assert first["bundle_valid"] is False
+    assert first["bundle_name"] == f"{first['fingerprint']}-{_escrow.recipients_digest([RECIPIENT])}.age"
+    again = client.run(REST, escrow=AGE)
+    assert again["changed"] is False
+    assert again["repositories"]["vault"]["bundle"] is not None
+    in_check = client.run(REST, escrow=AGE, check=True)["repositories"]["vault"]
+    assert in_check["bundle_name"] == first["bundle_name"]
+    assert in_check["bundle"] not in (None, _secrets.UNBORN)
+    made = len(client.bundles)
+    have = {"vault": [first["bundle_name"]]}
+    done = client.run(REST, escrow=dict(AGE, have=have))["repositories"]["vault"]
+    assert (done["bundle"], done["bundle_valid"]) == (None, True)
+    assert len(client.bundles) == made
+    # After init the bundle has id and key: another fingerprint, another bundle.
+    later = client.run(dict(REST, repository_id="id", key_id="key"), escrow=dict(AGE, have=have))
+    assert later["changed"] is True
+    assert later["repositories"]["vault"]["bundle_valid"] is False
+    assert client.bundles[-1]["repository_id"] == "id"
+
+
+def test_controller_mode_returns_plaintext(client: Client) -> None:
+    done = client.run(REST, escrow={"mode": "controller"})["repositories"]["vault"]
+    assert done["bundle_name"] == f"{done['fingerprint']}.json"
+    content = json.loads(base64.b64decode(done["bundle"]))
+    assert content["password"] == client.text("vault.password").strip()
+    assert content["host"] == "web1"
+
+
+def test_age_missing_is_an_error_only_in_the_real_run(client: Client) -> None:
+    escrow = dict(AGE, age_binary="missing")
+    assert client.run(REST, escrow=escrow, check=True)["changed"] is True
+    failed = client.run(REST, escrow=escrow)
+    assert "not installed" in failed["msg"]
+    assert not list(client.directory.glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"escrow": {"mode": "age", "recipients": ["nonsense"]}}, "backup_escrow.recipients"),
+        ({"escrow": {"mode": "age"}}, "recipients` is empty"),
+        ({"escrow": dict(AGE, age_binary="bad")}, "malformed"),
+        ({"bcrypt_cost": 31}, "`bcrypt_cost` 31"),
+    ],
+)
+def test_bad_options_change_nothing(client: Client, options: dict[str, Any], message: str) -> None:
+    failed = client.run(REST, **options)
+    assert failed["failed"] is True
+    assert message in failed["msg"]
+    assert not list(client.directory.glob("*"))
+
+
+def test_all_repositories_are_checked_before_any_is_changed(client: Client) -> None:
+    for check in (True, False):
+        failed = client.run(S3, dict(REST, known=True), dict(REST, name="other", known=True), check=check)
+        assert failed["failed"] is True
+        assert "restore_identity.yml" in failed["msg"]
+        assert "`vault`" in failed["msg"]
+        assert "`other`" in failed["msg"]
+        assert not list(client.directory.glob("*"))
+
+
+def test_a_name_twice(client: Client) -> None:
+    assert "'vault' is there more than once" in client.run(REST, REST)["msg"]
+
+
+def test_rotation_from_end_to_end(client: Client) -> None:
+    first = client.run(REST)["repositories"]["vault"]
+    announced = client.run(dict(REST, rest_rotate=True), check=True)
+    assert announced["changed"] is True
+    assert announced["repositories"]["vault"]["rest_next_hash"] == _secrets.UNBORN
+    promote = dict(REST, rest_promote=True, rest_server_hash=_secrets.UNBORN)
+    assert client.run(promote, check=True)["changed"] is True
+    assert client.run(promote)["changed"] is False
+    second = client.run(dict(REST, rest_rotate=True))
+    assert second["changed"] is True
+    following = second["repositories"]["vault"]["rest_next_hash"]
+    assert second["repositories"]["vault"]["rest_hash"] == first["rest_hash"]
+    assert client.run(dict(REST, rest_rotate=True))["changed"] is False
+    old_location = client.text("vault.repository")
+    third = client.run(dict(REST, rest_promote=True, rest_server_hash=following))
+    assert third["changed"] is True
+    assert third["repositories"]["vault"]["rest_hash"] == following
+    assert third["repositories"]["vault"]["rest_next_hash"] is None
+    assert client.text("vault.repository") != old_location
+    assert client.run(dict(REST, rest_promote=True, rest_server_hash=following))["changed"] is False
+    strange = client.run(dict(REST, rest_promote=True, rest_server_hash=first["rest_hash"]))
+    assert "not of this host's passwords" in str(strange["warnings"])
+
+
+def test_mode_owner_and_content_are_put_right(client: Client) -> None:
+    client.run(REST)
+    path = client.directory / "vault.password"
+    path.chmod(0o644)
+    client.directory.chmod(0o755)
+    for check in (True, False):
+        fixed = client.run(REST, check=check)
+        assert fixed["changed"] is True
+        assert fixed["diff"]["after"].count("\n") == 2
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
+    assert stat.S_IMODE(client.directory.stat().st_mode) == 0o700
+    (client.directory / "vault.repository").unlink()
+    assert client.run(REST)["changed"] is True
+    assert client.run(REST)["changed"] is False
+
+
+def test_a_lost_or_emptied_password_is_noticed(client: Client) -> None:
+    client.run(REST)
+    for damage in (lambda path: path.unlink(), lambda path: path.write_text("")):
+        path = client.directory / "vault.password"
+        path.touch()
+        damage(path)
+        assert "vault.password is gone" in client.run(REST)["msg"]
+
+
+def test_links_and_odd_files_are_refused(client: Client, tmp_path: Path) -> None:
+    client.run(REST)
+    path = client.directory / "vault.password"
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    assert "no regular file" in client.run(REST)["msg"]
+    path.unlink()
+    path.write_bytes(b"\xff")
+    assert "not UTF-8" in client.run(REST)["msg"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_undeclared_repositories_are_kept_or_pruned_with_proof(client: Client) -> None:
+    client.run(REST, S3)
+    (client.directory / "notes.txt").write_text("not ours")
+    kept = client.run(REST)
+    assert (kept["stale"], kept["pruned"], kept["changed"]) == (["s3"], [], False)
+    unproved = client.run(REST, prune=True)
+    assert (unproved["stale"], unproved["pruned"]) == (["s3"], [])
+    fingerprint = json.loads(client.text("s3.identity"))["escrow"]["fingerprint"]
+    escrow = {"mode": "none", "have": {"s3": [f"{fingerprint}-{'0' * 16}.age"]}}
+    text = client.text("s3.identity")
+    (client.directory / "s3.identity").chmod(0o600)
+    for damage, stale in (("{", ["s3"]), (None, ["s3"])):
+        (client.directory / "s3.identity").unlink(missing_ok=True)
+        if damage:
+            (client.directory / "s3.identity").write_text(damage)
+        assert client.run(REST, prune=True, escrow=escrow)["stale"] == stale
+    (client.directory / "s3.identity").write_text(text)
+    announced = client.run(REST, prune=True, escrow=escrow, check=True)
+    assert (announced["pruned"], announced["changed"]) == (["s3"], True)
+    assert (client.directory / "s3.password").exists()
+    done = client.run(REST, prune=True, escrow=escrow)
+    assert (done["stale"], done["pruned"], done["changed"]) == ([], ["s3"], True)
+    assert sorted(path.name for path in client.directory.iterdir()) == ["notes.txt"] + [
+        f"vault.{suffix}" for suffix in ("environment", "identity", "password", "repository")
+    ]
+
+
+def test_a_hash_that_does_not_verify_is_never_used(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_bcrypt, "verify", lambda _password, _hash: False)
+    assert "does not verify" in client.run(REST)["msg"]
+    assert not list(client.directory.glob("*"))
