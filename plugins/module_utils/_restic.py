@@ -28,6 +28,8 @@ INIT_MINIMUM = (0, 17, 1)
 _RETRY = re.compile(r"returned error, retrying after")
 _RETRIES = 2
 
+# Whole ids; restic before 0.17 shows the beginning of a key's.
+_ID = re.compile(r"\A[0-9a-f]{8,64}\Z")
 _VERSION = re.compile(r"\brestic (\d+)\.(\d+)\.(\d+)")
 _URL_SECRET = re.compile(r"(?<=//)[^/@\s\"]*@")
 _PROOF = re.compile(
@@ -279,17 +281,20 @@ class Restic:
         if state != PRESENT:
             return Look(state, reason)
         config = self._parse(result, "cat config", dict)
-        seen = Look(PRESENT, id=str(config.get("id")), format_version=int(config.get("version", 1)))
+        repository_id, version = config.get("id"), config.get("version")
+        if _ID.match(str(repository_id)) is None or not isinstance(version, int):
+            raise EngineError("restic cat config did not answer with an id and a version")
+        seen = Look(PRESENT, id=repository_id, format_version=version)
         if not key:
             return seen
         result = self.key_list()
         state, reason = self._classify(result)
         if state != PRESENT:
             return Look(state, reason)
-        current = [entry["id"] for entry in self._parse(result, "key list", list) if entry.get("current")]
-        if len(current) != 1:
+        current = [str(entry.get("id")) for entry in self._parse(result, "key list", list) if entry.get("current")]
+        if len(current) != 1 or _ID.match(current[0]) is None:
             raise EngineError("restic key list does not say which key the password opens")
-        return replace(seen, key=str(current[0]))
+        return replace(seen, key=current[0])
 
     def explain(self, result: Result) -> str:
         """Return in words, without secrets, why a command failed."""

@@ -1,0 +1,136 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What restic really said (0.14.0, 0.18.0 and 0.19.1 of Debian), a runner that says it again, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.holdfast.backup.plugins.module_utils._run import Result
+
+ID = "daf34a2235c48692629ad4d4485ba01d5023e19b3cd96fea4b5d79f3f5079bb2"
+OTHER_ID = "a3b332fd02a92906968d4a21a64090bf17294aa42d32bfb03b1abbedffe2a2b8"
+KEY = "9db01786350adf3c48306204cec7696155a12feedaf0186434dad57a10627db6"
+OTHER_KEY = "f7ae05dcc3d6d7cfb18a3aa0b3c7eb94e8aba4e7770cf53c5d1b6528ac6d50c8"
+SNAPSHOT = "f3dd8fcdf5affaa90b1b7e09788229b96b58a9a661d163ca31fc2078254d83a2"
+
+VERSION_14 = Result(0, "restic 0.14.0 compiled with go1.19.8 on linux/amd64\n")
+VERSION_18 = Result(0, "restic 0.18.0 compiled with go1.24.4 on linux/amd64\n")
+
+
+def config(repository_id: str = ID) -> Result:
+    text = f'{{\n  "version": 2,\n  "id": "{repository_id}",\n  "chunker_polynomial": "385f7958f947b1"\n}}\n'
+    return Result(0, text)
+
+
+def keys(key: str = KEY) -> Result:
+    junk = {"current": False, "id": "94f5", "userName": "", "hostName": "", "created": "0001-01-01 00:00:00"}
+    own = {"current": True, "id": key, "userName": "root", "hostName": "vm", "created": "2026-11-21 12:55:36"}
+    return Result(0, json.dumps([junk, own]))
+
+
+def initialized(repository_id: str = ID) -> Result:
+    return Result(0, f'{{"message_type":"initialized","id":"{repository_id}","repository":"/srv/r"}}\n')
+
+
+def init_error(message: str) -> Result:
+    return Result(1, "", json.dumps({"message_type": "exit_error", "code": 1, "message": message}) + "\n")
+
+
+SNAPSHOTS = Result(
+    0,
+    '[{"time":"2026-11-21T12:55:37.75338019Z","tree":"2288","paths":["/tmp/f"],"hostname":"vm","username":"root",'
+    '"tags":["a","b"],"program_version":"restic 0.18.0","summary":{"total_bytes_processed":3},"id":"0b93","short_id":"0b"},'
+    '{"time":"2026-11-21T12:55:37.906354163Z","parent":"0b93","tree":"2288","paths":["/tmp/f"],"hostname":"vm",'
+    '"username":"root","program_version":"restic 0.18.0","summary":{"total_bytes_processed":4},'
+    f'"id":"{SNAPSHOT}","short_id":"f3"}},'
+    '{"time":"2026-11-21T13:00:00+01:00","tree":"2288","paths":null,"hostname":"old","username":"","id":"77","short_id":"7"}]\n',
+)
+NO_SNAPSHOTS = Result(0, "[]\n")
+UNREADABLE_18 = Result(
+    0,
+    "[]\n",
+    'Ignoring "0b93": failed to load snapshot 0b933d8a: LoadRaw(<snapshot/0b933d8a47>): invalid data returned\n',
+)
+UNREADABLE_14 = Result(
+    0, "[]\n", "could not load snapshot 767091dd: load <snapshot/767091ddd9>: invalid data returned\n"
+)
+
+QUESTION = "\nIs there a repository at the following location?\n"
+ABSENT_14 = Result(
+    1, "", f"Fatal: unable to open config file: stat /srv/r/config: no such file or directory{QUESTION}/srv/r\n"
+)
+ABSENT_14_REST = Result(
+    1, "", f"Fatal: unable to open config file: <config/> does not exist{QUESTION}rest:http://u:***@h:8000/u/\n"
+)
+ABSENT_18 = Result(
+    10,
+    "",
+    "Fatal: repository does not exist: unable to open config file: stat /srv/r/config: no such file or directory"
+    f"{QUESTION}/srv/r\n",
+)
+WRONG_KEY_14 = Result(1, "", "Fatal: wrong password or no key found\n")
+WRONG_KEY_18 = Result(12, "", "Fatal: wrong password or no key found\n")
+REFUSED_14 = Result(
+    1,
+    "",
+    'Fatal: unable to open config file: client.Head: Head "http://u:***@127.0.0.1:1/x/config": dial tcp 127.0.0.1:1: '
+    f"connect: connection refused{QUESTION}rest:http://u:***@127.0.0.1:1/x/\n",
+)
+
+
+def retried(message: str) -> Result:
+    """Return what a restic says that was stopped when it began to try again."""
+    lines = [f"Stat(<config/>) returned error, retrying after {seconds}: {message}" for seconds in ("854.2ms", "1.49s")]
+    return Result(-15, "", "\n".join(lines) + "\n", stopped=True)
+
+
+REFUSED_18 = retried('Head "http://u:***@127.0.0.1:1/x/config": dial tcp 127.0.0.1:1: connect: connection refused')
+
+
+@dataclass
+class Runner:
+    """Answers each call with the next recorded result for its subcommand and remembers the call."""
+
+    answers: Mapping[str, Sequence[Result]]
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, argv: Sequence[str], **arguments: Any) -> Result:
+        command = next(word for word in argv if word in self.answers)
+        number = sum(call["command"] == command for call in self.calls)
+        self.calls.append({"command": command, "argv": list(argv), **arguments})
+        return self.answers[command][number]
+
+    @property
+    def commands(self) -> list[str]:
+        return [call["command"] for call in self.calls]
+
+
+NOW = 1795265725.0
+
+
+def name(number: int) -> str:
+    return f"{number:064x}"
+
+
+def make(path: Path, snapshots: int = 2, locks: int = 0) -> Path:
+    """Make what restic makes, as far as names and sizes go; snapshot n is written n hours before now, lock n minutes."""
+    for part in ("data/00", "index", "keys", "locks", "snapshots"):
+        (path / part).mkdir(parents=True)
+    (path / "config").write_bytes(b"c" * 155)
+    (path / "keys" / name(1)).write_bytes(b"k" * 400)
+    (path / "data/00" / name(2)).write_bytes(b"d" * 1000)
+    (path / "index" / name(3)).write_bytes(b"i" * 200)
+    for kind, count, unit in (("snapshots", snapshots, 3600), ("locks", locks, 60)):
+        for number in range(1, count + 1):
+            file = path / kind / name(number)
+            file.write_bytes(b"s" * 10)
+            os.utime(file, (NOW - number * unit, NOW - number * unit))
+    return path
