@@ -108,7 +108,7 @@ def test_a_host_without_systemd(lab: Lab) -> None:
 
 def test_units_are_confined(lab: Lab) -> None:
     """Directives that systemd-nspawn would make void by its own restrictions."""
-    connect = ["timeout", "5", "bash", "-c", "exec 3<>/dev/tcp/one/22"]
+    connect = ["timeout", "2", "bash", "-c", "exec 3<>/dev/tcp/one/22"]
     unit = ["systemd-run", "--quiet", "--wait", "--pipe"]
     assert lab.exec("one", [*unit, *connect]).returncode == 0
     assert lab.exec("one", [*unit, "--property=IPAddressDeny=any", *connect]).returncode != 0

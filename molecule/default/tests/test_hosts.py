@@ -19,7 +19,7 @@ def test_hosts_of_the_lab_answer_by_name(host, name):
 
 def test_units_are_confined_like_on_a_real_host(host):
     """A rule about addresses is enforced, not only accepted."""
-    connect = "timeout 5 bash -c 'exec 3<>/dev/tcp/vault1/22'"
+    connect = "timeout 2 bash -c 'exec 3<>/dev/tcp/vault1/22'"
     unit = "systemd-run --quiet --wait --pipe --property=DynamicUser=yes"
     assert host.run(f"{unit} {connect}").rc == 0
     assert host.run(f"{unit} --property=IPAddressDeny=any {connect}").rc != 0
