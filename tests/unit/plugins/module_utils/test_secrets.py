@@ -60,7 +60,9 @@ def test_credentials_are_percent_encoded_into_the_location() -> None:
     assert location == "rest:https://web1--vault:a%2Fb%40c%3Ad%25%C3%A9@[2001:db8::1]:8000/web1--vault/"
 
 
-@pytest.mark.parametrize("location", ["/var/x", "rest:https://u:p@h/x/", "rest:ftp://h/x/", "rest:https://h", "rest:https://h/ x"])
+@pytest.mark.parametrize(
+    "location", ["/var/x", "rest:https://u:p@h/x/", "rest:ftp://h/x/", "rest:https://h", "rest:https://h/ x"]
+)
 def test_other_locations_take_no_credentials(location: str) -> None:
     with pytest.raises(SecretsError, match="rest:https://HOST"):
         _secrets.rest_location(location, "u", "p")
@@ -85,7 +87,10 @@ def test_identity_survives_writing_and_reading() -> None:
     assert Identity.parse(Identity("ab").render()) == Identity("ab")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', Identity("zz").render(), Identity("ab").render().replace('"salt"', '"sal"')])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"format": 1}', Identity("zz").render(), Identity("ab").render().replace('"salt"', '"sal"')],
+)
 def test_damaged_identity(text: str) -> None:
     with pytest.raises(SecretsError, match="damaged"):
         Identity.parse(text)
@@ -170,7 +175,10 @@ def test_fingerprint_follows_the_plaintext_and_the_old_one_stays_good_for_a_whil
     second = make(changed(REST, repository_id="id"), first.files, now=NOW + 10)
     assert second.identity.fingerprint != first.identity.fingerprint
     assert second.identity.previous == first.identity.fingerprint
-    assert second.identity.accepted_fingerprints(NOW + 10 + 3599) == [second.identity.fingerprint, first.identity.fingerprint]
+    assert second.identity.accepted_fingerprints(NOW + 10 + 3599) == [
+        second.identity.fingerprint,
+        first.identity.fingerprint,
+    ]
     assert second.identity.accepted_fingerprints(NOW + 10 + 3600) == [second.identity.fingerprint]
     assert not second.unborn
     assert first.identity.previous is None

@@ -1,0 +1,62 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The action plugin state, called as Ansible's task executor calls it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible.playbook.task import Task
+from ansible_collections.holdfast.backup.plugins.action.state import ActionModule
+
+REST = {"user": "web1--vault", "hash": "$2b$12$" + "a" * 53, "next_hash": None}
+
+
+def act(args: dict[str, Any], variables: dict[str, Any] | None = None, *, check: bool = False) -> dict[str, Any]:
+    task = Task()
+    task.action = "holdfast.backup.state"
+    task.args = args
+    task.check_mode = check
+    task.async_val = 0
+    connection = MagicMock()
+    connection._shell.tmpdir = "/nonexistent"
+    module = ActionModule(task, connection, MagicMock(), MagicMock(), MagicMock(), MagicMock())
+    result = module.run(task_vars={"inventory_hostname": "web1", **(variables or {})})
+    # Nothing may ever run on the host.
+    assert not connection.exec_command.called
+    assert not connection.put_file.called
+    return result
+
+
+def test_writes_for_the_host_of_the_task(tmp_path: Path) -> None:
+    args = {"path": str(tmp_path / "state"), "write": {"rest/vault.json": REST}, "make_fleet_id": True}
+    announced = act(args, check=True)
+    assert announced["changed"] is True
+    assert not (tmp_path / "state").exists()
+    done = act(args)
+    assert done["changed"] is True
+    assert done["written"] == ["fleet.json", "hosts/web1/rest/vault.json"]
+    assert done["diff"] == announced["diff"]
+    assert "hash" not in done["diff"]["after"]
+    assert len(done["fleet_id"]) == 32
+    again = act(args)
+    assert again["changed"] is False
+    assert again["fleet_id"] == done["fleet_id"]
+    gone = act({"path": args["path"], "host": "web1", "remove": ["rest/vault.json"]})
+    assert gone["removed"] == ["hosts/web1/rest/vault.json"]
+    assert gone["diff"]["after"] == "hosts/web1/rest/vault.json: absent\n"
+
+
+def test_bad_contents_fail_the_task(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleActionFail, match="write: rest/vault.json"):
+        act({"path": str(tmp_path / "state"), "write": {"rest/vault.json": "x"}})
+
+
+def test_never_inside_the_inventory(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleActionFail, match="inside the inventory directory"):
+        act({"path": str(tmp_path / "state")}, {"ansible_inventory_sources": [str(tmp_path)]})
