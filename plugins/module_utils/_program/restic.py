@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from .. import _secrets
+from .. import _record, _secrets
 from .definition import Definition
 from .host import Done, Host, ProgramError
+
+T = TypeVar("T")
 
 # The account's own directories: root writes nothing there.
 _ACCOUNTS_OWN = ("TMPDIR", "RESTIC_CACHE_DIR", "HOME", "XDG_CACHE_HOME")
@@ -25,17 +28,20 @@ QUESTION_TIMEOUT = 600
 def environment(host: Host, definition: Definition) -> dict[str, str]:
     """Restic's environment. Secrets are in files that it reads, and in variables that only root can see."""
     result = {name: value for name, value in definition.environment.items() if name not in _ACCOUNTS_OWN}
-    for path in (definition.environment_file, definition.record):
-        if path is None:
-            continue
-        try:
-            result.update(_secrets.parse_environment(host.path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, _secrets.SecretsError) as error:
-            raise ProgramError(f"{path} cannot be used: {error}; run the site playbook for this host") from error
+    if definition.environment_file is not None:
+        result.update(_read(host, definition.environment_file, _secrets.parse_environment))
+    result["RESTIC_KEY_HINT"] = _read(host, definition.record, _record.parse).key
     result["HOME"] = "/root"
     result["RESTIC_PASSWORD_FILE"] = definition.password_file
     result["RESTIC_REPOSITORY_FILE"] = definition.repository_file
     return result
+
+
+def _read(host: Host, path: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(host.path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, _secrets.SecretsError) as error:
+        raise ProgramError(f"{path} cannot be used: {error}; run the site playbook for this host") from error
 
 
 def failure(status: int, stderr: str = "") -> str:
