@@ -245,10 +245,14 @@ class Tree:
         os.fsync(fd)
 
     def clean(self, path: str) -> None:
-        """Remove the temporary file that a killed write of ``path`` left, if there is one."""
+        """Remove the temporary file or directory that a killed write of ``path`` left, if there is one."""
         parent, name = posixpath.split(path)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(_temporary_name(name), dir_fd=self.directory(parent))
+            fd = self.directory(parent)
+            try:
+                os.unlink(_temporary_name(name), dir_fd=fd)
+            except IsADirectoryError:
+                os.rmdir(_temporary_name(name), dir_fd=fd)
 
     def unlink(self, path: str) -> None:
         """Remove a file or link; nothing happens if it is gone."""
@@ -261,13 +265,22 @@ class Tree:
         os.fsync(fd)
 
     def make_directory(self, path: str, *, uid: int, gid: int, mode: int) -> None:
-        """Make one directory; it is never reachable with more rights than asked for."""
+        """Make one directory; it appears with its owner and mode. One that exists gets them."""
         parent, name = posixpath.split(path)
-        fd = self.directory(parent)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=fd)
+        if self.entry(path) is None:
+            fd = self.directory(parent)
+            temporary = _temporary_name(name)
+            self.clean(path)
+            os.mkdir(temporary, 0o700, dir_fd=fd)
+            made = os.open(temporary, _DIRECTORY_FLAGS, dir_fd=fd)
+            try:
+                os.fchown(made, uid, gid)
+                os.fchmod(made, mode)
+            finally:
+                os.close(made)
+            os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+            os.fsync(fd)
         self.set_directory(path, uid=uid, gid=gid, mode=mode)
-        os.fsync(fd)
 
     def set_directory(self, path: str, *, uid: int, gid: int, mode: int) -> None:
         """Set owner and mode of an existing directory."""

@@ -301,11 +301,11 @@ def _missing_accounts(wanted: Wanted, uids: dict[str, int], gids: dict[str, int]
 def _apply(tree: Tree, plan: Plan, manifest: Manifest, directory: str, namespace: str) -> None:
     if manifest != plan.union:
         save_manifest(tree, directory, namespace, plan.union)
+    for path in (*plan.union.files, *plan.union.directories):
+        tree.clean(path)
     for item in plan.directories:
         change = tree.make_directory if item.before is None else tree.set_directory
         change(item.wanted.path, uid=item.uid, gid=item.gid, mode=item.wanted.mode)
-    for path in plan.union.files:
-        tree.clean(path)
     for write in plan.writes:
         tree.write(write.wanted.path, write.content, uid=write.uid, gid=write.gid, mode=write.wanted.mode)
     for path, _entry in plan.removals:

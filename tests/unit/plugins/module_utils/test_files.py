@@ -178,22 +178,22 @@ def test_file_on_the_way_is_refused(tree: Tree, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uid", "gid", "mode", "safe"),
+    ("owner", "mode", "safe"),
     [
-        (0, 0, 0o755, True),
-        (0, 0, 0o775, True),
-        (0, NOBODY, 0o755, True),
-        (0, 0, 0o1777, True),
-        (0, NOBODY, 0o775, False),
-        (0, 0, 0o777, False),
-        (NOBODY, NOBODY, 0o700, False),
-        (NOBODY, NOBODY, 0o1777, False),
+        ((0, 0), 0o755, True),
+        ((0, 0), 0o775, True),
+        ((0, NOBODY), 0o755, True),
+        ((0, 0), 0o1777, True),
+        ((0, NOBODY), 0o775, False),
+        ((0, 0), 0o777, False),
+        ((NOBODY, NOBODY), 0o700, False),
+        ((NOBODY, NOBODY), 0o1777, False),
     ],
 )
-def test_directories_of_others(tree: Tree, tmp_path: Path, uid: int, gid: int, mode: int, safe: bool) -> None:
+def test_directories_of_others(tree: Tree, tmp_path: Path, owner: tuple[int, int], mode: int, safe: bool) -> None:
     directory = tmp_path / "dir"
     directory.mkdir()
-    os.chown(directory, uid, gid)
+    os.chown(directory, *owner)
     directory.chmod(mode)
     if safe:
         write(tree, directory / "file")

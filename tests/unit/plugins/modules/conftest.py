@@ -1,0 +1,44 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Run a module in this process, as Ansible would with these arguments."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+RunModule = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run_module(capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory) -> RunModule:
+    """Return the JSON that a module prints; ``failed`` is always set."""
+    remote: Path = tmp_path_factory.mktemp("remote")
+
+    def run(module: ModuleType, args: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
+        special = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": str(remote)}
+        capsys.readouterr()
+        with patch_module_args({**args, **special}), pytest.raises(SystemExit) as ended:
+            module.main()
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert bool(ended.value.code) == result.get("failed", False), result
+        assert not list(remote.glob("*/holdfast-*")), "the module leaves scratch files"
+        return {"failed": False, **result}
+
+    return run
+
+
+@pytest.fixture
+def place() -> Any:
+    """A directory below /tmp that only root can reach (pytest's own parents belong to the user)."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-test-") as path:
+        yield Path(path)
