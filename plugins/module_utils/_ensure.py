@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,8 @@ from ._source import MissingFileError, Source
 RECORDS = "/var/lib/holdfast/repositories"
 NAME = re.compile(r"\A[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 NAME_LENGTH = 28
+# Several repositories are done at once, and the first makes the key of all fingerprints.
+_WRITING = threading.Lock()
 PLACEHOLDER = "<made in the first real run>"
 
 CURES = {
@@ -83,7 +86,16 @@ class Done:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the module's result for this repository."""
-        return {"name": self.name, "action": self.action, "changed": self.changed, **self.repository.to_dict()}
+        result = {"name": self.name, "action": self.action, "changed": self.changed, "key": self.key}
+        return {**result, **self.repository.to_dict()}
+
+    @property
+    def key(self) -> str | None:
+        """Id of the key that the password opens, None where it is not known (yet)."""
+        try:
+            return _record.parse(self.after).key
+        except ValueError:
+            return None
 
 
 def _from_source(options: Mapping[str, Any], source: Source, where: str) -> Source | None:
@@ -304,7 +316,7 @@ class Ensure:
         target = self._target
         if record == target.record or self._check_mode:
             return record.render()
-        with Tree() as tree:
+        with _WRITING, Tree() as tree:
             key = _record.make_key(tree, os.path.dirname(target.record_path))
             record = replace(record, fingerprint=_record.fingerprint(key, self._source))
             _record.write(tree, target.record_path, record)

@@ -200,6 +200,10 @@ repositories:
       description: Id of the repository.
       type: str
       returned: always
+    key:
+      description: Id of the key that the password opens, null where it is not known yet.
+      type: str
+      returned: always
     format_version:
       description: Format of the repository, if it was opened.
       type: int
