@@ -381,10 +381,11 @@ def read_certificate(pem: str) -> Certificate:
     digest = re.search(r"Fingerprint=([0-9A-F:]+)", text)
     if end is None or digest is None:
         raise TlsError("openssl does not tell when the certificate ends")
+    names = re.search(r"Subject Alternative Name:.*\n(.+)", text)
     permitted = re.search(r"Permitted:\n((?: +\S.*\n?)+)", text)
     return Certificate(
         not_after=int(ssl.cert_time_to_seconds(end.group(1))),
-        names=frozenset(_names_in(text, "DNS:", "IP Address:")),
+        names=frozenset(_names_in(names.group(1) if names else "", "DNS:", "IP Address:")),
         permitted=frozenset(_names_in(permitted.group(1), "DNS:", "IP:")) if permitted else None,
         fingerprint=digest.group(1).replace(":", "").lower(),
     )

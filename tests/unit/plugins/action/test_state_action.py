@@ -53,7 +53,7 @@ def test_writes_for_the_host_of_the_task(tmp_path: Path) -> None:
 
 
 def test_bad_contents_fail_the_task(tmp_path: Path) -> None:
-    with pytest.raises(AnsibleActionFail, match="write: rest/vault.json"):
+    with pytest.raises(AnsibleActionFail, match=r"write: rest/vault\.json"):
         act({"path": str(tmp_path / "state"), "write": {"rest/vault.json": "x"}})
 
 

@@ -49,5 +49,5 @@ def test_bad_paths_and_contents_are_errors(tmp_path: Path) -> None:
     with pytest.raises(AnsibleLookupError, match="not absolute"):
         look("web1", path="state")
     (tmp_path / "fleet.json").write_text("{")
-    with pytest.raises(AnsibleLookupError, match="fleet.json"):
+    with pytest.raises(AnsibleLookupError, match=r"fleet\.json"):
         look("web1", path=str(tmp_path))

@@ -71,7 +71,7 @@ def test_second_library_is_taken_when_the_first_is_missing(monkeypatch: pytest.M
 def test_missing_and_old_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     # libc has no crypt_gensalt_rn, like the libcrypt of glibc.
     monkeypatch.setattr(_bcrypt, "_LIBRARIES", ("libnothing.so.9", "libc.so.6"))
-    with pytest.raises(_bcrypt.BcryptError, match="libnothing.so.9 or libc.so.6"):
+    with pytest.raises(_bcrypt.BcryptError, match=r"libnothing\.so\.9 or libc\.so\.6"):
         _bcrypt.hash_password("x", 4)
 
 

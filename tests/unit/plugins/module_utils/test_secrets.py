@@ -23,6 +23,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils._secrets import (
 DIRECTORY = "/etc/holdfast/secrets"
 REST = Wanted("vault", "restic", "rest", "rest:https://vault1:8000/web1--vault/", rest_user="web1--vault")
 LOCAL = Wanted("disk", "restic", "local", "/var/backups/disk")
+BARE = Stored()
 NOW = 1_800_000_000.0
 # Hashes of the right form and cost; nothing verifies them here.
 H = {name: f"$2b$12${name * 53}" for name in "abcdef"}
@@ -40,7 +41,7 @@ class Hasher:
         return f"$2b${self._cost}${str(len(self.calls)) * 53}"
 
 
-def make(wanted: Wanted, stored: Stored = Stored(), hasher: Any = None, now: float = NOW, cost: int = 12) -> Plan:
+def make(wanted: Wanted, stored: Stored = BARE, hasher: Any = None, now: float = NOW, cost: int = 12) -> Plan:
     return _secrets.plan(wanted, stored, fleet=("fleet", "web1"), now=now, cost=cost, hasher=hasher or Hasher(cost))
 
 
@@ -48,7 +49,7 @@ def changed(wanted: Wanted, **options: Any) -> Wanted:
     return dataclasses.replace(wanted, **options)
 
 
-def errors(wanted: Wanted, stored: Stored = Stored()) -> list[str]:
+def errors(wanted: Wanted, stored: Stored = BARE) -> list[str]:
     return _secrets.check(wanted, stored, DIRECTORY)
 
 

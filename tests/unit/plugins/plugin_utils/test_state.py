@@ -319,7 +319,7 @@ def test_links_are_refused(state: Path, name: str, tmp_path: Path) -> None:
     (state / name).parent.mkdir(parents=True)
     (state / name).symlink_to(elsewhere)
     for check_mode in (True, False):
-        with pytest.raises(ValueError, match="links? "):
+        with pytest.raises(ValueError, match=r"links? "):
             update(state, {"rest/vault.json": REST}, check_mode=check_mode)
     assert list(elsewhere.iterdir()) == []
 
