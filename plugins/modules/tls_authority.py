@@ -175,7 +175,7 @@ class _Private:
         if not unborn:
             self._keep("ca.pem", ca, 0o644)
         else:
-            self._changes.append(f"{self._authority.path('ca.pem')}: CA certificates for clients")
+            self._changes.append("ca.pem: mode 0644")
         leaf = found.leaf if self._check_mode else self._authority.find().leaf
         born = leaf is not None and not (self._check_mode and decision.leaf_names is not None)
         return {

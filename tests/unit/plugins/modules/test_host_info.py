@@ -1,0 +1,293 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module host_info: output recorded from real tools, and time limits."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.holdfast.backup.plugins.module_utils import _run
+from ansible_collections.holdfast.backup.plugins.modules import host_info
+
+POLICY = """\
+restic:
+  Installed: (none)
+  Candidate: 0.14.0-1+b5
+  Version table:
+     0.14.0-1+b5 500
+        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+age:
+  Installed: 1.1.1-1+b3
+  Candidate: 1.1.1-1+b3
+  Version table:
+ *** 1.1.1-1+b3 500
+        100 /var/lib/dpkg/status
+"""
+CALENDARS = """\
+  Original form: daily
+Normalized form: *-*-* 00:00:00
+    Next elapse: Sun 2026-11-22 00:00:00 CET
+       (in UTC): Sat 2026-11-21 23:00:00 UTC
+       From now: 9h left
+
+Normalized form: *-02-30 00:00:00
+    Next elapse: never
+
+  Original form: Mon..Fri 02:30 Europe/Berlin
+Normalized form: Mon..Fri *-*-* 02:30:00 Europe/Berlin
+    Next elapse: Mon 2026-11-23 01:30:00 UTC
+       From now: 1 day 12h left
+"""
+HOURLY = "Normalized form: *-*-* *:00:00\n    Next elapse: Sat 2026-11-21 14:00:00 UTC\n"
+
+
+class Tools:
+    """Answers in the place of the host's programs and remembers the calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.answers: dict[str, Callable[[list[str]], _run.Result]] = {}
+
+    def __call__(self, argv: list[str], *, timeout: float) -> _run.Result:
+        self.calls.append(argv)
+        assert timeout > 0
+        if argv[0] not in self.answers:
+            raise FileNotFoundError(argv[0])
+        return self.answers[argv[0]](argv)
+
+    def say(self, program: str, stdout: str = "", code: int = 0, stderr: str = "", timed_out: bool = False) -> None:
+        self.answers[program] = lambda _argv: _run.Result(code, stdout, stderr, timed_out=timed_out)
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tools:
+    made = Tools()
+    monkeypatch.setattr(_run, "run", made)
+    monkeypatch.setattr(host_info, "_BOOTED", str(tmp_path))
+    monkeypatch.setattr(host_info, "STATE", str(tmp_path / "state"))
+    return made
+
+
+@pytest.fixture
+def info(tools: Tools, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    def run(**options: Any) -> dict[str, Any]:
+        with patch_module_args(options), pytest.raises(SystemExit):
+            host_info.main()
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert result.get("changed", False) is False
+        return result
+
+    return run
+
+
+Info = Callable[..., dict[str, Any]]
+
+
+def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_info, "_SELINUX", "/nonexistent")
+    monkeypatch.setattr(host_info, "_SELINUX_CONFIGURATION", "/nonexistent")
+    result = info(packages=["restic"], binaries=["restic"], calendars=["daily"], running=["x*"], sandbox_probe=True)
+    del result["invocation"]
+    assert result == {
+        "changed": False,
+        "packages": {"restic": {"installed": None, "candidate": None}},
+        "binaries": {"restic": None},
+        "calendars": {"daily": {"valid": None, "error": None, "next_elapse": None}},
+        "resolve": {},
+        "files": {},
+        "mounts": {},
+        "running": None,
+        "manifests": {"file_tree": {}, "units": {}},
+        "records": {},
+        "sandbox": None,
+        "systemd": None,
+        "selinux": None,
+        "virtualization": None,
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+
+
+def test_packages(tools: Tools, info: Info) -> None:
+    tools.say("apt-cache", POLICY)
+    result = info(packages=["restic", "age", "nosuch", "-o=x"], default_release="trixie")
+    assert result["packages"] == {
+        "restic": {"installed": None, "candidate": "0.14.0-1+b5"},
+        "age": {"installed": "1.1.1-1+b3", "candidate": "1.1.1-1+b3"},
+        "nosuch": {"installed": None, "candidate": None},
+        "-o=x": {"installed": None, "candidate": None},
+    }
+    assert ["apt-cache", "-o", "APT::Default-Release=trixie", "policy", "restic", "age", "nosuch"] in tools.calls
+    assert info(packages=["-x"])["packages"] == {"-x": {"installed": None, "candidate": None}}
+    info(packages=["restic"])
+    assert ["apt-cache", "policy", "restic"] in tools.calls
+
+
+@pytest.mark.parametrize(
+    ("argv", "texts", "version"),
+    [
+        (["restic", "version"], ("restic 0.18.0 compiled with go1.24.4 on linux/amd64\n", ""), "0.18.0"),
+        (["/opt/restic_0.19.1_linux_amd64", "version"], ("restic 0.19.1-dev compiled", ""), "0.19.1-dev"),
+        (["restic-rest-server", "--version"], ("rest-server 0.13.0 compiled with go1.24", ""), "0.13.0"),
+        (["/usr/bin/age", "--version"], ("1.1.1\n", ""), "1.1.1"),
+        (["java", "--version"], ("", "openjdk 17.0.1"), "17.0.1"),
+        (["odd", "--version"], ("no number", ""), None),
+    ],
+)
+def test_versions(tools: Tools, info: Info, argv: list[str], texts: tuple[str, str], version: str | None) -> None:
+    tools.say(argv[0], texts[0], stderr=texts[1])
+    assert info(binaries=[argv[0]])["binaries"] == {argv[0]: version}
+    assert argv in tools.calls
+
+
+def test_calendars_in_one_call(tools: Tools, info: Info) -> None:
+    tools.say("systemd-analyze", CALENDARS)
+    wanted = ["daily", "*-02-30", "Mon..Fri 02:30 Europe/Berlin"]
+    assert info(calendars=[*wanted, "daily"])["calendars"] == {
+        "daily": {"valid": True, "error": None, "next_elapse": "2026-11-21T23:00:00Z"},
+        "*-02-30": {"valid": True, "error": None, "next_elapse": None},
+        "Mon..Fri 02:30 Europe/Berlin": {"valid": True, "error": None, "next_elapse": "2026-11-23T01:30:00Z"},
+    }
+    assert [call for call in tools.calls if "calendar" in call] == [["systemd-analyze", "calendar", "--", *wanted]]
+
+
+def test_bad_calendars_are_told_apart(tools: Tools, info: Info) -> None:
+    bad = "Failed to parse calendar specification 'bogus': Invalid argument"
+
+    def answer(argv: list[str]) -> _run.Result:
+        return _run.Result(1, HOURLY if "hourly" in argv else "", bad) if "bogus" in argv else _run.Result(0, HOURLY)
+
+    tools.answers["systemd-analyze"] = answer
+    assert info(calendars=["bogus", "hourly"])["calendars"] == {
+        "bogus": {"valid": False, "error": bad, "next_elapse": None},
+        "hourly": {"valid": True, "error": None, "next_elapse": "2026-11-21T14:00:00Z"},
+    }
+    tools.say("systemd-analyze", code=-15, timed_out=True)
+    assert info(calendars=["x"])["calendars"] == {"x": {"valid": None, "error": "no output", "next_elapse": None}}
+
+
+def test_addresses(info: Info, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(host: str, port: None, **_options: Any) -> list[Any]:
+        if host == "nosuch":
+            raise socket.gaierror(-2, "Name or service not known")
+        if host == "bad":
+            raise UnicodeError("label too long")
+        assert port is None
+        return [(2, 1, 6, "", (host, 0)), (2, 1, 6, "", (host, 0)), (2, 1, 6, "", ("192.0.2.9", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    result = info(resolve=["[2001:db8::1]", {"address": "nosuch", "variable": "backup_address"}, "bad"])["resolve"]
+    assert result == {
+        "[2001:db8::1]": {"addresses": ["192.0.2.9", "2001:db8::1"], "error": None, "variable": None},
+        "nosuch": {"addresses": [], "error": "Name or service not known", "variable": "backup_address"},
+        "bad": {"addresses": [], "error": "label too long", "variable": None},
+    }
+    assert "neither a string" in info(resolve=[{"name": "x"}])["msg"]
+
+
+def test_what_hangs_is_not_waited_for(info: Info, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: time.sleep(30))
+    begun = time.monotonic()
+    result = info(resolve=["slow1", "slow2"], timeout=0.1)["resolve"]
+    assert time.monotonic() - begun < 5
+    assert result["slow1"] == result["slow2"] == {"addresses": [], "error": "no answer within 0.1 s", "variable": None}
+
+
+def test_files_and_mounts(info: Info, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    result = info(
+        files=[str(file), str(tmp_path), "/dev/null", "/nonexistent"], mounts=["/proc", str(tmp_path), "/proc/"]
+    )
+    assert result["files"] == {
+        str(file): "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
+        str(tmp_path): None,
+        "/dev/null": None,
+        "/nonexistent": None,
+    }
+    assert result["mounts"] == {"/proc": True, str(tmp_path): False, "/proc/": True}
+
+
+def test_systemd_and_running_units(tools: Tools, info: Info) -> None:
+    def systemctl(argv: list[str]) -> _run.Result:
+        if argv[1] == "--version":
+            return _run.Result(0, "systemd 257 (257.8-1~deb13u2)\n+PAM")
+        assert argv[-2:] == ["--", "holdfast-*.service"]
+        assert "--state=active,activating,deactivating,reloading" in argv
+        lines = ("holdfast-b--v.service loaded activating start Backup", "holdfast-a--v.service loaded active x", "")
+        return _run.Result(0, "\n".join(lines))
+
+    tools.answers["systemctl"] = systemctl
+    tools.say("systemd-detect-virt", "none\n", code=1)
+    result = info(running=["holdfast-*.service"])
+    assert result["systemd"] == 257
+    assert result["running"] == ["holdfast-a--v.service", "holdfast-b--v.service"]
+    assert result["virtualization"] == "none"
+    tools.say("systemctl", "nonsense", code=1)
+    result = info(running=["x"])
+    assert (result["systemd"], result["running"]) == (None, None)
+
+
+def test_systemd_that_is_not_pid_1(tools: Tools, info: Info, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools.say("systemctl", "systemd 252 (252.39)")
+    tools.say("systemd-run")
+    monkeypatch.setattr(host_info, "_BOOTED", "/nonexistent")
+    result = info(sandbox_probe=True)
+    assert (result["systemd"], result["sandbox"]) == (None, None)
+
+
+def test_sandbox_probe(tools: Tools, info: Info) -> None:
+    tools.say("systemd-run")
+    assert info()["sandbox"] is None
+    assert not [call for call in tools.calls if call[0] == "systemd-run"]
+    assert info(sandbox_probe=True)["sandbox"] == {"works": True, "error": None}
+    call = next(call for call in tools.calls if call[0] == "systemd-run")
+    assert "ProtectSystem=strict" in call
+    assert call[-2:] == ["--", "/bin/true"]
+    tools.say("systemd-run", code=226, stderr="Failed at step NAMESPACE\nmore")
+    assert info(sandbox_probe=True)["sandbox"] == {"works": False, "error": "Failed at step NAMESPACE"}
+    tools.say("systemd-run", code=226)
+    assert info(sandbox_probe=True)["sandbox"]["error"] == "exit status 226"
+    tools.say("systemd-run", code=-15, timed_out=True)
+    assert info(sandbox_probe=True, timeout=3)["sandbox"]["error"] == "it did not start within 3 s"
+
+
+@pytest.mark.parametrize(("text", "mode"), [("1", "enforcing"), ("0", "permissive"), (None, "disabled")])
+def test_selinux(info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, mode: str) -> None:
+    if text is not None:
+        (tmp_path / "enforce").write_text(text)
+    monkeypatch.setattr(host_info, "_SELINUX", str(tmp_path / "enforce"))
+    monkeypatch.setattr(host_info, "_SELINUX_CONFIGURATION", "/")
+    assert info()["selinux"] == mode
+
+
+def test_manifests_and_records(info: Info, tmp_path: Path) -> None:
+    for name, text in {
+        "file_tree/jobs.json": '{"version": 1, "files": ["/b", "/a"], "directories": {}}',
+        "file_tree/broken.json": "{",
+        "file_tree/odd.json": "[]",
+        "file_tree/empty.json": "{}",
+        "file_tree/.jobs.json.tmp": "x",
+        "file_tree/.hidden.json": "{}",
+        "units/jobs.json": '{"version": 1, "units": {"holdfast-a--v.timer": {}}}',
+        "repositories/vault.env": "HOLDFAST_REPOSITORY_ID=0f\nRESTIC_KEY_HINT=1e\nHOLDFAST_FINGERPRINT=a-b\n# x\nODD=$(x)\n",
+    }.items():
+        path = tmp_path / "state" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    result = info()
+    assert result["manifests"] == {
+        "file_tree": {"jobs": ["/a", "/b"], "empty": []},
+        "units": {"jobs": ["holdfast-a--v.timer"]},
+    }
+    assert result["records"] == {
+        "vault": {"HOLDFAST_REPOSITORY_ID": "0f", "RESTIC_KEY_HINT": "1e", "HOLDFAST_FINGERPRINT": "a-b"}
+    }
