@@ -1,0 +1,57 @@
+# One command each; docs/development.md says more. Everything that is needed is installed first.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+# All scenarios of molecule/, the longest first, and how many run at the same time.
+MOLECULE_SCENARIOS ?= end_to_end lifecycle jobs rest_server bad_input setcap local default
+MOLECULE_JOBS ?= 2
+# One scenario, for `make molecule`, and what to do with it.
+SCENARIO ?=
+MOLECULE_COMMAND ?= test
+
+export MOLECULE_SCENARIOS MOLECULE_JOBS
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
+
+.PHONY: help setup check test molecule demo bench reference format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: ## Install what the checks need
+	@tests/tools/setup
+
+check: ## Static checks and unit tests (root is not needed)
+	@tests/tools/setup
+	@nox
+
+test: ## Every check and every test, on real hosts too (root); a summary at the end
+	@tests/tools/setup --lab
+	@python -m tests.tools.everything
+
+molecule: ## One scenario (SCENARIO=jobs), or all of them
+	@tests/tools/setup --lab
+	@python -m tests.tools.scenarios --command $(MOLECULE_COMMAND) $(SCENARIO)
+
+demo: ## The whole story on a server and two clients in five minutes (KEEP=1 leaves them up)
+	@tests/tools/setup --lab
+	@KEEP=$(KEEP) tests/demo/demo
+
+bench: ## Executions and seconds for fleets of several sizes
+	@tests/tools/setup --lab
+	@python -m tests.bench
+
+reference: ## Write docs/reference anew
+	@tests/tools/setup
+	@python -m tests.tools.reference
+
+format: ## Format the Python files
+	@tests/tools/setup
+	@ruff format
+	@ruff check --fix
+
+clean: ## Remove what the checks made, environments included; the lab's cached systems stay
+	@rm -rf .venv .venvs .collections .cache .nox .mypy_cache .ruff_cache .pytest_cache .ansible .coverage* coverage
+	@find . -name __pycache__ -prune -exec rm -rf {} +

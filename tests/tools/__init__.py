@@ -1,0 +1,1 @@
+"""Programs behind `make`: each runs as `python -m tests.tools.NAME` in the repository."""

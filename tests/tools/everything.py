@@ -1,0 +1,108 @@
+"""Every check and every test, two at a time, and a summary as pytest writes it: `make test`."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+from . import scenarios
+from .jobs import RESULTS, ROOT, Job, Result, Runner
+
+# Sessions of the noxfile with their limits in seconds. Those with real hosts and molecule's scenarios take longest:
+# they come first, the short ones fill up.
+SHORT = {
+    "style": 120, "types": 300, "yaml": 120, "changelog": 120, "docs": 300, "package": 300, "unit": 600,
+    "unit-2.21": 600, "ansible_lint": 600, "sanity": 900, "sanity-2.21": 900,
+}  # fmt: skip
+LONG = {"integration": 1800}
+LAST = {"coverage": 120}
+WORKERS = 2
+
+
+def main() -> int:
+    """Run all; the last line counts checks and tests."""
+    start = time.monotonic()
+    shutil.rmtree(RESULTS, ignore_errors=True)
+    runner = Runner(WORKERS)
+    jobs = [session(*item) for item in LONG.items()]
+    jobs += [scenarios.job(name) for name in scenarios.listed()]
+    if (ROOT / "tests/demo/demo").exists():
+        jobs.append(Job("demo", [str(ROOT / "tests/demo/demo")], 600))
+    jobs += [session(*item) for item in SHORT.items()]
+    results = runner.run([counted(job) for job in jobs])
+    results += runner.run([session(*item) for item in LAST.items()])
+    return summary(results, time.monotonic() - start)
+
+
+def session(name: str, limit: float) -> Job:
+    """A session of the noxfile."""
+    return Job(name, [str(Path(sys.executable).parent / "nox"), "--no-color", "-s", name], limit)
+
+
+def counted(job: Job) -> Job:
+    """The job, telling each pytest that it runs to write its results down."""
+    options = f"--junitxml={shlex.quote(str(report(job)))}"
+    return replace(job, environment={**job.environment, "PYTEST_ADDOPTS": options})
+
+
+def report(job: Job) -> Path:
+    """Where the results of the job's pytest are."""
+    return RESULTS / f"{job.name}.xml"
+
+
+def summary(results: Sequence[Result], seconds: float) -> int:
+    """Print what failed and the closing line; returns the exit code."""
+    count: Counter[str] = Counter()
+    print("\n" + " slowest ".center(80, "="))
+    for result in sorted(results, key=lambda result: -result.seconds)[:12]:
+        print(f"{result.seconds:7.0f} s {result.job.name}")
+    print(" short test summary info ".center(80, "="))
+    for result in results:
+        failed = 0
+        for case in cases(report(result.job)):
+            outcome = next((child.tag for child in case if child.tag in ("failure", "error", "skipped")), "passed")
+            if outcome in ("failure", "error"):
+                failed += 1
+                print(f"FAILED {result.job.name}: {case.get('classname')}::{case.get('name')}")
+            count["failed" if outcome in ("failure", "error") else outcome] += 1
+        if skipped(result):
+            count["skipped"] += 1
+            print(f"SKIPPED {result.job.name}: {skipped(result)}")
+        elif not result.why:
+            count["passed"] += 1
+        elif not failed:
+            count["failed"] += 1
+            print(f"FAILED {result.job.name}: {result.why}")
+    words = ", ".join(f"{count[word]} {word}" for word in ("failed", "passed", "skipped") if count[word])
+    minutes, rest = divmod(int(seconds), 60)
+    closing = f" {words} in {seconds:.2f}s ({minutes // 60}:{minutes % 60:02}:{rest:02}) "
+    print(closing.center(80, "="), flush=True)
+    return 1 if count["failed"] else 0
+
+
+def cases(path: Path) -> list[ElementTree.Element]:
+    """The test cases of a JUnit file, none if there is no file."""
+    try:
+        return list(ElementTree.parse(path).iter("testcase"))  # noqa: S314 - pytest of this run wrote it
+    except (FileNotFoundError, ElementTree.ParseError):
+        return []
+
+
+def skipped(result: Result) -> str:
+    """Why nox skipped the whole session, if it did."""
+    marker = "skipped: "
+    for line in result.job.log.read_text(errors="replace").splitlines():
+        if "Session" in line and marker in line:
+            return line.partition(marker)[2].rstrip(".")
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Run several programs at the same time, each with a log and a time limit, and tell how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / ".cache/test"
+GRACE = 30
+TAIL = 120
+
+
+@dataclass(frozen=True)
+class Job:
+    """A program: `limit` in seconds; `after` always runs when it has ended."""
+
+    name: str
+    command: Sequence[str]
+    limit: float
+    after: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        """Its standard output and error."""
+        return RESULTS / f"{self.name}.log"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a job ended: `why` is empty when it passed."""
+
+    job: Job
+    seconds: float
+    why: str
+
+
+class Runner:
+    """A few workers; ending the runner ends what they started."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._ending = False
+
+    def run(self, jobs: Sequence[Job]) -> list[Result]:
+        """Run all jobs, in order as workers become free."""
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(self._workers) as pool:
+            futures = [pool.submit(self._one, job) for job in jobs]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                with self._lock:
+                    self._ending = True
+                    for process in self._running:
+                        _signal(process, signal.SIGTERM)
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _one(self, job: Job) -> Result:
+        print(f"{job.name}: started", flush=True)
+        start = time.monotonic()
+        with job.log.open("wb") as log:
+            why = self._watched(job, log.fileno())
+            if job.after:
+                subprocess.run(
+                    job.after, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=300, check=False
+                )
+        seconds = time.monotonic() - start
+        with self._lock:
+            if why:
+                print(f"\n---- {job.name}: the end of {job.log.relative_to(ROOT)}", flush=True)
+                print("\n".join(job.log.read_text(errors="replace").splitlines()[-TAIL:]))
+                print(f"---- {job.name}: end of log\n")
+            print(f"{job.name}: {'FAILED, ' + why if why else 'passed'} ({seconds:.0f} s)", flush=True)
+        return Result(job, seconds, why)
+
+    def _watched(self, job: Job, log: int) -> str:
+        with self._lock:
+            if self._ending:
+                return "not started"
+            process = subprocess.Popen(
+                job.command,
+                cwd=ROOT,
+                env={**os.environ, **job.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            self._running.add(process)
+        try:
+            code = process.wait(timeout=job.limit)
+            return f"exit code {code}" if code else ""
+        except subprocess.TimeoutExpired:
+            return f"not ready after {job.limit:.0f} s"
+        finally:
+            _end(process)
+            with self._lock:
+                self._running.discard(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the job's process group, politely first; what it left behind too."""
+    _signal(process, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=GRACE)
+    _signal(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,93 @@
+"""Run `ansible-test sanity` on a copy of the collection, also where only PyPI can be reached.
+
+ansible-test wants the collection in a directory `ansible_collections/holdfast/backup` without environments and caches:
+it gets a copy of the files that git knows or would add. It also wants to download pip's bootstrap script from the
+Ansible project's own site, once, into its cache. Where that is not in the cache yet, we put a short script there that
+does the same with what Python brings along: `ensurepip`, then the wanted pip from PyPI. All the rest comes from PyPI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+BOOTSTRAP = '''\
+"""Instead of pip's get-pip.py: bring pip into a new environment from Python's own copy and PyPI."""
+
+import ensurepip
+import subprocess
+import sys
+
+wanted = [word for word in sys.argv[1:] if word not in ("--no-setuptools", "--no-wheel")]
+ensurepip.bootstrap()
+sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", "--quiet"] + wanted))
+'''
+
+
+def main() -> int:
+    """Copy, then run ansible-test of the environment that runs this program."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("arguments", nargs="*", help="more for ansible-test sanity, say -- --test validate-modules")
+    options = parser.parse_args()
+    environment = Path(sys.prefix)
+    command = [str(environment / "bin/ansible-test"), "sanity", "--requirements", "--color", "no", *options.arguments]
+    provide_bootstrap()
+    # Not inside the repository: ansible-test asks git which files count, and git ignores ours.
+    with tempfile.TemporaryDirectory(prefix="holdfast-sanity-") as temporary:
+        tree = Path(temporary, "ansible_collections/holdfast/backup")
+        copy(tree)
+        path = search_path(environment, Path(temporary, "pythons"))
+        return subprocess.run(command, cwd=tree, env={**os.environ, "PATH": path}, check=False).returncode
+
+
+def copy(tree: Path) -> None:
+    """Make `tree` hold exactly the files that git knows or would add."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name, follow_symlinks=False)
+
+
+def provide_bootstrap() -> None:
+    """Write the script above where ansible-test looks for pip's, for each version of pip that it pins."""
+    found = importlib.util.find_spec("ansible_test")
+    assert found is not None
+    assert found.submodule_search_locations
+    pins = Path(found.submodule_search_locations[0], "_internal/python_requirements.py").read_text()
+    for version in set(re.findall(r"pip='([0-9.]+)'", pins)):
+        cached = Path.home() / f".ansible/test/cache/get_pip_{version.replace('.', '_')}.py"
+        if not cached.exists():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            cached.write_text(BOOTSTRAP)
+
+
+def search_path(environment: Path, links: Path) -> str:
+    """A PATH on which each `python3.N` is one that runs: pyenv's own commands refuse those that are not selected."""
+    links.mkdir()
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for python in sorted(pyenv.glob("versions/3.*/bin/python3.*[0-9]")):
+        link = links / python.name
+        if not link.exists():
+            link.symlink_to(python)
+    directories = [name for name in os.environ["PATH"].split(os.pathsep) if Path(name) != pyenv / "shims"]
+    return os.pathsep.join([str(environment / "bin"), *directories, str(links)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
