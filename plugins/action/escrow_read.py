@@ -10,7 +10,6 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _escrow_read, _state
 
 
@@ -25,7 +24,7 @@ class ActionModule(ActionBase):
         """Open the newest bundle of each repository."""
         variables = task_vars or {}
         result = super().run(tmp, variables)
-        unused, arguments = self.validate_argument_spec(
+        _unused, arguments = self.validate_argument_spec(
             {
                 "path": {"type": "str", "required": True},
                 "host": {"type": "str"},

@@ -9,7 +9,6 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _limit, _state
 
 
@@ -24,7 +23,7 @@ class ActionModule(ActionBase):
         """Read the variables of all hosts; nothing is written."""
         variables = task_vars or {}
         result = super().run(tmp, variables)
-        unused, arguments = self.validate_argument_spec(
+        _unused, arguments = self.validate_argument_spec(
             {
                 "state_dir": {"type": "str", "default": "holdfast-state"},
                 "limit": {"type": "list", "elements": "str"},
@@ -35,18 +34,25 @@ class ActionModule(ActionBase):
         model = _fleet.fleet(hostvars, groups)
         limited = set(arguments["limit"] or variables.get("ansible_play_hosts_all", []))
         try:
-            state_dir = _state.resolve_state_dir(arguments["state_dir"], list(variables.get("ansible_inventory_sources") or []))
+            state_dir = _state.resolve_state_dir(
+                arguments["state_dir"], list(variables.get("ansible_inventory_sources") or [])
+            )
             known = {host: _state.read_host(state_dir, host) for host in model["hosts"]}
             fleet_id = _state.read_fleet_id(state_dir)
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from None
-        stopping = [problem for problem in model["errors"] if limited & set(problem["hosts"]) or "all" in problem["hosts"]]
+        concerned = _limit.concerned(model["hosts"], limited)
+        stopping = [problem for problem in model["errors"] if concerned & set(problem["hosts"])]
         elsewhere = [problem for problem in model["errors"] if problem not in stopping]
         messages = [problem["message"] for problem in stopping]
         if arguments["mode"] == "site":
             messages += _limit.problems(model["hosts"], known, limited)
         if messages:
-            raise AnsibleActionFail("nothing was changed; correct the inventory:\n" + "\n".join(f"- {message}" for message in messages))
+            raise AnsibleActionFail(
+                "nothing was changed; correct the inventory:\n" + "\n".join(f"- {message}" for message in messages)
+            )
         warnings = [problem["message"] for problem in elsewhere + model["warnings"]]
-        result.update(changed=False, hosts=model["hosts"], state_dir=state_dir, fleet_id=fleet_id, known=known, warnings=warnings)
+        result.update(
+            changed=False, hosts=model["hosts"], state_dir=state_dir, fleet_id=fleet_id, known=known, warnings=warnings
+        )
         return result

@@ -11,7 +11,6 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _report
 
 display = Display()
@@ -27,7 +26,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Print the table, or return the state."""
         result = super().run(tmp, task_vars or {})
-        unused, arguments = self.validate_argument_spec(
+        _unused, arguments = self.validate_argument_spec(
             {
                 "hosts": {"type": "dict", "required": True},
                 "answers": {"type": "dict", "required": True},

@@ -8,6 +8,12 @@ from __future__ import annotations
 import re
 
 PLAIN = re.compile(r"\A[A-Za-z0-9_@/.:,=+-]+\Z")
+# Control characters, and the non-characters for which systemd refuses a whole line as no valid UTF-8.
+ESCAPED = re.compile(
+    "[\x01-\x1f\x7f\ufdd0-\ufdef"
+    + "".join(f"{chr(plane << 16 | 0xFFFE)}-{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
+    + "]"
+)
 
 
 def quote(text: str, command: bool = True) -> str:
@@ -22,7 +28,7 @@ def quote(text: str, command: bool = True) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     if command:
         escaped = escaped.replace("$", "$$")
-    escaped = re.sub(r"[\x01-\x1f\x7f]", lambda match: f"\\x{ord(match[0]):02x}", escaped)
+    escaped = ESCAPED.sub(lambda match: "".join(f"\\x{byte:02x}" for byte in match[0].encode()), escaped)
     return f'"{escaped}"'
 
 
@@ -33,4 +39,6 @@ def command_line(arguments: list[str]) -> str:
 
 def environment(variables: dict[str, str]) -> str:
     """``Environment=`` lines for variables that are no secret, sorted."""
-    return "".join(f"Environment={quote(f'{name}={value}', command=False)}\n" for name, value in sorted(variables.items()))
+    return "".join(
+        f"Environment={quote(f'{name}={value}', command=False)}\n" for name, value in sorted(variables.items())
+    )

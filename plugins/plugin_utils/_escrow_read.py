@@ -10,6 +10,9 @@ import os
 import subprocess
 import typing as t
 
+from ansible_collections.holdfast.backup.plugins.module_utils._escrow import BUNDLE_NAME
+from ansible_collections.holdfast.backup.plugins.plugin_utils._fields import NAME
+
 KEYS = ("password", "rest_password", "environment")
 AGE_SECONDS = 60
 
@@ -17,34 +20,67 @@ AGE_SECONDS = 60
 def secrets_of(directory: str, repositories: t.Sequence[str], key: str | None) -> dict[str, dict[str, t.Any]]:
     """The secrets of each repository out of its newest bundle; ``directory`` is the host's in the state directory.
 
-    A bundle made after init (it knows the repository's id) wins over one made before. Raises ValueError with the cure
-    when a bundle is missing or cannot be opened; the message never holds a secret.
+    A bundle made after init (it knows the repository's id) wins over one made before; one that ``key`` cannot open, since
+    it was made for other recipients, does not count. Raises ValueError with the cure when there is none that opens; the
+    message never holds a secret.
     """
     result = {}
     for repository in repositories:
+        if not NAME.match(repository):
+            raise ValueError(f"repositories: {repository!r} is not the name of a repository")
         place = os.path.join(directory, "escrow", repository)
-        names = sorted(os.listdir(place)) if os.path.isdir(place) else []
+        names = sorted(filter(BUNDLE_NAME.match, os.listdir(place))) if os.path.isdir(place) else []
         if not names:
             raise ValueError(
                 f"the state directory has no escrow bundle of {repository} ({place}). Use the state directory that this"
                 " client was provisioned with, or a copy of it"
             )
-        opened = [(name, _open(os.path.join(place, name), key)) for name in names]
-        best = max(opened, key=lambda each: (each[1].get("repository_id") is not None, os.path.getmtime(os.path.join(place, each[0]))))[1]
+        opened, refused = [], []
+        for path in (os.path.join(place, name) for name in names):
+            try:
+                bundle = _open(path, key)
+            except ValueError as error:
+                refused.append(error)
+            else:
+                opened.append((bundle.get("repository_id") is not None, os.path.getmtime(path), path, bundle))
+        if not opened:
+            raise refused[-1]
+        best = max(opened, key=lambda each: each[:3])[3]
         result[repository] = {name: best[name] for name in KEYS if best.get(name)}
     return result
 
 
 def _open(path: str, key: str | None) -> dict[str, t.Any]:
     if path.endswith(".json"):
-        with open(path, encoding="utf-8") as bundle:
-            return dict(json.load(bundle))
+        with open(path, "rb") as bundle:
+            content = bundle.read()
+    else:
+        content = _decrypt(path, key)
+    try:
+        found = json.loads(content)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("password"), str):
+        raise ValueError(f"{path} is damaged: it holds no bundle. Restore it, from version control say")
+    return found
+
+
+def _decrypt(path: str, key: str | None) -> bytes:
     if not key:
-        raise ValueError("escrow_key: is missing. Give the file of the secret key that age-keygen made: -e escrow_key=/path/to/backup-escrow.key")
+        raise ValueError(
+            "escrow_key: is missing. Give the file of the secret key that age-keygen made: -e escrow_key=/path/to/backup-escrow.key"
+        )
+    key = os.path.expanduser(key)
     if not os.path.isfile(key):
         raise ValueError(f"escrow_key = {key!r}: is not a file. Give the file of the secret key that age-keygen made")
     try:
-        done = subprocess.run(["age", "--decrypt", "--identity", key, path], capture_output=True, check=False, timeout=AGE_SECONDS)
+        done = subprocess.run(
+            ["age", "--decrypt", "--identity", key, path],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=AGE_SECONDS,
+        )
     except FileNotFoundError:
         raise ValueError("age is not installed on this controller, and opens the escrow: apt install age") from None
     except subprocess.TimeoutExpired:
@@ -52,4 +88,4 @@ def _open(path: str, key: str | None) -> dict[str, t.Any]:
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"]
         raise ValueError(f"escrow_key = {key!r}: age cannot open {path} with it: {said[0]}")
-    return dict(json.loads(done.stdout))
+    return done.stdout

@@ -8,11 +8,12 @@ Each checker takes ``(where, value)`` and returns the normalised value or raises
 
 from __future__ import annotations
 
+import ipaddress
+import posixpath
 import re
 import typing as t
-import urllib.parse
 
-from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, below
 
 Checker = t.Callable[[str, t.Any], t.Any]
 
@@ -24,12 +25,33 @@ HOSTNAME = re.compile(rf"\A(?=.{{1,253}}\Z){LABEL}(\.{LABEL})*\Z")
 ACCOUNT = re.compile(r"\A[a-z_][a-z0-9_-]{0,31}\Z")
 VARIABLE = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 SPAN = re.compile(r"\A(?P<count>[1-9][0-9]{0,4})(?P<unit>[smhdw])\Z")
+# The kernel takes no argument and no path that is longer; a line is ours to bound.
+ARGUMENT_BYTES = 128 * 1024 - 1
+LINE_BYTES = 8192
+PATH_BYTES = 4095
+LONGEST_SPAN = 10**9
+PROXY = re.compile(r"\A(?:https?|socks5)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^][:/@?#%]+)(?::(?P<port>[0-9]{1,5}))?/?\Z")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def string(where: str, value: t.Any, longest: int = ARGUMENT_BYTES) -> str:
+    """Text as it can be written into a file: plain, valid UTF-8, and of bounded length in bytes."""
+    if not isinstance(value, str):
+        raise BadInput(
+            where, value, "is not text", "Write text, in quotes where YAML reads a number, a date or a boolean"
+        )
+    try:
+        size = len(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise BadInput(where, value, "holds half a character (a surrogate)", "Write it in UTF-8") from None
+    if size > longest:
+        raise BadInput(where, value, f"is {size} bytes long", f"Use {longest} bytes at most")
+    return str(value)
 
 
 def name(where: str, value: t.Any) -> str:
     """A name of a job, a repository or a host's ``backup_id``."""
-    if not isinstance(value, str) or not NAME.match(value) or len(value) > NAME_LENGTH:
+    if not isinstance(value, str) or len(value) > NAME_LENGTH or not NAME.match(value):
         raise BadInput(
             where,
             value,
@@ -40,7 +62,7 @@ def name(where: str, value: t.Any) -> str:
         raise BadInput(
             where, value, "is a reserved name (restic and rest-server use it themselves)", "Choose another name"
         )
-    return value
+    return str(value)
 
 
 def text(pattern: str, what: str, cure: str) -> Checker:
@@ -50,7 +72,20 @@ def text(pattern: str, what: str, cure: str) -> Checker:
     def check(where: str, value: t.Any) -> str:
         if not isinstance(value, str) or not compiled.match(value):
             raise BadInput(where, value, f"is not {what}", cure)
-        return str(value)
+        return string(where, value)
+
+    return check
+
+
+def size(what: str, units: str) -> Checker:
+    """A number of bytes, alone or with one of the unit letters."""
+    check_text = text(
+        rf"[1-9][0-9]{{0,14}}|[1-9][0-9]{{0,5}}[{units}]", what, "Use a number with K, M, G or T, like 500M"
+    )
+
+    def check(where: str, value: t.Any) -> str:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return str(check_text(where, str(value) if whole and 0 <= value < 10**15 else value))
 
     return check
 
@@ -59,6 +94,10 @@ def choice(*values: str) -> Checker:
     """One of the given strings."""
 
     def check(where: str, value: t.Any) -> str:
+        if value is False and "off" in values:
+            raise BadInput(
+                where, value, "is a boolean: YAML reads off without quotes as false", "Write it in quotes: 'off'"
+            )
         if value not in values or not isinstance(value, str):
             raise BadInput(where, value, "is not one of the choices", f"Use one of: {', '.join(values)}")
         return str(value)
@@ -72,8 +111,10 @@ def integer(low: int, high: int, unit: str = "") -> Checker:
     def check(where: str, value: t.Any) -> int:
         if isinstance(value, str) and re.match(r"\A-?[0-9]{1,18}\Z", value):
             value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise BadInput(where, value, "is out of range", f"Use a whole number from {low} to {high}{unit}")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not low <= value <= high:
+            wrong = "is out of range" if whole else "is not a whole number"
+            raise BadInput(where, value, wrong, f"Use a whole number from {low} to {high}{unit}")
         return int(value)
 
     return check
@@ -92,11 +133,12 @@ def absolute_path(where: str, value: t.Any) -> str:
         raise BadInput(where, value, "is not an absolute path", "Write the path from the root, /like/this")
     if ".." in value.split("/"):
         raise BadInput(where, value, "contains a '..' component", "Write the path that is meant")
-    return value if value == "/" else value.rstrip("/") or "/"
+    path = string(where, value, PATH_BYTES)
+    return path.rstrip("/") or "/"
 
 
 def plain_path(where: str, value: t.Any) -> str:
-    """An absolute path of our own choosing: no odd characters, since it goes into unit files and URLs."""
+    """An absolute path of our own choosing: no odd characters, since it goes into unit files, and one spelling."""
     value = absolute_path(where, value)
     if not re.match(r"\A/[A-Za-z0-9._/@+-]*\Z", value):
         raise BadInput(
@@ -105,14 +147,17 @@ def plain_path(where: str, value: t.Any) -> str:
             "contains characters that a repository's path may not have",
             "Use letters, digits and . _ @ + - /",
         )
-    return str(value)
+    path: str = posixpath.normpath(value).lstrip("/")
+    if not path:
+        raise BadInput(where, value, "is the root directory", "Name a directory below it")
+    return f"/{path}"
 
 
 def line(where: str, value: t.Any) -> str:
     """One line of text that is not empty."""
-    if not isinstance(value, str) or not value or re.search(r"[\x00-\x1f\x7f]", value):
-        raise BadInput(where, value, "is not one line of text", "Remove line breaks and control characters")
-    return value
+    if isinstance(value, str) and (not value or re.search(r"[\x00-\x1f\x7f]", value)):
+        raise BadInput(where, value, "is not one line of text", "It may not be empty nor hold control characters")
+    return string(where, value, LINE_BYTES)
 
 
 def listing(item: Checker, empty: bool = True) -> Checker:
@@ -128,36 +173,47 @@ def listing(item: Checker, empty: bool = True) -> Checker:
     return check
 
 
-def seconds(where: str, value: t.Any) -> int:
-    """A span of time in seconds: a whole number or ``90s``, ``5m``, ``2h``, ``7d``, ``1w``."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**9:
-        return int(value)
-    if isinstance(value, str):
-        if re.match(r"\A[0-9]{1,9}\Z", value):
-            return int(value)
-        match = SPAN.match(value)
-        if match:
-            return int(match["count"]) * SECONDS[match["unit"]]
-    raise BadInput(
-        where, value, "is not a span of time", "Use seconds or a number with s, m, h, d or w, like 90s or 2h"
-    )
+def seconds(low: int) -> Checker:
+    """A span of time in seconds, from ``low``: a whole number or ``90s``, ``5m``, ``2h``, ``7d``, ``1w``."""
+
+    def check(where: str, value: t.Any) -> int:
+        found = None
+        if isinstance(value, int) and not isinstance(value, bool):
+            found = int(value)
+        elif isinstance(value, str):
+            match = SPAN.match(value)
+            if match:
+                found = int(match["count"]) * SECONDS[match["unit"]]
+            elif re.match(r"\A[0-9]{1,10}\Z", value):
+                found = int(value)
+        if found is None:
+            cure = "Use seconds or a number with s, m, h, d or w, like 90s or 2h"
+            raise BadInput(where, value, "is not a span of time", cure)
+        if not low <= found <= LONGEST_SPAN:
+            raise BadInput(where, value, "is out of range", f"Use from {low} to {LONGEST_SPAN} seconds")
+        return found
+
+    return check
 
 
 def address(where: str, value: t.Any) -> str:
-    """A host name, an IPv4 or an IPv6 address (without brackets)."""
-    import ipaddress
-
+    """A host name, an IPv4 or an IPv6 address (without brackets and zone), in one spelling."""
     if isinstance(value, str):
         try:
-            return str(ipaddress.ip_address(value))
+            found = None if "%" in value else ipaddress.ip_address(value)
         except ValueError:
-            if HOSTNAME.match(value) and not re.match(r"\A[0-9.]+\Z", value):
-                return str(value)
+            found = None
+        if found is not None and (found.is_unspecified or found.is_multicast):
+            raise BadInput(where, value, "is an address that nobody can dial", "Give the address of one host")
+        if found is not None:
+            return str(found)
+        if HOSTNAME.match(value) and not re.match(r"\A[0-9.]+\Z", value):
+            return str(value)
     raise BadInput(
         where,
         value,
         "is not a host name or an IP address",
-        "Give a name or an address without port, brackets or scheme",
+        "Give a name or an address without port, brackets, zone or scheme",
     )
 
 
@@ -168,14 +224,16 @@ def url_host(value: str) -> str:
 
 def proxy(where: str, value: t.Any) -> str:
     """The URL of a proxy without credentials, since it stands in a unit file."""
-    parsed = urllib.parse.urlsplit(line(where, value))
-    if parsed.scheme not in ("http", "https", "socks5") or not parsed.hostname or parsed.username or parsed.password:
+    match = PROXY.match(value) if isinstance(value, str) else None
+    try:
+        if match is None or not int(match["port"] or 1) <= 65535:
+            raise ValueError
+        address(where, match["host"].strip("[]"))
+    except ValueError:
+        shown = "<hidden>" if isinstance(value, str) and "@" in value else value
         raise BadInput(
-            where,
-            value if "@" not in str(value) else "<hidden>",
-            "is not the URL of a proxy without credentials",
-            "Use http://host:port",
-        )
+            where, shown, "is not the URL of a proxy without credentials", "Use http://host:port, https:// or socks5://"
+        ) from None
     return str(value)
 
 
@@ -185,7 +243,7 @@ def mapping(fields: dict[str, Checker], where: str, value: t.Any, required: tupl
         raise BadInput(where, value, "is not a dictionary", f"Use the keys: {', '.join(sorted(fields))}")
     for key in value:
         if key not in fields:
-            raise BadInput(f"{where}.{key}", "", "is not a known key", f"Known keys: {', '.join(sorted(fields))}")
+            raise BadInput(below(where, key), "", "is not a known key", f"Known keys: {', '.join(sorted(fields))}")
     result = {str(key): fields[key](f"{where}.{key}", entry) for key, entry in value.items() if entry is not None}
     for key in required:
         if key not in result:

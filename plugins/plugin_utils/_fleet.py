@@ -14,14 +14,35 @@ import typing as t
 
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _jobs, _repositories
-from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, Problem, shorten
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, Problem, below, said, shorten
 
 Variables = t.Mapping[str, t.Any]
 
 CLIENTS = "backup_clients"
 SERVERS = "backup_servers"
 DEFAULT_REPOSITORY = "local"
+# How every ed25519 key begins in base64: the length and name of its type.
+SSH_ED25519 = "AAAAC3NzaC1lZDI1NTE5AAAAI"
+# The role rest_server's own default; a server that backs itself up must not save what it is writing.
+SERVER_PATH = "/srv/holdfast"
 CACHE = "/var/cache/holdfast*"
+# A line of a unit file has 1 MiB at most; a character takes up to four bytes there.
+COMMAND_CHARACTERS = 200_000
+
+
+# Variables of the facade and of roles that end in unit files, or decide what is revoked.
+SETTINGS: dict[str, f.Checker] = {
+    "restic_account": f.text(
+        f.ACCOUNT.pattern[2:-2], "the name of an account", "Use lower-case letters, digits, _ and -"
+    ),
+    "restic_privilege": f.choice("systemd", "setcap", "root"),
+    "jobs_sandbox": f.choice("full", "reduced"),
+    "rest_server_account": f.text(
+        f.ACCOUNT.pattern[2:-2], "the name of an account", "Use lower-case letters, digits, _ and -"
+    ),
+    "backup_on_failure": f.listing(f.text(r"[^\0]+", "an argument", "Give the command as a list of texts")),
+    "backup_revoke_max": f.integer(0, 10**6),
+}
 
 
 class _Collector:
@@ -31,6 +52,7 @@ class _Collector:
         self.host = host
         self.variables = variables
         self.problems = problems
+        self.refused: set[tuple[str, str]] = set()
 
     def add(self, bad: BadInput) -> None:
         shown = "" if bad.value is None or bad.value == "" else shorten(bad.value)
@@ -43,7 +65,7 @@ class _Collector:
         try:
             value = self.variables[name]
         except Exception as error:  # whatever a template raises: it is the user's text
-            self.add(BadInput(name, "", f"cannot be evaluated: {error}", "Correct the template"))
+            self.add(BadInput(name, "", f"cannot be evaluated: {said(error)}", "Correct the template"))
             return default
         return default if value is None else value
 
@@ -63,24 +85,26 @@ def merged(host: _Collector, variable: str) -> dict[str, tuple[str, dict[str, t.
     spoke last (for messages) and the merged value.
     """
     result: dict[str, tuple[str, dict[str, t.Any]]] = {}
-    for source in sorted(name for name in host.variables if name == variable or name.startswith(f"{variable}__")):
+    sources = (name for name in host.variables if isinstance(name, str))
+    for source in sorted(name for name in sources if name == variable or name.startswith(f"{variable}__")):
         value = host.value(source, {})
         if not isinstance(value, dict):
-            host.add(BadInput(source, value, "is not a dictionary", "Write name: {…}"))
+            host.add(BadInput(source, f"<{type(value).__name__}>", "is not a dictionary", "Write name: {…}"))
             continue
         for name, entry in value.items():
             try:
-                f.name(f"{source}.{name}", name)
+                f.name(below(source, name), name)
             except BadInput as bad:
                 host.add(bad)
                 continue
             if entry is None:
                 result.pop(name, None)
             elif not isinstance(entry, dict):
+                host.refused.add((variable, str(name)))
                 host.add(
                     BadInput(
                         f"{source}.{name}",
-                        entry,
+                        f"<{type(entry).__name__}>",
                         "is not a dictionary",
                         "Write its keys below the name, or null to remove it",
                     )
@@ -91,15 +115,12 @@ def merged(host: _Collector, variable: str) -> dict[str, tuple[str, dict[str, t.
 
 
 def backup_id(host: _Collector) -> str | None:
-    """The name under which a host's data is kept."""
+    """The name under which a client's data is kept."""
     given = host.value("backup_id")
-    variable, value = (
-        ("backup_id", given)
-        if given is not None
-        else ("backup_id (from the inventory name)", host.host.lower().replace(".", "-"))
-    )
     try:
-        return f.name(variable, value)
+        if given is not None:
+            return f.name("backup_id", given)
+        return f.name("backup_id (from the inventory name)", host.host.lower().replace(".", "-"))
     except BadInput as bad:
         bad.cure = f"{bad.cure}; set backup_id for this host"
         host.add(bad)
@@ -113,9 +134,9 @@ def fleet(hostvars: t.Mapping[str, Variables], groups: t.Mapping[str, t.Sequence
     clients = list(groups.get(CLIENTS, []))
     servers = list(groups.get(SERVERS, []))
     collectors = {host: _Collector(host, hostvars[host], problems) for host in dict.fromkeys([*clients, *servers])}
-    ids = {host: backup_id(collector) for host, collector in collectors.items()}
+    ids = {host: backup_id(collectors[host]) for host in clients}
     model: dict[str, dict[str, t.Any]] = {
-        host: {"name": host, "backup_id": ids[host], "client": None, "server": None} for host in collectors
+        host: {"name": host, "backup_id": ids.get(host), "client": None, "server": None} for host in collectors
     }
     if not clients:
         warnings.append(
@@ -129,13 +150,16 @@ def fleet(hostvars: t.Mapping[str, Variables], groups: t.Mapping[str, t.Sequence
         )
     for host in servers:
         model[host]["server"] = _server(collectors[host])
+    for collector in collectors.values():
+        for variable, checker in SETTINGS.items():
+            collector.checked(variable, checker, None)
     for host in clients:
         identity = ids[host]
         if identity is not None:
-            model[host]["client"] = _client(collectors[host], identity, servers, collectors, model, warnings)
+            model[host]["client"] = _client(collectors[host], identity, model, warnings)
     problems += _collisions(ids, model)
     for host in servers:
-        model[host]["server"]["names"] = sorted(model[host]["server"]["names"])
+        _close(collectors[host], model[host]["server"])
     return {
         "hosts": model,
         "errors": [_plain(problem) for problem in dict.fromkeys(problems)],
@@ -147,57 +171,95 @@ def _plain(problem: Problem) -> dict[str, t.Any]:
     return {"hosts": list(problem.hosts), "variable": problem.variable, "message": str(problem)}
 
 
-def dialled_address(host: _Collector) -> str:
-    """What clients dial: the server's ``backup_address``, else ``ansible_host``, else its inventory name."""
+def dialled_address(host: _Collector) -> tuple[str, str]:
+    """What clients dial, and the variable that says so: ``backup_address``, else ``ansible_host``, else the inventory name."""
     for variable in ("backup_address", "ansible_host"):
         if host.value(variable) is not None:
-            return str(host.checked(variable, f.address, host.host))
-    return host.host
+            return variable, str(host.checked(variable, f.address, host.host))
+    try:
+        return "backup_address", f.address("backup_address (from the inventory name)", host.host)
+    except BadInput as bad:
+        bad.cure = f"{bad.cure}; set backup_address for this host"
+        host.add(bad)
+        return "backup_address", host.host
 
 
 def _server(host: _Collector) -> dict[str, t.Any]:
-    tls = host.checked("rest_server_tls", f.choice("private", "provided", "off"), "private")
-    address = dialled_address(host)
-    extra = host.value("rest_server_users", [])
-    extra_users = (
-        [str(user.get("name")) for user in extra if isinstance(user, dict)] if isinstance(extra, (list, tuple)) else []
-    )
+    variable, address = dialled_address(host)
     return {
         "address": address,
+        "address_variable": f"{variable} of {host.host}",
         "port": host.checked("rest_server_port", f.integer(1, 65535), _repositories.REST_PORT),
-        "tls": tls,
+        "tls": host.checked("rest_server_tls", f.choice("private", "provided", "off"), "private"),
+        "path": host.checked("rest_server_path", f.plain_path, SERVER_PATH),
+        "append_only": host.checked("rest_server_append_only", f.boolean, True),
         "names": {address, host.host} if f.HOSTNAME.match(host.host) else {address},
         "users": [],
-        "extra_users": extra_users,
+        "extra_users": [user["name"] for user in host.checked("rest_server_users", _extra_users, [])],
     }
+
+
+def _extra_users(where: str, value: t.Any) -> list[dict[str, t.Any]]:
+    """Users of a rest-server that are no clients; their hashes are never shown."""
+    fields: dict[str, f.Checker] = {"name": _extra_user, "hash": _extra_hash}
+    try:
+        users: list[dict[str, t.Any]] = f.listing(
+            lambda at, user: f.mapping(fields, at, user, required=("name", "hash"))
+        )(where, value)
+        return users
+    except BadInput as bad:
+        bad.value = "" if isinstance(bad.value, (dict, list, tuple)) else bad.value
+        raise
+
+
+def _extra_user(where: str, value: t.Any) -> str:
+    user = _extra_user_text(where, value)
+    if user in f.RESERVED:
+        raise BadInput(where, value, "is a name that rest-server uses itself", "Choose another name")
+    return str(user)
+
+
+def _extra_hash(where: str, value: t.Any) -> str:
+    if not isinstance(value, str) or not re.match(r"\A\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}\Z", value):
+        raise BadInput(where, "<hidden>", "is not a bcrypt hash", "Make it with htpasswd -B")
+    return str(value)
+
+
+def _close(host: _Collector, server: dict[str, t.Any]) -> None:
+    """What can be said of a server only when all its clients are known."""
+    server["names"] = sorted(server["names"])
+    taken = {user["name"] for user in server["users"]}
+    for name in server["extra_users"]:
+        if name in taken:
+            host.add(BadInput("rest_server_users", name, "is declared twice, or is the user of a client", "Remove it"))
+        taken.add(name)
 
 
 def _client(
     host: _Collector,
     identity: str,
-    servers: list[str],
-    collectors: dict[str, _Collector],
     model: dict[str, dict[str, t.Any]],
     warnings: list[Problem],
 ) -> dict[str, t.Any]:
     repositories: dict[str, dict[str, t.Any]] = {}
-    written = merged(host, "backup_repositories") or {DEFAULT_REPOSITORY: ("backup_repositories", {})}
+    written = merged(host, "backup_repositories")
+    declared = sorted({*written, *(name for variable, name in host.refused if variable == "backup_repositories")})
+    if not declared:
+        written, declared = {DEFAULT_REPOSITORY: ("backup_repositories", {})}, [DEFAULT_REPOSITORY]
     for name, (source, value) in sorted(written.items()):
         try:
-            repositories[name] = _repository(
-                f"{source}.{name}", name, value, host, identity, servers, collectors, model
-            )
+            repositories[name] = _repository(name, source, value, identity, model)
         except BadInput as bad:
             host.add(bad)
     for name, repository in repositories.items():
         origin = repository["from_repo"]
-        if origin and (origin == name or origin not in written):
+        if origin and (origin not in declared or name in _origins(origin, repositories)):
             host.add(
                 BadInput(
                     f"{written[name][0]}.{name}.from_repo",
                     origin,
-                    "is not another repository of this host",
-                    "Name one of its repositories",
+                    "is not another repository of this host that begins without this one",
+                    f"Name one of its repositories: {', '.join(declared)}",
                 )
             )
     own = [CACHE, *sorted(repository["path"] for repository in repositories.values() if repository["path"])]
@@ -211,19 +273,21 @@ def _client(
             host.add(bad)
             continue
         jobs[name] = job
-        for used in job.setdefault("repositories", sorted(written)):
-            if used not in written:
+        for used in job.setdefault("repositories", list(declared)):
+            if used not in declared:
                 host.add(
                     BadInput(
                         f"{where}.repositories",
                         used,
                         "is not a repository of this host",
-                        f"Declared are: {', '.join(sorted(written))}",
+                        f"Declared are: {', '.join(declared)}",
                     )
                 )
             elif used in repositories:
                 try:
-                    units.append(_unit(where, name, job, repositories[used], own))
+                    repository = repositories[used]
+                    here = [model[host.host]["server"]["path"]] if repository["server"] == host.host else []
+                    units.append(_unit(where, name, job, repository, [*own, *here]))
                 except BadInput as bad:
                     host.add(bad)
     if not jobs:
@@ -237,15 +301,9 @@ def _client(
             )
         )
     used_names = {unit["repository"] for unit in units}
-    used_names |= {repositories[name]["from_repo"] for name in used_names if repositories[name]["from_repo"]}
-    escrow = host.value("backup_escrow")
-    result = {
-        "repositories": [repositories[name] for name in sorted(repositories) if name in used_names],
-        "jobs": jobs,
-        "units": units,
-        "escrow": _escrow(host, escrow, [repositories[name] for name in used_names if name in repositories]),
-    }
-    for repository in result["repositories"]:
+    used_names |= {origin for name in used_names for origin in _origins(repositories[name]["from_repo"], repositories)}
+    needed = [repositories[name] for name in sorted(repositories) if name in used_names]
+    for repository in needed:
         if repository["access"] == "rest":
             model[repository["server"]]["server"]["users"].append(
                 {
@@ -257,19 +315,22 @@ def _client(
                 }
             )
             model[repository["server"]]["server"]["names"].add(repository["address"])
-    return result
+    return {"repositories": needed, "jobs": jobs, "units": units, "escrow": _escrow(host, needed)}
+
+
+def _origins(name: str | None, repositories: dict[str, dict[str, t.Any]]) -> list[str]:
+    """A repository and those that it was made from, each once."""
+    found: list[str] = []
+    while name and name not in found:
+        found.append(name)
+        name = repositories.get(name, {}).get("from_repo")
+    return found
 
 
 def _repository(
-    where: str,
-    name: str,
-    value: dict[str, t.Any],
-    host: _Collector,
-    identity: str,
-    servers: list[str],
-    collectors: dict[str, _Collector],
-    model: dict[str, dict[str, t.Any]],
+    name: str, source: str, value: dict[str, t.Any], identity: str, model: dict[str, dict[str, t.Any]]
 ) -> dict[str, t.Any]:
+    where = f"{source}.{name}"
     written = _repositories.repository(where, value)
     result: dict[str, t.Any] = {
         "name": name,
@@ -287,13 +348,14 @@ def _repository(
         "repository_version": written.get("repository_version"),
         "from_repo": written.get("from_repo"),
         "quota": written.get("quota"),
-        "append_only": written["access"] == "rest",
+        "append_only": False,
         "adopted": "password" in written,
         "has_environment": bool(written.get("environment")),
     }
     if written["access"] == "rest":
         server = written["server"]
-        if server not in servers:
+        if (model.get(server) or {}).get("server") is None:
+            servers = [host for host, entry in model.items() if entry["server"] is not None]
             raise BadInput(
                 f"{where}.server",
                 server,
@@ -301,19 +363,13 @@ def _repository(
                 f"The group has: {', '.join(servers) or 'no host'}",
             )
         side = model[server]["server"]
-        variable = (
-            f"{where}.address"
-            if "address" in written
-            else "backup_address"
-            if collectors[server].value("backup_address") is not None
-            else "ansible_host"
-        )
         result.update(
             server=server,
             address=written.get("address", side["address"]),
-            address_variable=variable if variable.startswith(where) else f"{variable} of {server}",
+            address_variable=f"{where}.address" if "address" in written else side["address_variable"],
             port=written.get("port", side["port"]),
             tls=side["tls"],
+            append_only=side["append_only"],
             rest_user=f"{identity}--{name}",
         )
         result["location"] = _repositories.rest_location(
@@ -338,11 +394,27 @@ def _unit(
     where: str, name: str, job: dict[str, t.Any], repository: dict[str, t.Any], own: list[str]
 ) -> dict[str, t.Any]:
     unit = f"{name}--{repository['name']}"
+    if repository["repository_version"] == 1 and job["compression"] == "max":
+        raise BadInput(
+            f"{where}.compression",
+            job["compression"],
+            f"does nothing in {repository['name']}, which is to have repository_version 1",
+            "Use compression: auto, or repository_version: 2",
+        )
+    arguments = _jobs.backup_arguments(unit, name, job, repository, own)
+    length = sum(map(len, arguments))
+    if length > COMMAND_CHARACTERS:
+        raise BadInput(
+            where,
+            "",
+            f"has paths and patterns of {length} characters together, and its unit can hold {COMMAND_CHARACTERS}",
+            "Name the directories above them, or split the job",
+        )
     return {
         "unit": unit,
         "job": name,
         "repository": repository["name"],
-        "arguments": _jobs.backup_arguments(unit, name, job, repository, own),
+        "arguments": arguments,
         "dumps": [
             {
                 "name": dump["name"],
@@ -356,8 +428,9 @@ def _unit(
     }
 
 
-def _escrow(host: _Collector, value: t.Any, repositories: list[dict[str, t.Any]]) -> dict[str, t.Any]:
+def _escrow(host: _Collector, repositories: list[dict[str, t.Any]]) -> dict[str, t.Any]:
     """How key material is kept for the day when the client is gone."""
+    value = host.value("backup_escrow")
     if value is None:
         needed = sorted(repository["name"] for repository in repositories if repository["access"] != "local")
         if needed:
@@ -372,6 +445,10 @@ def _escrow(host: _Collector, value: t.Any, repositories: list[dict[str, t.Any]]
             )
         return {"mode": "none", "recipients": []}
     try:
+        if not isinstance(value, dict):
+            raise BadInput(
+                "backup_escrow", f"<{type(value).__name__}>", "is not a dictionary", "Use {recipients: [age1…]}"
+            )
         escrow = f.mapping(
             {"mode": f.choice("age", "none", "controller"), "recipients": f.listing(_recipient)}, "backup_escrow", value
         )
@@ -385,25 +462,54 @@ def _escrow(host: _Collector, value: t.Any, repositories: list[dict[str, t.Any]]
         return {"mode": "none", "recipients": []}
 
 
-_recipient = f.text(
+_extra_user_text = f.text(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}", "a user name", "Use letters, digits and . _ @ -")
+_recipient_text = f.text(
     r"age1[02-9ac-hj-np-z]{58}|ssh-ed25519 [A-Za-z0-9+/=]{68}( .{0,100})?",
     "a public key of age",
     "Give the line 'age1…' that age-keygen prints, or an ssh-ed25519 public key; the secret key never belongs here",
 )
 
 
+def _recipient(where: str, value: t.Any) -> str:
+    """A public key of age, its checksum verified: a typing error must not show only when the first bundle is made."""
+    key = str(_recipient_text(where, value))
+    if not (_bech32(key) if key.startswith("age1") else key.split(" ")[1].startswith(SSH_ED25519)):
+        raise BadInput(
+            where, value, "is damaged: its checksum or type is wrong", "Copy the whole line that age-keygen prints"
+        )
+    return key
+
+
+def _bech32(text: str) -> bool:
+    """Whether the checksum of a bech32 string is right (BIP 173)."""
+    human, data = text.rsplit("1", 1)
+    values = [ord(each) >> 5 for each in human] + [0] + [ord(each) & 31 for each in human]
+    checksum = 1
+    for value in [*values, *("qpzry9x8gf2tvdw0s3jn54khce6mua7l".index(each) for each in data)]:
+        top = checksum >> 25
+        checksum = (checksum & 0x1FFFFFF) << 5 ^ value
+        for bit, generator in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
+            checksum ^= generator if top >> bit & 1 else 0
+    return checksum == 1
+
+
 def _collisions(ids: dict[str, str | None], model: dict[str, dict[str, t.Any]]) -> list[Problem]:
     """One name for two hosts, one location for two repositories."""
     found = []
     by_id: dict[str, list[str]] = {}
-    by_location: dict[str, list[tuple[str, str]]] = {}
+    by_location: dict[str, list[tuple[str, str, str]]] = {}
     for host, entry in model.items():
-        identity = ids[host]
+        identity = ids.get(host)
         if identity is not None:
             by_id.setdefault(identity, []).append(host)
+        local: dict[str, str] = {}
         for repository in (entry["client"] or {}).get("repositories", []):
-            where = f"{host}:" if repository["access"] == "local" or repository["location"].startswith("/") else ""
-            by_location.setdefault(where + repository["location"].rstrip("/"), []).append((host, repository["name"]))
+            location, name = repository["location"], repository["name"]
+            if repository["access"] == "local":
+                found += _nested(host, name, location, local)
+                local[location] = name
+            else:
+                by_location.setdefault(_repositories.identity_of(location), []).append((host, name, location))
     for identity, hosts in by_id.items():
         if len(hosts) > 1:
             found.append(
@@ -415,14 +521,14 @@ def _collisions(ids: dict[str, str | None], model: dict[str, dict[str, t.Any]]) 
                     "Give each host a backup_id of its own",
                 )
             )
-    for location, users in by_location.items():
+    for users in by_location.values():
         if len(users) > 1:
-            names = ", ".join(f"{name} of {host}" for host, name in users)
+            names = ", ".join(f"{name} of {host}" for host, name, unused in users)
             found.append(
                 Problem(
-                    tuple(dict.fromkeys(host for host, unused in users)),
+                    tuple(dict.fromkeys(host for host, unused, unused in users)),
                     "backup_repositories",
-                    shorten(re.sub(r"\A[^/:]*:(?=/)", "", location)),
+                    shorten(users[0][2]),
                     f"is the location of two repositories ({names})",
                     "Give each repository of each client a location of its own",
                 )
@@ -430,10 +536,32 @@ def _collisions(ids: dict[str, str | None], model: dict[str, dict[str, t.Any]]) 
     return found
 
 
+def _nested(host: str, name: str, path: str, others: dict[str, str]) -> list[Problem]:
+    """Local repositories of one host that are the same directory, or lie in each other."""
+    return [
+        Problem(
+            (host,),
+            f"backup_repositories.{name}.path",
+            shorten(path),
+            f"is the location of two repositories, or lies in one or around it ({other} is {there})",
+            "Give each repository a directory of its own",
+        )
+        for there, other in others.items()
+        if f"{path}/".startswith(f"{there}/") or f"{there}/".startswith(f"{path}/")
+    ]
+
+
 def repository_secrets(variables: Variables) -> dict[str, dict[str, t.Any]]:
-    """What one host's user gave as secrets: for each repository its password and its backend's environment, where given."""
+    """What one host's user gave as secrets: for each repository its password and its backend's environment, where given.
+
+    Raises BadInput, which never shows them, where preflight would have refused them.
+    """
     host = _Collector("", variables, [])
     return {
-        name: {key: value[key] for key in _repositories.SECRETS if value.get(key) is not None}
+        name: {
+            key: _repositories.FIELDS[key](f"{source}.{name}.{key}", value[key])
+            for key in _repositories.SECRETS
+            if value.get(key) is not None
+        }
         for name, (source, value) in merged(host, "backup_repositories").items()
     }

@@ -35,12 +35,24 @@ def host_problems(
         warnings.append(Problem((host,), variable, shorten(value) if value not in (None, "") else "", wrong, cure))
 
     if info.get("systemd") is None:
-        error("systemd", "", "systemd is not running as PID 1 on this host, and jobs are systemd timers", "Use a host that boots with systemd")
+        error(
+            "systemd",
+            "",
+            "systemd is not running as PID 1 on this host, and jobs are systemd timers",
+            "Use a host that boots with systemd",
+        )
     elif _floors.below("systemd", str(info["systemd"])):
         floor = _floors.floor("systemd")
-        error("systemd", info["systemd"], f"is below {floor.minimum}: {floor.reason}", "Upgrade the host's distribution")
+        error(
+            "systemd", info["systemd"], f"is below {floor.minimum}: {floor.reason}", "Upgrade the host's distribution"
+        )
     if facts.get("distribution_release") not in TESTED:
-        warn("ansible_distribution", f"{facts.get('distribution')} {facts.get('distribution_version')}", "is not a tested platform", "Tested are Debian 12 and 13")
+        warn(
+            "ansible_distribution",
+            f"{facts.get('distribution')} {facts.get('distribution_version')}",
+            "is not a tested platform",
+            "Tested are Debian 12 and 13",
+        )
     if info.get("selinux") == "enforcing":
         warn("SELinux", "enforcing", "is untested with this collection", "Watch the first run, and report what you see")
     probe = info.get("sandbox") or {}
@@ -70,23 +82,53 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
     )
     if tool["install"] == "release":
         if not tool.get("sha256"):
-            error("restic_release.sha256", "", f"has no checksum for the architecture {tool.get('architecture')}", "Give the SHA-256 of the archive, from upstream's SHA256SUMS")
+            error(
+                "restic_release.sha256",
+                "",
+                f"has no checksum for the architecture {tool.get('architecture')}",
+                "Give the SHA-256 of the archive, from upstream's SHA256SUMS",
+            )
         if _floors.below("restic", tool["version"]):
-            error("restic_release.version", tool["version"], f"is below the floor {floor.minimum}: {floor.reason}", "Name a later version")
+            error(
+                "restic_release.version",
+                tool["version"],
+                f"is below the floor {floor.minimum}: {floor.reason}",
+                "Name a later version",
+            )
         return
     if tool["install"] == "none":
         found = (info.get("binaries") or {}).get(tool["binary"])
         if not found:
-            error("restic_binary", tool["binary"], "is not on this host", "Install restic there, or let restic_install do it")
+            error(
+                "restic_binary",
+                tool["binary"],
+                "is not on this host",
+                "Install restic there, or let restic_install do it",
+            )
         elif _floors.below("restic", found):
-            error("restic_binary", tool["binary"], f"is version {found}, below the floor {floor.minimum}: {floor.reason}", "Install a later version")
+            error(
+                "restic_binary",
+                tool["binary"],
+                f"is version {found}, below the floor {floor.minimum}: {floor.reason}",
+                "Install a later version",
+            )
         return
     package = (info.get("packages") or {}).get(tool["package"]) or {}
     version = tool.get("pinned") or package.get("installed") or package.get("candidate")
     if not version:
-        error("restic_package", tool["package"], "is not known to apt on this host", "Run apt update there, or " + cure[0].lower() + cure[1:])
+        error(
+            "restic_package",
+            tool["package"],
+            "is not known to apt on this host",
+            "Run apt update there, or " + cure[0].lower() + cure[1:],
+        )
     elif _floors.below("restic", version):
-        error("restic_package", tool["package"], f"is version {version}, below the floor {floor.minimum}: {floor.reason}", cure)
+        error(
+            "restic_package",
+            tool["package"],
+            f"is version {version}, below the floor {floor.minimum}: {floor.reason}",
+            cure,
+        )
 
 
 def _calendars(info: dict[str, t.Any], client: dict[str, t.Any], error: Report) -> None:

@@ -9,7 +9,7 @@ import re
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
-from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, below
 
 # The databases' own commands and accounts; ``{database}`` is one more argument where a database is named.
 DUMP_COMMANDS: dict[str, dict[str, t.Any]] = {
@@ -29,18 +29,28 @@ DUMP_COMMANDS: dict[str, dict[str, t.Any]] = {
 
 KEEP_SPAN = re.compile(r"\A(?P<count>[1-9][0-9]{0,4})(?P<unit>[hdwmy])\Z")
 KEEP_WITHIN = ("within", "within_hourly", "within_daily", "within_weekly", "within_monthly", "within_yearly")
+# A component of a pattern as Go reads it: escapes, classes that are closed and not empty, anything else.
+_GLOB_CHARACTER = r"(?:\\.|[^\\\]-])"
+GLOB = re.compile(rf"\A(?:\\.|[^\\[]|\[(?:\^|(?!\^))(?:{_GLOB_CHARACTER}(?:-{_GLOB_CHARACTER})?)+\])*\Z", re.DOTALL)
 KEEP_COUNTS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 
-# Options of restic backup that a job's own keys or the collection set; extra_args may not set them again.
+# Options of restic backup that a job's own keys or the collection set; extra_args may not set them again. Short ones are
+# refused altogether: they may be bundled, so -fr/elsewhere would be --force --repo=/elsewhere.
 OWN_OPTIONS = frozenset(
-    "--cacert --cache-dir --compression --dry-run -n --exclude -e --exclude-file --exclude-if-present --exclude-caches"
-    " --exclude-larger-than --files-from --files-from-raw --files-from-verbatim --from-insecure-no-password --group-by -g"
-    " --host -H --iexclude --iexclude-file --insecure-no-password --insecure-tls --json --key-hint --limit-download"
-    " --limit-upload --no-lock --one-file-system -x --option -o --pack-size --password-command --password-file -p --quiet -q"
-    " --read-concurrency --repo -r --repository-file --retry-lock --stdin --stdin-filename --stdin-from-command --tag"
-    " --time --tls-client-cert --verbose -v".split()
+    "--cacert --cache-dir --compression --dry-run --exclude --exclude-file --exclude-if-present --exclude-caches"
+    " --exclude-larger-than --files-from --files-from-raw --files-from-verbatim --from-insecure-no-password --group-by"
+    " --help --host --iexclude --iexclude-file --insecure-no-password --insecure-tls --json --key-hint --limit-download"
+    " --limit-upload --no-cache --no-lock --one-file-system --option --pack-size --password-command --password-file --quiet"
+    " --read-concurrency --repo --repository-file --retry-lock --stdin --stdin-filename --stdin-from-command --tag"
+    " --time --tls-client-cert --verbose".split()
 )
-SECRET_VARIABLES = re.compile(r"(PASSWORD|SECRET|TOKEN|_KEY|KEY_|CREDENTIAL)")
+# Those that are left and take a value: as a word of its own it would be what follows, our own option perhaps.
+VALUE_OPTIONS = frozenset({"--http-user-agent", "--parent", "--stuck-request-timeout"})
+SECRET_VARIABLES = re.compile(r"PASS(?!FILE)|SECRET|TOKEN|KEY|CREDENTIAL|_SAS\Z|AUTH(?!OR|_SOCK)")
+# What the units set, or what would change which code runs in them.
+OWN_VARIABLES = re.compile(
+    r"\A((RESTIC|HOLDFAST|MONITOR|LD|PYTHON|SYSTEMD)_.*|PYTHON.*|TMPDIR|GODEBUG|HTTPS?_PROXY|INVOCATION_ID)\Z"
+)
 
 
 def _keep_span(where: str, value: t.Any) -> str:
@@ -54,16 +64,22 @@ def _environment(where: str, value: t.Any) -> dict[str, str]:
         raise BadInput(where, value, "is not a dictionary", "Use NAME: value")
     result = {}
     for key, entry in value.items():
-        if not isinstance(key, str) or not f.VARIABLE.match(key):
-            raise BadInput(f"{where}.{key}", "", "is not the name of a variable", "Use letters, digits and _")
-        if key.startswith(("RESTIC_", "HOLDFAST_")) or SECRET_VARIABLES.search(key.upper()):
+        at = below(where, key)
+        if not isinstance(key, str) or len(key) > 128 or not f.VARIABLE.match(key):
+            raise BadInput(at, "", "is not the name of a variable", "Use letters, digits and _")
+        if OWN_VARIABLES.match(key.upper()):
+            raise BadInput(at, "", "is a variable that holdfast sets itself", "Use the job's own keys, as proxy")
+        if SECRET_VARIABLES.search(key.upper()) or (isinstance(entry, str) and re.search(r"://[^/\s]*@", entry)):
             raise BadInput(
-                f"{where}.{key}",
+                at,
                 "",
-                "cannot be set here: the environment of a job is readable by everybody on the host",
-                "Put credentials into the repository's environment, and use the job's own keys for what restic is told",
+                "looks like a secret, and the environment of a job is readable by everybody on the host",
+                "Put credentials into the environment of a repository that is given by its url",
             )
-        result[key] = f.line(f"{where}.{key}", str(entry) if isinstance(entry, (int, float)) else entry)
+        if isinstance(entry, bool):
+            raise BadInput(at, entry, "is a boolean", "Write the text that is meant, in quotes")
+        content = str(entry) if isinstance(entry, (int, float)) else entry
+        result[str(key)] = "" if content == "" else f.line(at, content)
     return result
 
 
@@ -71,12 +87,24 @@ def _extra_args(where: str, value: t.Any) -> list[str]:
     arguments: list[str] = f.listing(f.line)(where, value)
     for number, argument in enumerate(arguments):
         option = argument.split("=", 1)[0]
-        bundled = bool(re.match(r"\A-[A-Za-z]{2,}", argument)) or bool(re.match(r"\A-[A-Za-z].", argument))
-        if option in OWN_OPTIONS or argument == "--" or (bundled and argument[:2] in OWN_OPTIONS):
+        at = f"{where}[{number}]"
+        if not re.match(r"\A--[a-z]", option):
             raise BadInput(
-                f"{where}[{number}]", argument, "is an option that holdfast sets itself", "Use the job's own key for it"
+                at, argument, "is not an option in its long form", "Write --option or --option=value, one word"
             )
+        if option in OWN_OPTIONS:
+            raise BadInput(at, argument, "is an option that holdfast sets itself", "Use the job's own key for it")
+        if argument in VALUE_OPTIONS:
+            raise BadInput(at, argument, "lacks its value", f"Write {option}=value, one word")
     return arguments
+
+
+def _pattern(where: str, value: t.Any) -> str:
+    """A pattern of --exclude; restic refuses the whole backup for one that it cannot read (Go's filepath.Match)."""
+    pattern = str(f.line(where, value))
+    if not all(GLOB.match(part) for part in pattern.removeprefix("!").split("/")):
+        raise BadInput(where, value, "is not a pattern", "Close every [, and write a literal [ or \\ as \\[ or \\\\")
+    return pattern
 
 
 def _hook(where: str, value: t.Any) -> dict[str, t.Any]:
@@ -91,7 +119,7 @@ def _hook(where: str, value: t.Any) -> dict[str, t.Any]:
         {
             "command": f.listing(f.text(r"[^\0]+", "an argument", "Give a text without NUL"), empty=False),
             "user": f.text(f.ACCOUNT.pattern[2:-2], "the name of an account", "Use the login name of the account"),
-            "timeout": f.seconds,
+            "timeout": f.seconds(1),
         },
         where,
         value,
@@ -106,12 +134,14 @@ def _dump(where: str, value: t.Any) -> dict[str, t.Any]:
             "kind": f.choice("postgresql", "mariadb", "command"),
             "name": f.name,
             "database": f.text(
-                r"[^\0-\x1f/-][^\0-\x1f/]*", "the name of a database", "Give one database, or leave it out for all"
+                r"[^\0-\x1f\x7f/=-][^\0-\x1f\x7f/=]{0,62}",
+                "the name of a database",
+                "Give one database, or leave it out for all",
             ),
             "user": f.text(f.ACCOUNT.pattern[2:-2], "the name of an account", "Use the login name of the account"),
             "command": f.listing(f.text(r"[^\0]+", "an argument", "Give a text without NUL"), empty=False),
             "extra_args": f.listing(f.line),
-            "filename": f.text(r"[A-Za-z0-9._+-]{1,80}", "a file name", "Use letters, digits and . _ + -"),
+            "filename": f.text(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,79}", "a file name", "Use letters, digits and . _ + -"),
         },
         where,
         value,
@@ -120,7 +150,7 @@ def _dump(where: str, value: t.Any) -> dict[str, t.Any]:
     kind = dump["kind"]
     if kind == "command":
         if "command" not in dump or "user" not in dump or "name" not in dump:
-            raise BadInput(where, dump, "lacks name, user or command", "A dump of kind command needs all three")
+            raise BadInput(where, "", "lacks name, user or command", "A dump of kind command needs all three")
         argv = dump["command"] + dump.get("extra_args", [])
         filename = dump.get("filename", dump["name"])
     else:
@@ -146,11 +176,11 @@ def _schedule(where: str, value: t.Any) -> dict[str, t.Any]:
     schedule = f.mapping(
         {
             "calendar": f.text(
-                r"[A-Za-z0-9*/.,:~+_ -]{1,200}",
+                r"[A-Za-z0-9*][A-Za-z0-9*/.,:~+_ -]{0,199}",
                 "a calendar expression",
                 "See systemd.time(7), for instance daily or Mon..Fri 02:30 Europe/Berlin",
             ),
-            "spread": f.seconds,
+            "spread": f.seconds(0),
             "persistent": f.boolean,
         },
         where,
@@ -160,18 +190,32 @@ def _schedule(where: str, value: t.Any) -> dict[str, t.Any]:
     return {"spread": 0, "persistent": True, **schedule}
 
 
-_size = f.text(r"[1-9][0-9]{0,14}[kKmMgGtT]?", "a size", "Use a number with K, M, G or T, like 500M")
-_host = f.text(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", "a host name", "Use letters, digits and . _ : -")
-_tag = f.text(r"[A-Za-z0-9_.:=@/+-]{1,100}", "a tag", "Use letters, digits and _ . : = @ / + -, no comma")
-_memory = f.text(r"[1-9][0-9]{0,14}[KMGT]?", "an amount of memory", "Use a number with K, M, G or T, like 2G")
+def _tag(where: str, value: t.Any) -> str:
+    tag = _tag_text(where, value)
+    if tag.startswith(("job:", "dump:")):
+        raise BadInput(where, value, "begins like a tag of holdfast's own", "Use another tag")
+    return str(tag)
+
+
+def _marker(where: str, value: t.Any) -> str:
+    marker = str(f.line(where, value))
+    if marker.startswith(":") or "/" in marker.split(":", 1)[0]:
+        raise BadInput(where, value, "is not the name of a file", "Use name, or name:what the file begins with")
+    return marker
+
+
+_host = f.text(r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,127}", "a host name", "Use letters, digits and . _ : -")
+_tag_text = f.text(
+    r"[A-Za-z0-9_.:=@/+-]{1,100}", "a tag", "Use letters, digits and _ . : = @ / + -, no comma, 100 characters at most"
+)
 
 FIELDS: dict[str, f.Checker] = {
     "paths": f.listing(f.absolute_path, empty=False),
     "optional_paths": f.listing(f.absolute_path),
-    "exclude": f.listing(f.line),
-    "exclude_if_present": f.listing(f.line),
+    "exclude": f.listing(_pattern),
+    "exclude_if_present": f.listing(_marker),
     "exclude_caches": f.boolean,
-    "exclude_larger_than": _size,
+    "exclude_larger_than": f.size("a size", "kKmMgGtT"),
     "one_file_system": f.boolean,
     "tags": f.listing(_tag),
     "host": _host,
@@ -183,9 +227,9 @@ FIELDS: dict[str, f.Checker] = {
     "nice": f.integer(-20, 19),
     "io_class": f.choice("idle", "best-effort"),
     "cpu_quota": f.text(r"[1-9][0-9]{0,4}%", "a share of CPU time", "Use a percentage, like 50%"),
-    "memory_max": _memory,
-    "timeout": f.seconds,
-    "retry_lock": f.seconds,
+    "memory_max": f.size("an amount of memory", "KMGT"),
+    "timeout": f.seconds(1),
+    "retry_lock": f.seconds(0),
     "proxy": f.proxy,
     "environment": _environment,
     "extra_args": _extra_args,
@@ -196,7 +240,7 @@ FIELDS: dict[str, f.Checker] = {
     "keep": lambda where, value: f.mapping(
         {**{key: _keep_span for key in KEEP_WITHIN}, **{key: f.integer(1, 10000) for key in KEEP_COUNTS}}, where, value
     ),
-    "repositories": f.listing(f.name),
+    "repositories": f.listing(f.name, empty=False),
     "incomplete": f.choice("failed", "ok"),
 }
 
@@ -233,17 +277,18 @@ DEFAULTS: dict[str, t.Any] = {
 
 def job(where: str, value: t.Any, inventory_name: str) -> dict[str, t.Any]:
     """A normalised job; ``repositories`` is absent where the user named none."""
-    result = {**DEFAULTS, "host": inventory_name, **f.mapping(FIELDS, where, value, required=("paths",))}
-    names = [dump["name"] for dump in result["dumps"]]
-    for number, dump in enumerate(names):
-        if dump in names[:number]:
-            raise BadInput(
-                f"{where}.dumps[{number}].name",
-                dump,
-                "is used by two dumps of this job",
-                "Give each dump a name of its own",
-            )
+    result = {**DEFAULTS, **f.mapping(FIELDS, where, value, required=("paths",))}
+    if "host" not in result:
+        result["host"] = _host(f"{where}.host (from the inventory name)", inventory_name)
+    _distinct(f"{where}.dumps", [dump["name"] for dump in result["dumps"]], "the name of two dumps of this job")
+    _distinct(f"{where}.repositories", result.get("repositories", []), "named twice")
     return result
+
+
+def _distinct(where: str, names: list[str], wrong: str) -> None:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise BadInput(f"{where}[{number}]", name, f"is {wrong}", "Give each a name of its own")
 
 
 def keep_options(where: str, keep: dict[str, t.Any], append_only: bool) -> list[str]:
@@ -252,7 +297,7 @@ def keep_options(where: str, keep: dict[str, t.Any], append_only: bool) -> list[
     Counts are refused where the repository is append-only: whoever forges snapshots would push out the true ones.
     """
     options = []
-    for key, value in keep.items():
+    for key, value in sorted(keep.items()):
         if key in KEEP_COUNTS and append_only:
             raise BadInput(
                 f"{where}.{key}",
@@ -260,10 +305,9 @@ def keep_options(where: str, keep: dict[str, t.Any], append_only: bool) -> list[
                 "counts snapshots, and on an append-only repository a forged snapshot would push out a true one",
                 f"Use a span of time: {', '.join(KEEP_WITHIN)}",
             )
-        if key in KEEP_WITHIN:
-            match = t.cast("re.Match[str]", KEEP_SPAN.match(value))
-            value = f"{int(match['count']) * 7}d" if match["unit"] == "w" else value
-        options.append(f"--keep-{key.replace('_', '-')}={value}")
+        span = KEEP_SPAN.match(value) if key in KEEP_WITHIN else None
+        days = f"{int(span['count']) * 7}d" if span and span["unit"] == "w" else value
+        options.append(f"--keep-{key.replace('_', '-')}={days}")
     return options
 
 

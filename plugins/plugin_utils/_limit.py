@@ -35,6 +35,17 @@ def problems(hosts: dict[str, t.Any], known: dict[str, t.Any], limited: set[str]
     return messages
 
 
+def concerned(hosts: dict[str, t.Any], limited: set[str]) -> set[str]:
+    """Hosts whose bad input stops this run: those of the limit, and the servers that their clients use."""
+    used = {
+        repository["server"]
+        for host in limited & set(hosts)
+        for repository in (hosts[host]["client"] or {}).get("repositories", [])
+        if repository["server"]
+    }
+    return limited | used | {"all"}
+
+
 def rendered(accounts: list[dict[str, t.Any]], names: list[str], htpasswd: dict[str, t.Any]) -> dict[str, t.Any]:
     """What a server was last rendered with, as the state directory keeps it: a digest for each user, and its names.
 
@@ -59,6 +70,7 @@ def _rendered(repository: dict[str, t.Any], client: dict[str, t.Any], server: di
     last = server.get("rendered") or {}
     return (
         identity is not None
-        and last.get("users", {}).get(repository["rest_user"]) in (_digest(identity["hash"]), _digest(identity.get("next_hash") or identity["hash"]))
+        and last.get("users", {}).get(repository["rest_user"])
+        in (_digest(identity["hash"]), _digest(identity.get("next_hash") or identity["hash"]))
         and repository["address"] in last.get("names", [])
     )

@@ -6,9 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing as t
 
 SHOWN = 80
+SAID = 300
+SEARCHED = 4096
+
+# What nobody wants to see in a message, wherever a user may have put it by mistake.
+_SECRET = re.compile(r"AGE-SECRET-KEY|PRIVATE KEY|://[^/\s]*:[^/\s]*@|(?i:password|passphrase|secret|token)\s*[=:]")
 
 
 class BadInput(ValueError):
@@ -38,10 +44,32 @@ class Problem:
     def __str__(self) -> str:
         """The one message with host, variable, value and cure."""
         shown = f" = {self.value}" if self.value else ""
-        return f"{', '.join(self.hosts)}: {self.variable}{shown}: {self.wrong}. {self.cure}"
+        return one_line(f"{', '.join(self.hosts)}: {self.variable}{shown}: {self.wrong}. {self.cure}")
+
+
+def one_line(text: str) -> str:
+    """Text for a terminal: what cannot be printed is escaped, so that a message stays one line and moves no cursor."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def shorten(value: t.Any) -> str:
-    """A value as a message shows it: quoted, control characters escaped, bounded."""
-    text = repr(value) if isinstance(value, str) else str(value)
+    """A value as a message shows it: quoted, bounded, and hidden where it looks like a secret."""
+    try:
+        text = repr(str(value)) if isinstance(value, str) else str(value)
+    except Exception:  # a value that cannot even be shown: a number of thousands of digits, something undefined
+        return f"<{type(value).__name__}>"
+    if _SECRET.search(text[:SEARCHED]):
+        return "<hidden>"
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def below(where: str, key: t.Any) -> str:
+    """The path of a key below another path, as a message shows it."""
+    plain = isinstance(key, str) and re.match(r"\A[A-Za-z0-9_.-]{1,60}\Z", key)
+    return f"{where}.{key if plain else shorten(key)}"
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, in one bounded line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= SAID else text[: SAID - 1] + "…"

@@ -8,9 +8,13 @@ from __future__ import annotations
 import json
 import typing as t
 
+from ansible_collections.holdfast.backup.plugins.module_utils import _outcome
 from ansible_collections.holdfast.backup.plugins.module_utils._program import text
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import one_line
 
 UNREACHED = "not asked"
+OUTCOMES = (_outcome.OK, _outcome.INCOMPLETE, _outcome.FAILED, _outcome.NEVER_RAN)
+WIDEST = 40
 
 
 def fleet_state(hosts: dict[str, t.Any], answers: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -22,23 +26,22 @@ def fleet_state(hosts: dict[str, t.Any], answers: dict[str, t.Any]) -> dict[str,
     return {
         "format": 1,
         "hosts": {
-            host: _client(entry, answers.get(host)) for host, entry in sorted(hosts.items()) if entry["client"] is not None
+            host: _client(entry, answers.get(host))
+            for host, entry in sorted(hosts.items())
+            if entry["client"] is not None
         },
     }
 
 
-def _client(entry: dict[str, t.Any], answer: str | None) -> dict[str, t.Any]:
-    try:
-        status = json.loads(answer) if answer else None
-    except ValueError:
-        status = None
+def _client(entry: dict[str, t.Any], answer: t.Any) -> dict[str, t.Any]:
+    status = _answered(answer)
     client = entry["client"]
     known = {unit["unit"]: unit for unit in (status or {}).get("units", [])}
     units = []
     for unit in client["units"]:
         seen = known.get(unit["unit"])
         base = {"unit": unit["unit"], "job": unit["job"], "repository": unit["repository"]}
-        units.append({**base, **seen} if seen else {**base, "outcome": "never_ran" if status else UNREACHED})
+        units.append({**seen, **base} if seen else {**base, "outcome": "never_ran" if status else UNREACHED})
     return {
         "backup_id": entry["backup_id"],
         "answered": status is not None,
@@ -48,6 +51,22 @@ def _client(entry: dict[str, t.Any], answer: str | None) -> dict[str, t.Any]:
         "units": units,
         "notes": notes(client),
     }
+
+
+def _answered(answer: t.Any) -> dict[str, t.Any] | None:
+    """What a client said, None where it is not the answer of ``holdfast status``: a client may say anything."""
+    try:
+        status = json.loads(answer) if isinstance(answer, str) and answer else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(status, dict) or not isinstance(status.get("units"), list):
+        return None
+    units = [
+        {**unit, "outcome": unit["outcome"] if unit.get("outcome") in OUTCOMES else UNREACHED}
+        for unit in status["units"]
+        if isinstance(unit, dict) and isinstance(unit.get("unit"), str)
+    ]
+    return {**status, "units": units}
 
 
 def notes(client: dict[str, t.Any]) -> list[str]:
@@ -75,16 +94,17 @@ def table(state: dict[str, t.Any]) -> str:
     rows, remarks = [], []
     for host, client in state["hosts"].items():
         for unit in client["units"]:
+            age = unit.get("age_seconds")
             rows.append(
                 (
-                    host,
+                    one_line(host),
                     unit["job"],
                     unit["repository"],
                     unit["outcome"],
-                    unit.get("reason") or "-",
-                    text.span(unit.get("age_seconds")) if unit.get("last_ok") else "never",
-                    (unit.get("snapshot") or "-")[:8],
-                    (unit.get("next") or "-")[:16].replace("T", " "),
+                    _cell(unit.get("reason"), WIDEST),
+                    text.span(age) if isinstance(age, (int, float)) and unit.get("last_ok") else "never",
+                    _cell(unit.get("snapshot"), 8),
+                    _cell(unit.get("next"), 16).replace("T", " "),
                 )
             )
         if not client["answered"]:
@@ -96,6 +116,11 @@ def table(state: dict[str, t.Any]) -> str:
     return "\n".join([text.table(header, rows), *([""] if remarks else []), *remarks])
 
 
+def _cell(value: t.Any, width: int) -> str:
+    """What a client said as one short line: it must not move the cursor of whoever reads the table."""
+    return one_line(value[:width]) if isinstance(value, str) and value else "-"
+
+
 def search(state: dict[str, t.Any], query: str) -> t.Any:
     """The answer of a JMESPath expression over the fleet's state. Raises ValueError that names the cure."""
     try:
@@ -103,9 +128,11 @@ def search(state: dict[str, t.Any], query: str) -> t.Any:
     except ImportError:
         raise ValueError("query needs the Python package jmespath on the controller: pip install jmespath") from None
     try:
-        return jmespath.search(query, state)
-    except jmespath.exceptions.JMESPathError as error:
+        answer = jmespath.search(query, state)
+        json.dumps(answer)
+    except (jmespath.exceptions.JMESPathError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"query = {query!r}: is not a JMESPath expression ({' '.join(str(error).split())})."
             " See https://jmespath.org; the whole state is shown by -e format=json"
         ) from None
+    return answer

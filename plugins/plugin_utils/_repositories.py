@@ -5,17 +5,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import posixpath
 import re
 import typing as t
 import urllib.parse
 
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
-from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, below
 
 LOCAL_ROOT = "/var/backups/holdfast"
 LATER_ENGINES = ("borg", "rsync")
 LATER_ACCESS = ("rclone", "ssh", "sftp", "s3", "pull")
 REST_PORT = 8000
+SCHEMES = ("rest", "s3", "sftp", "b2", "azure", "gs", "swift", "rclone")
+DEFAULT_PORTS = {"http": 80, "https": 443, "sftp": 22}
+# What a unit sets itself, or what would change which code runs in it.
+OWN_VARIABLES = re.compile(
+    r"\A(RESTIC_(?!REST_(USERNAME|PASSWORD)\Z).*|HOLDFAST_.*|LD_.*|PATH|TMPDIR|LC_ALL|CREDENTIALS_DIRECTORY)\Z"
+)
+# A user in a URL (of sftp only a password: its user is part of the address), and rclone's parameters in a location.
+_CREDENTIALS = re.compile(
+    r"\A(?!sftp:)[^/]*//[^/]*@|\A(?:rest|s3):[^/]*@|\Asftp:(?://)?[^@/:]*:[^@/]*@|\Arclone:.*(?:pass|secret|token|key)[a-z_]*=",
+    re.IGNORECASE | re.DOTALL,
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _engine(where: str, value: t.Any) -> str:
@@ -33,35 +48,104 @@ def _access(where: str, value: t.Any) -> str:
 
 
 def _url(where: str, value: t.Any) -> str:
-    url = str(f.line(where, value))
-    rest = url.split(":", 1)[1] if re.match(r"\A(rest|s3):https?://", url) else url
-    if urllib.parse.urlsplit(rest).password or (url.startswith("rest:") and urllib.parse.urlsplit(rest).username):
+    if isinstance(value, str) and _CREDENTIALS.search(value):
         raise BadInput(
             where,
             "<hidden>",
             "contains credentials",
-            "Put RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD into the repository's environment",
+            "Put them into the repository's environment, as RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD for rest:",
         )
+    url = str(f.line(where, value))
+    if not re.match(rf"\A(?:{'|'.join(SCHEMES)}):\S+\Z", url):
+        raise BadInput(
+            where,
+            value,
+            "is not the location of a repository elsewhere, as restic writes it",
+            f"Begin with {', '.join(f'{scheme}:' for scheme in SCHEMES)}, no spaces; a directory of the host is access: local with path",
+        )
+    if re.match(r"\Arest:(?!https?://[^/])", url):
+        raise BadInput(where, value, "is not the location of a rest-server", "Use rest:https://host:port/path/")
     return url
 
 
+def identity_of(location: str) -> str:
+    """One spelling for all spellings of a location, to see whether two repositories have the same."""
+    scheme, separator, rest = location.partition(":")
+    if not separator or location.startswith("/"):
+        return posixpath.normpath(location)
+    if scheme in ("rest", "s3", "sftp"):
+        kind, authority, path = _parts(scheme, rest)
+        user, at, host = authority.rpartition("@")
+        found = re.match(r"\A(\[[^]]*\]|[^:]*)(?::([0-9]+))?\Z", host)
+        if not found:
+            return location
+        name, port = found[1].lower().rstrip("."), int(found[2] or DEFAULT_PORTS[kind])
+        with contextlib.suppress(ValueError):
+            name = ipaddress.ip_address(name.strip("[]")).compressed
+        relative = scheme == "sftp" and not path.startswith("/")
+        return f"{scheme}:{user + at if relative else ''}{name}:{port}/{_plain_path(path, relative)}"
+    inner, colon, path = rest.rpartition(":")
+    return f"{scheme}:{inner}{colon}{_plain_path(path, False)}"
+
+
+def _parts(scheme: str, rest: str) -> tuple[str, str, str]:
+    """Protocol, authority and path of what follows the scheme."""
+    if scheme == "sftp":
+        url = rest.startswith("//")
+        parts = rest[2:].split("/", 1) if url else rest.split(":", 1)
+        return "sftp", parts[0], parts[-1]
+    found = re.match(r"\A(?:(https?):)?//", rest, re.IGNORECASE)
+    authority, slash, path = rest[found.end() if found else 0 :].partition("/")
+    return (found[1] or "https").lower() if found else "https", authority, slash + path
+
+
+def _plain_path(path: str, relative: bool) -> str:
+    path = posixpath.normpath("/" + urllib.parse.unquote(path)).lstrip("/")
+    return f"~/{path}" if relative else path
+
+
 def _secret(where: str, value: t.Any) -> str:
-    if not isinstance(value, str) or not value or "\0" in value or "\n" in value:
-        raise BadInput(where, "<hidden>", "is not one line of text", "A password has no line break and is not empty")
-    return value
+    if not isinstance(value, str):
+        raise BadInput(where, "<hidden>", "is not text", "Write the password in quotes")
+    if not value or value != value.strip() or _CONTROL.search(value):
+        raise BadInput(
+            where,
+            "<hidden>",
+            "is not one line of text",
+            "A password is not empty, and has no line break and no space around it",
+        )
+    return _hidden(where, value)
+
+
+def _hidden(where: str, value: str) -> str:
+    try:
+        return f.string(where, value, f.LINE_BYTES)
+    except BadInput as bad:
+        bad.value = "<hidden>"
+        raise
 
 
 def _secret_environment(where: str, value: t.Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise BadInput(where, "<hidden>", "is not a dictionary", "Use NAME: value")
+    result = {}
     for key, entry in value.items():
         if not isinstance(key, str) or not f.VARIABLE.match(key):
             raise BadInput(
                 where, "<hidden>", "has a key that is not the name of a variable", "Use letters, digits and _"
             )
-        if not isinstance(entry, (str, int)) or re.search(r"[\x00\r\n]", str(entry)):
-            raise BadInput(f"{where}.{key}", "<hidden>", "is not one line of text", "Remove line breaks")
-    return {key: str(entry) for key, entry in value.items()}
+        at = below(where, key)
+        if OWN_VARIABLES.match(key):
+            raise BadInput(
+                at,
+                "<hidden>",
+                "is a variable that holdfast sets itself",
+                "Remove it; the password has a key of its own",
+            )
+        if isinstance(entry, bool) or not isinstance(entry, (str, int)) or _CONTROL.search(str(entry)):
+            raise BadInput(at, "<hidden>", "is not one line of text", "Write it in quotes, without line breaks")
+        result[str(key)] = _hidden(at, str(entry))
+    return result
 
 
 def _options(where: str, value: t.Any) -> dict[str, str]:
@@ -69,16 +153,28 @@ def _options(where: str, value: t.Any) -> dict[str, str]:
         raise BadInput(
             where, value, "is not a dictionary", "Use restic's names of extended options: rest.connections: 5"
         )
+    result = {}
     for key, entry in value.items():
+        at = below(where, key)
         if not isinstance(key, str) or not re.match(r"\A[a-z0-9]+\.[a-z0-9-]+\Z", key):
-            raise BadInput(f"{where}.{key}", "", "is not an extended option of restic", "See 'restic options'")
+            raise BadInput(at, "", "is not an extended option of restic", "See 'restic options'")
         if re.search(r"command|program|args", key):
-            raise BadInput(f"{where}.{key}", "", "would run a command of its own", "It cannot be set here")
-        f.line(f"{where}.{key}", str(entry))
-    return {key: str(entry) for key, entry in value.items()}
+            raise BadInput(at, "", "would run a command of its own", "It cannot be set here")
+        content = str(entry).lower() if isinstance(entry, (bool, int)) else entry
+        result[str(key)] = f.line(at, content)
+    return result
 
 
-_sha256 = f.text(r"[0-9a-f]{64}", "a SHA-256", "Give 64 hexadecimal digits")
+def _url_prefix(where: str, value: t.Any) -> str:
+    prefix = str(_prefix_text(where, value))
+    if re.search(r"/\.{1,2}(/|\Z)", prefix):
+        raise BadInput(where, value, "contains a '.' or '..' component", "Write the path that is meant")
+    return prefix
+
+
+_prefix_text = f.text(
+    r"(/[A-Za-z0-9._~-]{1,200}){1,20}", "the path of a URL", "Use /like/this, without a slash at the end"
+)
 
 FIELDS: dict[str, f.Checker] = {
     "engine": _engine,
@@ -86,7 +182,7 @@ FIELDS: dict[str, f.Checker] = {
     "server": f.line,
     "address": f.address,
     "port": f.integer(1, 65535),
-    "url_prefix": f.text(r"(/[A-Za-z0-9._~-]+)+", "the path of a URL", "Use /like/this, without a slash at the end"),
+    "url_prefix": _url_prefix,
     "url": _url,
     "path": f.plain_path,
     "mount": f.plain_path,
@@ -95,13 +191,13 @@ FIELDS: dict[str, f.Checker] = {
     "options": _options,
     "repository_version": f.integer(1, 2),
     "from_repo": f.name,
-    "quota": f.text(r"[1-9][0-9]{0,14}[KMGT]?", "a size", "Use a number with K, M, G or T, like 200G"),
+    "quota": f.size("a size", "KMGT"),
 }
 SECRETS = ("password", "environment")
 ONLY_FOR = {
     "rest": ("server", "address", "port", "url_prefix", "quota"),
     "local": ("path", "mount"),
-    "url": ("url", "mount"),
+    "url": ("url", "environment"),
 }
 
 
@@ -115,8 +211,9 @@ def repository(where: str, value: t.Any) -> dict[str, t.Any]:
     for owner, keys in ONLY_FOR.items():
         for key in keys:
             if key in result and key not in ONLY_FOR[access]:
+                shown = "<hidden>" if key in SECRETS else result[key]
                 raise BadInput(
-                    f"{where}.{key}", result[key], f"does not go with access: {access}", f"It is for access: {owner}"
+                    f"{where}.{key}", shown, f"does not go with access: {access}", f"It is for access: {owner}"
                 )
     for key, needed_by in (("server", "rest"), ("url", "url")):
         if access == needed_by and key not in result:
