@@ -316,3 +316,9 @@ def test_lock_waits_and_gives_up(tree: Tree, tmp_path: Path) -> None:
 
         other.lock(str(tmp_path), timeout=5, sleep=sleep)
     assert waited == [0.1]
+
+
+def test_making_a_directory_that_exists_sets_it(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir(mode=0o755)
+    tree.make_directory(str(tmp_path / "dir"), uid=0, gid=NOBODY, mode=0o710)
+    assert tree.directory_entry(str(tmp_path / "dir")) == Entry("directory", 0, NOBODY, 0o710)

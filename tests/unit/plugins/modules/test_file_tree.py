@@ -463,3 +463,30 @@ def test_killed_at_any_step_the_next_run_converges(run: Run, place: Path, kill_a
         if not died:
             break
     assert step > 40
+
+
+def test_unit_files_are_verified_together_before_the_first_change(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[set[str], set[str]]] = []
+    verdict = [_validate.Verdict(errors=("x.timer:3: Unknown key 'Foo'",))]
+
+    def validate(files: dict[str, bytes], provided: list[str], directory: str) -> _validate.Verdict:
+        assert os.listdir(directory) == []
+        asked.append(({os.path.basename(path) for path in files}, {os.path.basename(path) for path in provided}))
+        return verdict[0]
+
+    monkeypatch.setattr(file_tree, "validate_units", validate)
+    units = [file(place, name, validate="systemd-unit") for name in ("x.service", "x.timer")]
+    files = [*units, file(place, "program")]
+    for check in (True, False):
+        assert run(check=check, files=files)["msg"] == "x.timer:3: Unknown key 'Foo'"
+    assert os.listdir(place) == []
+    verdict[0] = _validate.Verdict(not_checked=("x.conf: its unit x is not among the files",))
+    assert run(files=files)["not_checked"] == ["x.conf: its unit x is not among the files"]
+    assert asked == [({"x.service", "x.timer"}, {"program", "x.service", "x.timer"})] * 3
+    # Converged, it is not asked again; one changed unit has all of them verified.
+    run(files=files)
+    assert len(asked) == 3
+    run(files=[{**units[0], "content": "y"}, units[1]])
+    assert asked[3][0] == {"x.service", "x.timer"}

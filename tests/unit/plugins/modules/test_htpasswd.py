@@ -1,0 +1,313 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""htpasswd as Ansible runs it: who gets a line, who keeps it, who loses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _files
+from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import PLACEHOLDER
+from ansible_collections.holdfast.backup.plugins.modules import htpasswd
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners: needs root")
+Run = Callable[..., dict[str, Any]]
+LISTS = ("created", "changed_users", "revoked", "kept", "missing", "refused", "foreign", "switched", "deferred")
+
+
+def hashed(letter: str, cost: str = "12") -> str:
+    return f"$2b${cost}${letter * 53}"
+
+
+def user(name: str, letter: str = "a", **more: Any) -> dict[str, Any]:
+    return {"name": f"{name}--vault", "hash": hashed(letter), "backup_id": name, **more}
+
+
+@pytest.fixture
+def run(run_module: Run, place: Path) -> Run:
+    def call(*, check: bool = False, **args: Any) -> dict[str, Any]:
+        defaults = {"path": str(place / "etc/htpasswd"), "manifest": str(place / "lib/htpasswd.json"), "fleet_id": "f1"}
+        return run_module(htpasswd, {**defaults, **args}, check=check)
+
+    return call
+
+
+def lists(result: dict[str, Any]) -> dict[str, Any]:
+    assert not result["failed"], result
+    return {key: result[key] for key in LISTS if result[key]}
+
+
+def both(run: Run, place: Path, **args: Any) -> dict[str, Any]:
+    """Check mode writes nothing and says what the real run does, which the run after it does not do again."""
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    announced = run(check=True, **args)
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    real = run(**args)
+    assert {k: v for k, v in announced.items() if k != "invocation"} == {
+        k: v for k, v in real.items() if k != "invocation"
+    }
+    assert not run(**args)["changed"]
+    assert not run(check=True, **args)["changed"]
+    return lists(real)
+
+
+def text(place: Path) -> str:
+    return (place / "etc/htpasswd").read_text()
+
+
+def test_create_change_revoke(run: Run, place: Path) -> None:
+    args = {"users": [user("web1"), user("db1", "b")], "group": "nogroup"}
+    assert both(run, place, **args) == {"created": ["db1--vault", "web1--vault"]}
+    assert text(place) == f"db1--vault:{hashed('b')}\nweb1--vault:{hashed('a')}\n"
+    info = (place / "etc/htpasswd").stat()
+    assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid) == (0o640, 0, 65534)
+    assert json.loads((place / "lib/htpasswd.json").read_text()) == {
+        "version": 1,
+        "fleet_id": "f1",
+        "users": {"db1--vault": "db1", "web1--vault": "web1"},
+    }
+    assert both(run, place, users=[user("web1", "c")], group="nogroup") == {
+        "changed_users": ["web1--vault"],
+        "revoked": ["db1--vault"],
+    }
+    assert text(place) == f"web1--vault:{hashed('c')}\n"
+    assert list(json.loads((place / "lib/htpasswd.json").read_text())["users"]) == ["web1--vault"]
+    assert both(run, place, users=[user("web1", "c")]) == {}
+    assert (place / "etc/htpasswd").stat().st_gid == 0
+
+
+def test_declared_user_without_hash_keeps_the_line(run: Run, place: Path) -> None:
+    run(users=[user("web1"), user("db1")])
+    args = {"users": [user("web1")], "keep": ["db1--vault", "new--vault"]}
+    assert both(run, place, **args) == {"kept": ["db1--vault"], "missing": ["new--vault"]}
+    assert "db1--vault:" in text(place)
+    # What is kept stays revocable: the manifest still knows whose it is.
+    assert both(run, place, users=[user("web1")]) == {"revoked": ["db1--vault"]}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        hashed("a", "31"),
+        hashed("a", "13"),
+        hashed("a", "04"),
+        "$2x$12$" + "a" * 53,
+        "$2b$12$" + "a" * 52,
+        "$2b$12$" + "a" * 54,
+        hashed("a") + "\n",
+        hashed("a")[:-1] + ":",
+        "plain",
+        "{SHA}x",
+        PLACEHOLDER,
+        "",
+    ],
+)
+def test_hostile_hash_is_refused_and_stops_nobody_else(run: Run, place: Path, bad: str) -> None:
+    run(users=[user("web1")])
+    result = (
+        both(run, place, users=[user("web1", hash=bad), user("db1")])
+        if bad != PLACEHOLDER
+        else lists(run(users=[user("web1", hash=bad), user("db1")]))
+    )
+    assert result == {"refused": ["web1--vault"], "created": ["db1--vault"]}
+    assert text(place) == f"db1--vault:{hashed('a')}\nweb1--vault:{hashed('a')}\n"
+    new = run(users=[user("web1"), user("db1"), user("x", hash=bad)])
+    assert lists(new) == {"refused": ["x--vault"]}
+    assert "x--vault" not in text(place)
+
+
+@pytest.mark.parametrize("prefix", ["$2a$", "$2y$", "$2b$"])
+def test_all_spellings_of_bcrypt(run: Run, place: Path, prefix: str) -> None:
+    assert both(run, place, users=[user("a", hash=f"{prefix}12${'x' * 53}")]) == {"created": ["a--vault"]}
+
+
+def test_another_cost(run: Run, place: Path) -> None:
+    assert both(run, place, users=[user("a", hash=hashed("x", "10"))], cost=10) == {"created": ["a--vault"]}
+
+
+def test_placeholder_in_check_mode(run: Run, place: Path) -> None:
+    announced = run(check=True, users=[user("web1", hash=PLACEHOLDER)])
+    assert (lists(announced), announced["changed"]) == ({"created": ["web1--vault"]}, True)
+
+
+def test_next_hash_of_a_hostile_form_is_refused(run: Run) -> None:
+    assert lists(run(users=[user("web1", next_hash=hashed("n", "31"))]))["refused"] == ["web1--vault"]
+
+
+def test_rotation(run: Run, place: Path) -> None:
+    idle, busy = user("web1", next_hash=hashed("n"), busy=False), user("db1", next_hash=hashed("m"), busy=True)
+    unknown = user("x", next_hash=hashed("o"))
+    run(users=[user("web1"), user("db1"), user("x")])
+    # Without switch a next password is none of the server's business.
+    assert both(run, place, users=[idle, busy, unknown]) == {}
+    real = run(users=[idle, busy, unknown], switch=True)
+    assert lists(real) == {
+        "changed_users": ["web1--vault"],
+        "switched": ["web1--vault"],
+        "deferred": ["db1--vault", "x--vault"],
+    }
+    assert f"web1--vault:{hashed('n')}" in text(place)
+    # There is no way back, also without switch and when it is busy now.
+    for switch in (True, False):
+        result = run(users=[{**idle, "busy": True}, busy, unknown], switch=switch)
+        assert not result["changed"]
+        assert "web1--vault" not in result["switched"] + result["deferred"]
+    # The client has taken the new one for its current one.
+    assert not run(users=[user("web1", "n"), busy, unknown])["changed"]
+
+
+def write(place: Path, content: str) -> None:
+    (place / "etc").mkdir(mode=0o755, exist_ok=True)
+    (place / "etc/htpasswd").write_text(content)
+
+
+def test_foreign_lines(run: Run, place: Path) -> None:
+    content = f"web1--vault:{hashed('a')}\nmallory:{{SHA}}x\n# comment\n\nno colon\n"
+    write(place, content)
+    expected = ["line 3", "line 5", "mallory"]
+    assert lists(run(check=True, users=[user("web1")])) == {"foreign": expected}
+    assert lists(run(users=[user("web1")], adopt_foreign="keep")) == {"foreign": expected}
+    assert text(place) == f"mallory:{{SHA}}x\nweb1--vault:{hashed('a')}\n"
+    assert lists(run(users=[user("web1")], adopt_foreign="keep")) == {"foreign": ["mallory"]}
+    assert both(run, place, users=[user("web1")]) == {"foreign": ["mallory"]}
+    assert text(place) == f"web1--vault:{hashed('a')}\n"
+
+
+def test_duplicates(run: Run, place: Path) -> None:
+    run(users=[user("web1")])
+    write(place, f"web1--vault:{hashed('z')}\nweb1--vault:{hashed('a')}\ndouble:x\ndouble:y\n")
+    assert both(run, place, users=[user("web1")]) == {"changed_users": ["web1--vault"], "foreign": ["double"]}
+    assert text(place) == f"web1--vault:{hashed('a')}\n"
+    write(place, f"web1--vault:{hashed('z')}\nweb1--vault:{hashed('y')}\n")
+    assert both(run, place, users=[user("web1")]) == {"changed_users": ["web1--vault"]}
+
+
+def test_revoking_too_many_hosts(run: Run, place: Path) -> None:
+    names = ("a", "b", "c")
+    two_each = [{**user(name), "name": f"{name}--{repo}"} for name in names for repo in ("vault", "offsite")]
+    run(users=two_each)
+    before = text(place)
+    for check in (True, False):
+        message = run(check=check, users=two_each[:2], revoke_max=1)["msg"]
+        assert "2 hosts would lose access (b, c)" in message
+        assert "backup_revoke_max" in message
+        assert "is 1" in message
+    assert text(place) == before
+    # Two users of one host are one host.
+    revoked = both(run, place, users=two_each[:4], revoke_max=1)["revoked"]
+    assert revoked == ["c--offsite", "c--vault"]
+    assert len(both(run, place, users=[], revoke_max=2)["revoked"]) == 4
+
+
+def test_extra_user_counts_by_its_name(run: Run, place: Path) -> None:
+    run(users=[{"name": "metrics", "hash": hashed("a")}, {"name": "other", "hash": hashed("a")}])
+    assert "other, metrics" not in run(users=[], revoke_max=1)["msg"]
+    assert "(metrics, other)" in run(users=[], revoke_max=1)["msg"]
+
+
+def test_another_fleet(run: Run, place: Path) -> None:
+    run(users=[user("web1")])
+    before = text(place)
+    for fleet_id in ("f2", ""):
+        for check in (True, False):
+            message = run(check=check, fleet_id=fleet_id, users=[])["msg"]
+            assert "serves the fleet 'f1'" in message
+            assert "use the state directory of that fleet" in message
+    assert text(place) == before
+
+
+def test_no_fleet_id(run: Run) -> None:
+    assert "fleet_id is empty" in run(fleet_id="")["msg"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"users": [user("a:b")]}, "'a:b--vault' is not a user name"),
+        ({"keep": ["a\nb"]}, "'a\\nb' is not a user name"),
+        ({"users": [user("a")], "keep": ["a--vault"]}, "declared twice"),
+        ({"path": "/a/../b"}, "path: '/a/../b' contains"),
+        ({"mode": 416}, "octal digits in quotes"),
+        ({"owner": "no-such"}, "its owner no-such does not exist: make the account"),
+        ({"group": "no-such"}, "its group no-such does not exist"),
+    ],
+)
+def test_bad_input(run: Run, place: Path, args: dict[str, Any], said: str) -> None:
+    assert said in run(**args)["msg"]
+    assert os.listdir(place) == []
+
+
+def test_check_mode_without_the_account(run: Run) -> None:
+    result = run(check=True, users=[user("a")], owner="no-such", group="no-such")
+    assert len(result["not_checked"]) == 2
+    assert result["created"] == ["a--vault"]
+
+
+def test_hashes_are_never_shown(run: Run, place: Path) -> None:
+    run(users=[user("web1"), user("old")])
+    result = run(users=[user("web1", "c", next_hash=hashed("n")), user("db1", "d")])
+    said = json.dumps(result)
+    assert not any(letter * 53 in said for letter in "acdn")
+    assert result["diff"]["before"] == "old--vault\nweb1--vault\n"
+    assert result["diff"]["after"] == "db1--vault\nweb1--vault (another hash)\n"
+
+
+def test_damaged_manifest_and_odd_files(run: Run, place: Path) -> None:
+    run(users=[user("a")])
+    (place / "lib/htpasswd.json").write_text('{"version": 1}')
+    assert "restore it from a backup" in run(users=[])["msg"]
+    (place / "lib/htpasswd.json").unlink()
+    (place / "etc/htpasswd").unlink()
+    (place / "etc/htpasswd").mkdir()
+    assert "is not a file" in run(users=[])["msg"]
+
+
+def test_link_is_replaced_and_theirs_refused(run: Run, place: Path) -> None:
+    (place / "victim").write_text("precious")
+    (place / "etc").mkdir(mode=0o755)
+    (place / "etc/htpasswd").symlink_to(place / "victim")
+    assert lists(run(users=[user("a")])) == {"created": ["a--vault"]}
+    assert (place / "victim").read_text() == "precious"
+    os.chown(place / "etc", 65534, 65534)
+    assert "belongs to uid 65534" in run(users=[])["msg"]
+
+
+def test_killed_between_the_files(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is written last, the next run revokes what the fleet once put there, and calls nobody foreign."""
+
+    class Killed(BaseException):
+        pass
+
+    real = _files.Tree.write
+    for die_at in (1, 2, 3):
+        run(users=[user("web1")])
+        left = [die_at]
+
+        def write(self: _files.Tree, *args: Any, left: list[int] = left, **kwargs: Any) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            real(self, *args, **kwargs)
+
+        monkeypatch.setattr(_files.Tree, "write", write)
+        with pytest.raises(Killed):
+            run(users=[user("db1")])
+        monkeypatch.setattr(_files.Tree, "write", real)
+        assert run(users=[])["foreign"] == []
+        assert text(place) == ""
+
+
+def test_write_error_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "No space left on device" in run(users=[user("a")])["msg"]
