@@ -153,11 +153,14 @@ def test_link_of_somebody_else_is_refused(tree: Tree, tmp_path: Path) -> None:
     assert not (tmp_path / "real" / "file").exists()
 
 
-@pytest.mark.parametrize("mode", [0o1777, 0o777])
-def test_link_in_a_directory_that_others_write_is_refused_even_as_roots(tree: Tree, tmp_path: Path, mode: int) -> None:
+@pytest.mark.parametrize(("uid", "mode"), [(0, 0o1777), (0, 0o777), (NOBODY, 0o755)])
+def test_link_in_a_directory_that_others_write_is_refused_even_as_roots(
+    tree: Tree, tmp_path: Path, uid: int, mode: int
+) -> None:
     # A hard link to a link of root's could have been planted.
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(mode)
+    os.chown(tmp_path / "open", uid, 0)
     (tmp_path / "open" / "link").symlink_to("/etc")
     tree.trust([str(tmp_path / "open")])
     with pytest.raises(UnsafePathError, match="symbolic link"):

@@ -211,7 +211,7 @@ def test_sha256_only(run: Run, place: Path) -> None:
 
 def test_secrets_are_never_shown(run: Run, place: Path) -> None:
     canary = "c4n4ry-s3cret"
-    (place / "b").write_text(f"{canary}-old")
+    (place / "b").write_text("0ld-s3cret")
     (place / "b").chmod(0o600)
     args = {
         "secret_files": [
@@ -226,6 +226,7 @@ def test_secrets_are_never_shown(run: Run, place: Path) -> None:
     del args["secret_files"][0]["validate"]
     for result in (failed, run(check=True, **args), run(**args), run()):
         assert canary not in json.dumps(result)
+        assert "0ld-s3cret" not in json.dumps(result)
         assert base64.b64encode(canary.encode()).decode() not in json.dumps(result)
     prepared = [item["prepared"] for item in run(check=True, **args)["diff"] if "prepared" in item]
     assert prepared == [f"secret file {place}/a: created\n", f"secret file {place}/c: created\n"]
