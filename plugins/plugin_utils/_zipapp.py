@@ -22,10 +22,10 @@ _MAIN = f"import sys\n\nfrom {PACKAGE}._program.cli import main\n\nsys.exit(main
 
 
 def build(collection: Path) -> bytes:
-    """The program as bytes, from the collection in `collection`. Raises ValueError if its start is not among the sources."""
+    """The program as bytes, from the collection in `collection`. Raises ValueError if it cannot be built."""
     sources = select({name: text for name, text in _read(collection / "plugins" / "module_utils")})
     if "_program/cli.py" not in sources:
-        raise ValueError("plugins/module_utils/_program/cli.py is missing, or imports more than the standard library")
+        raise ValueError("plugins/module_utils/_program/cli.py is missing")
     files = {f"{PACKAGE}/{name}": text for name, text in sources.items()}
     files[f"{PACKAGE}/__init__.py"] = f'__version__ = "{version(collection)}"\n'
     files["__main__.py"] = _MAIN
@@ -54,14 +54,25 @@ def version(collection: Path) -> str:
 
 
 def select(sources: dict[str, str]) -> dict[str, str]:
-    """Those sources, by path, that import nothing but the standard library and each other."""
-    kept = dict(sources)
-    while True:
-        bad = [name for name in kept if not all(_known(module, kept) for module in _imports(name, kept[name]))]
-        if not bad:
-            return kept
-        for name in bad:
-            del kept[name]
+    """Those sources, by path, that the program is made of: its own package and what that imports.
+
+    So a change elsewhere in the collection does not send the program to every host again. Raises ValueError when one of them
+    imports more than the standard library and the others.
+    """
+    waiting = [name for name in sources if name.startswith("_program/")]
+    kept = {}
+    while waiting:
+        name = waiting.pop()
+        kept[name] = sources[name]
+        for module in _imports(name, sources[name]):
+            found = _file_of(module, sources)
+            if found is None and (
+                module.startswith(".") or module.split(".", maxsplit=1)[0] not in sys.stdlib_module_names
+            ):
+                raise ValueError(f"plugins/module_utils/{name} imports {module}, which hosts do not have")
+            if found is not None and found not in kept:
+                waiting.append(found)
+    return kept
 
 
 def _read(directory: Path) -> list[tuple[str, str]]:
@@ -72,13 +83,15 @@ def _read(directory: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _known(module: str, sources: dict[str, str]) -> bool:
+def _file_of(module: str, sources: dict[str, str]) -> str | None:
+    """The source of a module with a leading dot; None for others."""
     if not module.startswith("."):
-        return module.split(".", maxsplit=1)[0] in sys.stdlib_module_names
-    # `from .x import y`: y is a name in x.py, or a module of the package x.
+        return None
+    # `from .x import y`: y is a module in the package x, or a name in the module x.
     path = module.lstrip(".").replace(".", "/")
     parent = path.rpartition("/")[0]
-    return any(f"{each}.py" in sources for each in (path, parent)) or f"{path}/__init__.py" in sources
+    candidates = (f"{path}.py", f"{path}/__init__.py", f"{parent}.py", f"{parent}/__init__.py")
+    return next((each for each in candidates if each in sources), None)
 
 
 def _imports(name: str, text: str) -> list[str]:

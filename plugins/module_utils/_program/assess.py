@@ -17,6 +17,10 @@ from .state import State
 LONGEST_LINE = 300
 LONGEST_MESSAGE = 1000
 
+_UNREACHABLE = (
+    r"connection (?:refused|reset|timed out)|no such host|no route to host|network is unreachable|i/o timeout|"
+    r"tls: |x509: |dial (?:tcp|udp)|server misbehaving|deadline exceeded|\b(?:403|50[0-4])\b|transport endpoint|stale"
+)
 # What restic's own lines say when its exit code only says "failed"; the first that matches counts.
 _TEXTS = (
     ("disk full", r"no space left on device|disk quota exceeded|insufficient storage|\b507\b"),
@@ -25,11 +29,7 @@ _TEXTS = (
     ("source missing", r"all source directories/files do not exist|nothing to backup"),
     ("no repository", r"repository does not exist"),
     ("interrupted", r"signal \w+ received"),
-    (
-        "unreachable",
-        r"connection (?:refused|reset|timed out)|no such host|no route to host|network is unreachable|i/o timeout|"
-        r"tls: |x509: |dial (?:tcp|udp)|server misbehaving|deadline exceeded|\b(?:403|50[0-4])\b|transport endpoint|stale",
-    ),
+    ("unreachable", _UNREACHABLE),
 )
 _CODES = {10: "no repository", 11: "locked", 12: "wrong password", 130: "interrupted"}
 _SKIPPED = re.compile(r"\A(.*) does not exist, skipping\Z", re.DOTALL)
@@ -91,7 +91,8 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
     words = [digest.fatal or "", *digest.lines]
     if ending.result in ("timeout", "watchdog") and digest.summary is None:
         # A server that never answered is the reason; the time limit is only how it ended.
-        reason = "unreachable" if _reason_in(words) == "unreachable" else "timeout"
+        answered = digest.percent_done is not None or not re.search(_UNREACHABLE, "\n".join(words), re.IGNORECASE)
+        reason = "timeout" if answered else "unreachable"
         return Assessment(FAILED, reason, _text(["it was ended by its time limit", *words]))
     if ending.result == "oom-kill":
         return Assessment(FAILED, "killed", "the kernel ended it: out of memory")

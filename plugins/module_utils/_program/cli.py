@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Callable
 from .host import Host, ProgramError, version
 
 USAGE = 2
+FAILED_SUFFIX = "--failed"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--force", action="store_true", help="write over what is there (in place: --target / --force)")
     certificate = add("certificate", "The certificate of the rest-server on this host.")
     certificate.add_argument("action", choices=["renew"])
+    certificate.add_argument("--directory", default="/etc/holdfast/tls", metavar="DIR", help="(/etc/holdfast/tls)")
+    certificate.add_argument("--restart", metavar="SERVICE", help="what has to load a new certificate")
     for name, description in (
         ("prepare", "For systemd: check and prepare a run."),
         ("verify", "For systemd: make an incomplete run fail."),
@@ -67,12 +69,14 @@ def _for_systemd(host: Host, arguments: argparse.Namespace) -> int:
         "finish": finish.finish,
         "record": record.record,
     }[arguments.command]
-    return action(host, definitions.load(host, arguments.unit), os.environ)
+    # The recorder of a bad run may be an instance of its own: systemd passes MONITOR_* only to a unit with one trigger.
+    unit = arguments.unit[: -len(FAILED_SUFFIX)] if arguments.unit.endswith(FAILED_SUFFIX) else arguments.unit
+    return action(host, definitions.load(host, unit), os.environ)
 
 
 def _for_people(host: Host, arguments: argparse.Namespace) -> int:
     if arguments.command == "certificate":
-        return _certificate()
+        return _certificate(host, arguments)
     from . import restore, show, start, status
 
     if arguments.command == "status":
@@ -95,12 +99,20 @@ def _for_people(host: Host, arguments: argparse.Namespace) -> int:
     )
 
 
-def _certificate() -> int:
+def _certificate(host: Host, arguments: argparse.Namespace) -> int:
+    from .. import _tls
+    from .._files import UnsafePathError
+
     try:
-        tls = importlib.import_module(f"{__package__.rpartition('.')[0]}._tls")
-    except ModuleNotFoundError:
-        raise ProgramError("this program was built without certificates") from None
-    return int(tls.renew() or 0)
+        renewed = _tls.renew(arguments.directory)
+    except (_tls.TlsError, UnsafePathError, OSError) as error:
+        raise ProgramError(f"the certificate in {arguments.directory} cannot be renewed: {error}") from error
+    print("a new certificate was issued" if renewed else "the certificate needs no renewal")
+    if renewed and arguments.restart:
+        done = host.command(["systemctl", "try-restart", "--", arguments.restart], timeout=120)
+        if done.status:
+            raise ProgramError(f"{arguments.restart} could not be restarted: {done.stderr.strip()}")
+    return 0
 
 
 def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
@@ -110,6 +122,8 @@ def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
     if os.geteuid() != host.owner:
         print("holdfast: only root can do this; try: sudo holdfast ...", file=sys.stderr)
         return USAGE
+    # A run unit has UMask=0077, which is for restic: its account has to find what is prepared for it.
+    os.umask(0o022)
     action = _for_systemd if hasattr(arguments, "unit") else _for_people
     try:
         return action(host, arguments)
@@ -118,6 +132,9 @@ def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
         return error.status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"holdfast: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("holdfast: interrupted; a run that was started goes on", file=sys.stderr)

@@ -107,7 +107,8 @@ class Definition:
     @property
     def longest(self) -> int:
         """Seconds after which nobody waits for a run any more."""
-        return (self.timeout_seconds or LONGEST_RUN) + 600
+        # systemd's limit counts anew for what comes before restic, for restic, and for what comes after it.
+        return 3 * (self.timeout_seconds or LONGEST_RUN) + 600
 
 
 class _Bad(ValueError):

@@ -35,8 +35,13 @@ class Evidence:
 
 def gather(host: Host, definition: Definition, invocation: str, ending: Ending) -> Evidence:
     """Read journal and findings of `invocation`, and assess them."""
-    state = states.load(host, definition.unit, invocation)
     digest = _digest(host, definition, invocation, expected=ending.exit_status in (0, 3))
+    return weigh(host, definition, invocation, ending, digest)
+
+
+def weigh(host: Host, definition: Definition, invocation: str, ending: Ending, digest: Digest) -> Evidence:
+    """Assess `digest` together with what this invocation found itself."""
+    state = states.load(host, definition.unit, invocation)
     found = assess(definition, ending, state, digest, lost(host, definition))
     return Evidence(invocation, ending, state, digest, found)
 

@@ -30,7 +30,7 @@ class Entry:
 
 @dataclasses.dataclass
 class Digest:
-    """Restic's own words: the summary, the fatal error, errors of single files, other lines; and systemd's complaints."""
+    """Restic's own words: the summary, the fatal error, errors of single files, other lines; systemd's complaints; times."""
 
     summary: dict[str, Any] | None = None
     fatal: str | None = None
@@ -39,6 +39,7 @@ class Digest:
     systemd: list[str] = dataclasses.field(default_factory=list)
     percent_done: float | None = None
     first: float | None = None
+    last: float | None = None
 
 
 def read(host: Host, invocation: str, *, lines: int = LINES, more: tuple[str, ...] = ()) -> list[Entry]:
@@ -47,21 +48,13 @@ def read(host: Host, invocation: str, *, lines: int = LINES, more: tuple[str, ..
         return []
     # Only fields with a leading underscore cannot be forged; systemd's own lines carry another one, hence _PID=1.
     ours = [f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}", "_PID=1"]
-    done = host.command(
-        [
-            "journalctl",
-            "--quiet",
-            "--no-pager",
-            "--all",
-            "--output=json",
-            "--output-fields=MESSAGE,SYSLOG_IDENTIFIER,PRIORITY,_PID",
-            f"--lines={lines}",
-            *ours,
-            *more,
-        ],
-        timeout=TIMEOUT,
-    )
-    return [entry for entry in map(_entry, done.stdout.split("\n")) if entry is not None]
+    return _entries(host, [f"--lines={lines}", *ours, *more])
+
+
+def refusal(host: Host, service: str) -> Entry | None:
+    """The last time systemd did not start `service` because something that it requires failed."""
+    found = _entries(host, ["--lines=1", "_PID=1", f"UNIT={service}", "JOB_RESULT=dependency"])
+    return found[-1] if found else None
 
 
 def sync(host: Host) -> None:
@@ -71,7 +64,7 @@ def sync(host: Host) -> None:
 
 def digest(entries: list[Entry], program: str, service: str) -> Digest:
     """Sort the lines of an invocation; `program` is the name of restic's binary."""
-    result = Digest(first=entries[0].time if entries else None)
+    result = Digest(first=entries[0].time, last=entries[-1].time) if entries else Digest()
     for entry in entries:
         if entry.pid1:
             if entry.priority <= _WARNING:
@@ -119,6 +112,15 @@ def _restic(result: Digest, text: str) -> None:
         line = error_text(content)
         if line not in result.errors:
             result.errors.append(line)
+
+
+def _entries(host: Host, asked: list[str]) -> list[Entry]:
+    fields = "MESSAGE,SYSLOG_IDENTIFIER,PRIORITY,_PID"
+    done = host.command(
+        ["journalctl", "--quiet", "--no-pager", "--all", "--output=json", f"--output-fields={fields}", *asked],
+        timeout=TIMEOUT,
+    )
+    return [entry for entry in map(_entry, done.stdout.split("\n")) if entry is not None]
 
 
 def _entry(line: str) -> Entry | None:

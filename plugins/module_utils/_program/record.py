@@ -12,11 +12,12 @@ from typing import Any
 
 from .. import _secrets
 from .._outcome import INCOMPLETE, OK
-from . import evidence, hooks, outcomes
+from . import evidence, hooks, journal, outcomes
 from .assess import Assessment, Ending
 from .definition import Definition
 from .evidence import Evidence
 from .host import Host, timestamp, version
+from .journal import Digest
 
 FORMAT = 1
 NUMBERS = (
@@ -37,29 +38,34 @@ NUMBERS = (
 def record(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
     """Write outcome and history; call `on_failure`. Returns 0 whatever the outcome is."""
     before = outcomes.last(host, definition.unit)
-    known = _evidence(host, definition, environment, before)
+    known = _evidence(host, definition, environment)
+    if known is None:
+        print(f"systemd knows of no run of {definition.unit}: nothing is recorded")
+        return 0
     outcome = _outcome(host, definition, known, before)
     # Written before anybody is told: telling may take its time, and may fail.
     outcomes.write(host, definition.unit, outcome)
     if _is_bad(definition, outcome) and definition.on_failure is not None:
         outcome["told"] = _tell(definition, outcome)
         outcomes.write(host, definition.unit, outcome)
-    outcomes.remember(host, definition.unit, outcome)
+    if before is None or not known.invocation or before.get("invocation_id") != known.invocation:
+        outcomes.remember(host, definition.unit, outcome)
     print(" ".join(str(part) for part in (definition.unit, outcome["outcome"], outcome["reason"] or "") if part))
     return 0
 
 
-def _evidence(
-    host: Host, definition: Definition, environment: Mapping[str, str], before: dict[str, Any] | None
-) -> Evidence:
+def _evidence(host: Host, definition: Definition, environment: Mapping[str, str]) -> Evidence | None:
+    """What there is to record: the run that has just ended, or that systemd refused to start one; None if neither."""
     invocation = environment.get("MONITOR_INVOCATION_ID", "")
     ending = Ending.of(environment, "MONITOR_")
     if not invocation:
         invocation, ending = _asked(host, definition)
-    elif before is not None and before.get("invocation_id") == invocation:
-        # systemd tells of the run before, because there was none this time: something that the unit requires failed.
-        invocation, ending = "", Ending("dependency")
-    return evidence.gather(host, definition, invocation, ending)
+    found = evidence.gather(host, definition, invocation, ending)
+    # If something that the unit requires failed, there was no run, and what systemd knows is about an older one.
+    refusal = journal.refusal(host, definition.service)
+    if refusal is not None and refusal.time > (found.digest.last or 0.0):
+        return evidence.weigh(host, definition, "", Ending("dependency"), Digest(systemd=[refusal.text]))
+    return found if invocation else None
 
 
 def _asked(host: Host, definition: Definition) -> tuple[str, Ending]:

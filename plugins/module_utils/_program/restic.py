@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -30,7 +31,9 @@ def environment(host: Host, definition: Definition) -> dict[str, str]:
     result = {name: value for name, value in definition.environment.items() if name not in _ACCOUNTS_OWN}
     if definition.environment_file is not None:
         result.update(_read(host, definition.environment_file, _secrets.parse_environment))
-    result["RESTIC_KEY_HINT"] = _read(host, definition.record, _record.parse).key
+    # The hint only makes restic try the right key first: who has to restore is not stopped by a record that is gone.
+    with contextlib.suppress(ProgramError):
+        result["RESTIC_KEY_HINT"] = _read(host, definition.record, _record.parse).key
     result["HOME"] = "/root"
     result["RESTIC_PASSWORD_FILE"] = definition.password_file
     result["RESTIC_REPOSITORY_FILE"] = definition.repository_file

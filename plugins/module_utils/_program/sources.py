@@ -62,10 +62,11 @@ def _read(host: Host, name: str) -> tuple[list[str], str | None]:
         descriptor = os.open(host.path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         return [], f"cannot be read: {error.strerror}"
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        return [], "is not a plain file"
     with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return [], "is not a plain file"
         if status.st_uid != host.owner or status.st_mode & 0o022:
             return [], "must belong to root and be writable by nobody else"
         content = stream.read(LARGEST + 1)

@@ -78,7 +78,8 @@ def dry_run_unit(unit: str) -> str:
         lines.append(changed)
     if found != 1:
         raise ValueError("its ExecStart= is no restic backup")
-    return "\n".join(lines) + "\n"
+    # Otherwise systemd forgets which invocation it was as soon as it has ended well.
+    return "\n".join([*lines, "[Service]", "RemainAfterExit=yes"]) + "\n"
 
 
 def _dry_run(host: Host, definition: Definition) -> int:
@@ -99,6 +100,7 @@ def _dry_run(host: Host, definition: Definition) -> int:
         journal.sync(host)
         entries = journal.read(host, shown.stdout.strip())
     finally:
+        host.command(["systemctl", "stop", "--", name], timeout=120)
         host.path(f"{TRANSIENT}/{name}").unlink()
         host.command(["systemctl", "reset-failed", "--", name], timeout=60)
         host.command(["systemctl", "daemon-reload"], timeout=120)

@@ -1,0 +1,666 @@
+"""The host program on real hosts: each way a run can end, by the recorded outcome.
+
+Needs root and the lab (tests/lab). bookworm: restic 0.19.1 out of the lab's mirror and systemd 252; trixie: its own
+restic 0.18 and systemd 257.
+"""
+
+from __future__ import annotations
+
+import bz2
+import io
+import json
+import os
+import tarfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _zipapp
+
+from tests.lab import mirror
+from tests.lab.api import Lab
+
+COLLECTION = Path(__file__).resolve().parents[2]
+UNIT = "system--vault"
+SERVICE = f"holdfast-{UNIT}.service"
+PASSWORD = "the password of this repository"
+
+RECORD = f"HOLDFAST_REPOSITORY_ID={'0' * 64}\nRESTIC_KEY_HINT={'0' * 64}\nHOLDFAST_FINGERPRINT={'0' * 32}-{'0' * 32}\n"
+SERVICE_TEXT = """\
+[Unit]
+OnSuccess=holdfast-record@{unit}.service
+OnFailure=holdfast-record@{unit}{failed}.service
+
+[Service]
+Type=oneshot
+User=holdfast
+Group=holdfast
+CacheDirectory=holdfast
+CacheDirectoryMode=0700
+UMask=0077
+Environment=RESTIC_CACHE_DIR=%C/holdfast TMPDIR=%C/holdfast
+LoadCredential=password:/etc/holdfast/secrets/vault.password
+LoadCredential=repository:/etc/holdfast/secrets/vault.repository
+EnvironmentFile=-/etc/holdfast/secrets/vault.environment
+EnvironmentFile=/var/lib/holdfast/repositories/vault.env
+Environment=RESTIC_PASSWORD_FILE=%d/password RESTIC_REPOSITORY_FILE=%d/repository
+Environment=RESTIC_PROGRESS_FPS=0.016
+ExecStartPre=+/usr/local/bin/holdfast prepare {unit}
+ExecStart={binary} \\
+  backup --json --retry-lock=0s --host=web1 --tag=job:system \\
+  --files-from-raw=/run/holdfast/{unit}.sources {more} \\
+  -- {paths}
+ExecStartPost=+/usr/local/bin/holdfast verify {unit}
+ExecStopPost=+/usr/local/bin/holdfast finish {unit}
+TimeoutStartSec={timeout}
+AmbientCapabilities=CAP_DAC_READ_SEARCH
+CapabilityBoundingSet=CAP_DAC_READ_SEARCH
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateDevices=yes
+SystemCallFilter=@system-service
+ReadWritePaths=-/srv/repository
+LogRateLimitIntervalSec=0
+{extra}
+"""
+RECORDER = """\
+[Service]
+Type=oneshot
+ExecStart=/usr/local/bin/holdfast record %i
+"""
+DUMP = """\
+[Service]
+Type=oneshot
+ExecStart={command}
+"""
+
+
+class Client:
+    """A host with one run unit, in a state where a run is `ok`."""
+
+    def __init__(self, lab: Lab, name: str, binary: str) -> None:
+        self.lab, self.name, self.binary = lab, name, binary
+
+    def sh(self, script: str, *, check: bool = True, timeout: float = 120) -> str:
+        """Run a shell script; returns both its outputs."""
+        done = self.lab.exec(self.name, ["bash", "-c", script], timeout=timeout)
+        assert not check or done.returncode == 0, f"{script}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def put(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file."""
+        self.lab.put(self.name, path, text.encode(), mode=mode)
+
+    def define(
+        self, *, unit: str = "", more: str = "", timeout: int = 60, failed: str = "--failed", **changes: Any
+    ) -> None:
+        """Write definition and service; `changes` go into the definition."""
+        definition = {
+            "format": 1,
+            "job": "system",
+            "repository": "vault",
+            "engine": "restic",
+            "binary": self.binary,
+            "user": "holdfast",
+            "paths": ["/srv/data"],
+            "optional_paths": ["/srv/optional"],
+            "sources_d": "/etc/holdfast/sources.d/system.d",
+            "host": "web1",
+            "tags": [],
+            "environment": {"RESTIC_CACHE_DIR": "/var/cache/holdfast"},
+            "password_file": "/etc/holdfast/secrets/vault.password",
+            "repository_file": "/etc/holdfast/secrets/vault.repository",
+            "environment_file": None,
+            "record": "/var/lib/holdfast/repositories/vault.env",
+            "escrow": {"mode": "local"},
+            "pre": [],
+            "post": [],
+            "dumps": [],
+            "on_failure": None,
+            "incomplete_is": "failed",
+            "mount": None,
+            "access": "local",
+            "rest": None,
+            "timeout_seconds": timeout,
+            **changes,
+        }
+        text = SERVICE_TEXT.format(
+            unit=UNIT,
+            binary=self.binary,
+            more=more,
+            paths=" ".join(definition["paths"]),
+            failed=failed,
+            timeout=timeout,
+            extra=unit,
+        )
+        self.put(f"/etc/holdfast/units/{UNIT}.json", json.dumps(definition))
+        self.put(f"/etc/systemd/system/{SERVICE}", text)
+        self.sh("systemctl daemon-reload")
+
+    def outcome(self) -> dict[str, Any]:
+        """The recorded outcome."""
+        found: dict[str, Any] = json.loads(self.lab.get(self.name, f"/var/lib/holdfast/outcomes/{UNIT}.json"))
+        return found
+
+    def recorded(self) -> str:
+        """Something that changes with every record."""
+        return self.sh(f"tail -n1 /var/lib/holdfast/outcomes/{UNIT}.history.jsonl 2>/dev/null || true")
+
+    def wait_recorded(self, before: str) -> dict[str, Any]:
+        """The outcome that is recorded after `before`."""
+        deadline = time.monotonic() + 60
+        while self.recorded() == before:
+            if time.monotonic() > deadline:
+                pytest.fail("nothing was recorded:\n" + self.journal())
+            time.sleep(0.2)
+        return self.outcome()
+
+    def run(self, *, fails: bool) -> dict[str, Any]:
+        """Start the unit as its timer would; returns the outcome recorded after it."""
+        before = self.recorded()
+        done = self.lab.exec(self.name, ["systemctl", "start", SERVICE], timeout=120)
+        found = self.wait_recorded(before)
+        print(found)
+        assert (done.returncode != 0) == fails, self.journal()
+        return found
+
+    def journal(self) -> str:
+        """What a person debugging this wants to see."""
+        return self.sh(f"journalctl --no-pager -n 60 -u {SERVICE} -u 'holdfast-record@*'")
+
+    def restic(self, *arguments: str) -> str:
+        """restic on the repository, without holdfast."""
+        secrets = "/etc/holdfast/secrets/vault"
+        env = f"RESTIC_PASSWORD_FILE={secrets}.password RESTIC_REPOSITORY_FILE={secrets}.repository"
+        return self.sh(f"{env} {self.binary} --no-cache {' '.join(arguments)}")
+
+    def snapshot_ids(self) -> list[str]:
+        """Ids of all snapshots, by restic itself."""
+        listing = self.restic("snapshots", "--json", "--no-lock")
+        return [each["id"] for each in json.loads(listing.splitlines()[-1])]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """Both hosts."""
+    if os.geteuid() != 0:
+        pytest.skip("the lab needs root")
+    lab = Lab("program")
+    try:
+        lab.up(["bookworm1=bookworm", "trixie1=trixie:layer=restic"], owner=os.getpid())
+        yield lab
+    finally:
+        lab.down()
+
+
+@pytest.fixture(scope="module", params=["bookworm1", "trixie1"])
+def host(lab: Lab, request: pytest.FixtureRequest) -> Client:
+    """A host with program, recorder, account, repository and record."""
+    name = request.param
+    binary = "/usr/bin/restic"
+    if name == "bookworm1":
+        binary = "/usr/local/bin/restic"
+        lab.put(name, binary, bz2.decompress(_release("restic", "0.19.1")), mode=0o755)
+    client = Client(lab, name, binary)
+    lab.put(name, "/usr/local/bin/holdfast", _zipapp.build(COLLECTION), mode=0o755)
+    client.sh(
+        "useradd --system --no-create-home holdfast; mkdir -p /etc/holdfast/units /etc/holdfast/sources.d/system.d"
+        " /var/lib/holdfast/repositories /srv/data /srv/repository; install -d -m 700 /etc/holdfast/secrets;"
+        " chown holdfast: /srv/repository"
+    )
+    client.put("/etc/systemd/system/holdfast-record@.service", RECORDER)
+    client.put("/etc/holdfast/secrets/vault.password", PASSWORD + "\n", 0o400)
+    client.put("/etc/holdfast/secrets/vault.repository", "/srv/repository\n", 0o400)
+    client.put("/var/lib/holdfast/repositories/vault.env", RECORD)
+    client.restic("init")
+    client.sh("chown -R holdfast: /srv/repository")
+    return client
+
+
+def _release(tool: str, version: str) -> bytes:
+    mirror.build()
+    found = mirror.describe()
+    path = next(each["path"] for each in found["releases"] if (each["tool"], each["version"]) == (tool, version))
+    with urllib.request.urlopen(found["url"] + path, timeout=60) as answer:  # noqa: S310 the lab's own mirror
+        content: bytes = answer.read()
+    return content
+
+
+@pytest.fixture
+def client(host: Client) -> Client:
+    """The host with sources in place and the definition of an ordinary run."""
+    host.sh(
+        f"systemctl stop {SERVICE} 2>/dev/null; systemctl reset-failed 2>/dev/null; rm -rf /srv/data /srv/optional"
+        " /etc/holdfast/sources.d/system.d/*; mkdir -p /srv/data/sub; echo one >/srv/data/one; echo two >/srv/data/sub/two;"
+        " chmod 000 /srv/data/one",
+        check=False,
+    )
+    host.define()
+    return host
+
+
+def test_ok(client: Client) -> None:
+    """A run is recorded with its snapshot; optional and dropped-in sources are in it, taken literally."""
+    client.sh(
+        "mkdir /srv/optional; echo x >/srv/optional/x; mkdir '/srv/odd * $HOME %n'; echo y >'/srv/odd * $HOME %n/y'"
+    )
+    client.put("/etc/holdfast/sources.d/system.d/app.paths", "# of an application\n/srv/odd * $HOME %n\n")
+    found = client.run(fails=False)
+    assert (found["outcome"], found["reason"], found["message"]) == ("ok", None, "")
+    assert client.snapshot_ids()[-1] == found["snapshot"]
+    assert found["summary"]["files_new"] + found["summary"]["files_unmodified"] == 4
+    assert found["versions"]["restic"] == ("0.19.1" if client.name == "bookworm1" else "0.18.0")
+    assert found["exit_status"] == 0
+    assert found["last_ok"] == found["ended"]
+    listing = client.restic("ls", found["snapshot"])
+    assert "/srv/odd * $HOME %n/y" in listing
+    assert "/srv/optional/x" in listing
+
+
+def test_optional_missing_is_ok(client: Client) -> None:
+    """An optional path that is not there is no error on any restic."""
+    assert client.run(fails=False)["outcome"] == "ok"
+
+
+def test_missing_declared_path(client: Client) -> None:
+    """A declared path that is not there makes the run incomplete on every restic; the rest is saved."""
+    client.define(paths=["/srv/data", "/srv/gone"])
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"]) == ("incomplete", "source missing")
+    assert "/srv/gone" in found["message"]
+    assert found["snapshot"] in client.snapshot_ids()
+
+
+def test_missing_accepted(client: Client) -> None:
+    """`incomplete_is: ok` keeps the word and leaves the unit alone."""
+    client.define(
+        paths=["/srv/data", "/srv/gone"],
+        incomplete_is="ok",
+        unit="SuccessExitStatus=3",
+        on_failure={"command": ["/usr/bin/touch", "/run/told"]},
+    )
+    found = client.run(fails=False)
+    assert (found["outcome"], found["told"]) == ("incomplete", None)
+
+
+def test_all_missing(client: Client) -> None:
+    """Nothing to save at all is a failure."""
+    client.define(paths=["/srv/gone"])
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"], found["snapshot"]) == ("failed", "source missing", None)
+
+
+def test_bad_drop_in(client: Client) -> None:
+    """A list that others could write is not used, and that is said."""
+    client.put("/etc/holdfast/sources.d/system.d/bad.paths", "/etc/shadow\n", 0o666)
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"]) == ("incomplete", "source missing")
+    assert "bad.paths" in found["message"]
+    assert "/etc/shadow" not in client.restic("ls", found["snapshot"])
+
+
+def test_unreadable(client: Client) -> None:
+    """Without the capability one file cannot be read: exit code 3."""
+    client.define(unit="AmbientCapabilities=\nCapabilityBoundingSet=")
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"], found["exit_status"]) == ("incomplete", "source unreadable", 3)
+    assert "/srv/data/one" in found["message"]
+    assert found["snapshot"] in client.snapshot_ids()
+
+
+def test_wrong_password(client: Client) -> None:
+    """restic's own refusal, and the user's command learns of it."""
+    client.put("/etc/holdfast/secrets/vault.password", "another password\n", 0o400)
+    client.define(on_failure={"command": ["/bin/sh", "-c", "env | grep ^HOLDFAST_ | sort >/run/told"]})
+    try:
+        found = client.run(fails=True)
+    finally:
+        client.put("/etc/holdfast/secrets/vault.password", PASSWORD + "\n", 0o400)
+    assert (found["outcome"], found["reason"], found["exit_status"]) == ("failed", "wrong password", 12)
+    client.sh("for i in $(seq 50); do [ -s /run/told ] && exit; sleep 0.1; done")
+    told = client.sh("cat /run/told")
+    assert "HOLDFAST_OUTCOME=failed\n" in told
+    assert "HOLDFAST_REASON=wrong password\n" in told
+    assert "HOLDFAST_JOB=system\n" in told
+    assert client.outcome()["told"] is True
+
+
+def test_telling_fails(client: Client) -> None:
+    """A command that fails itself is noted."""
+    client.define(paths=["/srv/gone"], on_failure={"command": ["/bin/false"]})
+    assert client.run(fails=True)["outcome"] == "failed"
+    assert client.outcome()["told"] is False
+
+
+def test_no_record(client: Client) -> None:
+    """The unit cannot even start: systemd says `resources`, the outcome says why."""
+    client.sh("mv /var/lib/holdfast/repositories/vault.env /var/lib/holdfast/repositories/away")
+    try:
+        found = client.run(fails=True)
+    finally:
+        client.sh("mv /var/lib/holdfast/repositories/away /var/lib/holdfast/repositories/vault.env")
+    assert (found["outcome"], found["reason"], found["service_result"]) == ("failed", "no repository", "resources")
+
+
+def test_lost_key_file(client: Client) -> None:
+    """systemd cannot load a credential."""
+    client.sh("mv /etc/holdfast/secrets/vault.password /etc/holdfast/secrets/away")
+    try:
+        found = client.run(fails=True)
+    finally:
+        client.sh("mv /etc/holdfast/secrets/away /etc/holdfast/secrets/vault.password")
+    assert (found["outcome"], found["reason"]) == ("failed", "lost key file")
+
+
+def test_no_repository(client: Client) -> None:
+    """The repository is gone: exit code 10."""
+    client.sh("mv /srv/repository/config /srv/repository/away")
+    try:
+        found = client.run(fails=True)
+    finally:
+        client.sh("mv /srv/repository/away /srv/repository/config")
+    assert (found["outcome"], found["reason"], found["exit_status"]) == ("failed", "no repository", 10)
+
+
+def test_unmounted(client: Client) -> None:
+    """A mount that is not there is `unreachable`, and restic does not run."""
+    client.define(mount="/srv/usb")
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"], found["exit_status"]) == ("failed", "unreachable", None)
+    client.sh("mkdir -p /srv/usb; mount -t tmpfs none /srv/usb")
+    try:
+        assert client.run(fails=False)["outcome"] == "ok"
+    finally:
+        client.sh("umount /srv/usb")
+
+
+def test_dependency(client: Client) -> None:
+    """A unit that was never started because something it requires failed is recorded too, after a good run."""
+    assert client.run(fails=False)["outcome"] == "ok"
+    client.define(unit="[Unit]\nRequires=holdfast-test-broken.service\nAfter=holdfast-test-broken.service")
+    client.put("/etc/systemd/system/holdfast-test-broken.service", DUMP.format(command="/bin/false"))
+    client.sh("systemctl daemon-reload")
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"], found["service_result"]) == ("failed", "unknown", "dependency")
+
+
+def test_one_recorder(client: Client) -> None:
+    """The recorder finds out for itself where systemd tells it nothing, because it has two triggers."""
+    client.define(paths=["/srv/gone"], failed="")
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"], found["exit_status"]) == ("failed", "source missing", 1)
+    client.define(failed="")
+    assert client.run(fails=False)["outcome"] == "ok"
+    before = client.recorded()
+    client.sh(f"systemctl start holdfast-record@{UNIT}.service")
+    assert client.outcome()["outcome"] == "ok"
+    assert client.recorded() == before
+
+
+def test_no_escrow(client: Client) -> None:
+    """Without a valid bundle there is no backup; with it there is one."""
+    identity = {
+        "format": 1,
+        "rest": {"user": None, "current": None, "next": None},
+        "escrow": {"salt": "00" * 32, "fingerprint": "ab" * 16, "previous": None, "previous_until": 0},
+    }
+    client.put("/etc/holdfast/secrets/vault.identity", json.dumps(identity), 0o400)
+    client.put("/etc/holdfast/escrow.json", json.dumps({"mode": "age", "repositories": {"vault": "cd" * 16}}))
+    client.define(escrow={"mode": "age"})
+    before = client.snapshot_ids()
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"]) == ("failed", "no escrow")
+    assert client.snapshot_ids() == before
+    client.put("/etc/holdfast/escrow.json", json.dumps({"mode": "age", "repositories": {"vault": "ab" * 16}}))
+    assert client.run(fails=False)["outcome"] == "ok"
+
+
+def test_hooks(client: Client) -> None:
+    """`pre` runs as its account before, `post` after with the outcome in its environment."""
+    client.sh("rm -f /tmp/pre /run/post")
+    client.define(
+        pre=[{"command": ["/bin/sh", "-c", "id -un >/tmp/pre; test ! -w /etc"], "user": "ops"}],
+        post=[{"command": ["/bin/sh", "-c", 'echo "$HOLDFAST_OUTCOME $HOLDFAST_SNAPSHOT" >/run/post']}],
+    )
+    found = client.run(fails=False)
+    assert client.sh("cat /tmp/pre") == "ops\n"
+    assert client.sh("cat /run/post") == f"ok {found['snapshot']}\n"
+
+
+def test_pre_hook_fails(client: Client) -> None:
+    """A failing `pre` hook stops the run; `post` still runs."""
+    client.sh("rm -f /run/post")
+    before = client.snapshot_ids()
+    client.define(
+        pre=[{"command": ["/bin/sh", "-c", "exit 7"]}],
+        post=[{"command": ["/bin/sh", "-c", 'echo "$HOLDFAST_OUTCOME, $HOLDFAST_REASON" >/run/post']}],
+    )
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"]) == ("failed", "pre hook")
+    assert "exit status 7" in found["message"]
+    assert client.sh("cat /run/post") == "failed, pre hook\n"
+    assert client.snapshot_ids() == before
+
+
+def test_post_hook_fails(client: Client) -> None:
+    """A failing `post` hook is a failed run with a snapshot."""
+    client.define(post=[{"command": ["/bin/sh", "-c", "exit 8"]}])
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"]) == ("failed", "post hook")
+    assert found["snapshot"] in client.snapshot_ids()
+
+
+def test_dump_fails(client: Client) -> None:
+    """Files are saved when a dump fails, and the run is failed."""
+    dump = f"holdfast-{UNIT}--database.service"
+    client.define(dumps=[{"name": "database", "unit": dump}])
+    client.put(f"/etc/systemd/system/{dump}", DUMP.format(command="/bin/false"))
+    client.sh("systemctl daemon-reload")
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"], found["dumps_failed"]) == ("failed", "dump", ["database"])
+    assert found["snapshot"] in client.snapshot_ids()
+    client.put(f"/etc/systemd/system/{dump}", DUMP.format(command="/bin/true"))
+    client.sh("systemctl daemon-reload")
+    assert client.run(fails=False)["outcome"] == "ok"
+
+
+def test_disk_full(client: Client) -> None:
+    """The repository's file system is full."""
+    client.sh(
+        "head -c 30000000 /dev/urandom >/srv/data/big; mkdir -p /srv/full; mount -t tmpfs -o size=4M none /srv/full"
+    )
+    client.sh(
+        f"RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/vault.password {client.binary} --no-cache -r /srv/full/r init;"
+        " chown -R holdfast: /srv/full"
+    )
+    client.put("/etc/holdfast/secrets/vault.repository", "/srv/full/r\n", 0o400)
+    client.define(unit="ReadWritePaths=/srv/full")
+    try:
+        found = client.run(fails=True)
+    finally:
+        client.put("/etc/holdfast/secrets/vault.repository", "/srv/repository\n", 0o400)
+        client.sh("umount /srv/full")
+    assert (found["outcome"], found["reason"]) == ("failed", "disk full")
+
+
+def _start_slow(client: Client) -> str:
+    """Start a run that is still on its way when this returns; returns what was recorded before."""
+    client.sh("head -c 60000000 /dev/urandom >/srv/data/big")
+    before = client.recorded()
+    client.sh(f"systemctl start --no-block {SERVICE}")
+    client.sh("for i in $(seq 100); do pgrep -u holdfast restic && exit 0; sleep 0.1; done; exit 1")
+    return before
+
+
+def test_killed(client: Client) -> None:
+    """SIGKILL of restic."""
+    client.define(more="--limit-upload=3000 --pack-size=4")
+    before = _start_slow(client)
+    client.sh("sleep 1; pkill -KILL -u holdfast restic")
+    found = client.wait_recorded(before)
+    assert (found["outcome"], found["reason"], found["snapshot"]) == ("failed", "killed", None)
+
+
+def test_stopped(client: Client) -> None:
+    """systemctl stop in the middle."""
+    client.define(more="--limit-upload=3000 --pack-size=4")
+    before = _start_slow(client)
+    client.sh(f"sleep 1; systemctl stop {SERVICE}")
+    found = client.wait_recorded(before)
+    assert (found["outcome"], found["reason"]) == ("failed", "interrupted")
+
+
+def test_time_limit(client: Client) -> None:
+    """The job's own time limit."""
+    client.define(more="--limit-upload=3000 --pack-size=4", timeout=4)
+    client.sh("head -c 60000000 /dev/urandom >/srv/data/big")
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"], found["service_result"]) == ("failed", "timeout", "timeout")
+
+
+def test_locked(client: Client) -> None:
+    """Somebody else holds the repository for himself."""
+    locker = "RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/vault.password"
+    # `check` holds an exclusive lock; stopped in the middle, it holds it for as long as the test needs.
+    client.sh(
+        f"rm -f /srv/repository/locks/*; {locker} {client.binary} -r /srv/repository --no-cache check --read-data >/dev/null 2>&1 & echo $! >/run/locker;"
+        " for i in $(seq 100); do ls /srv/repository/locks | grep -q . && kill -STOP $(cat /run/locker) && exit; sleep 0.02;"
+        " done; exit 1"
+    )
+    try:
+        found = client.run(fails=True)
+    finally:
+        client.sh("kill -CONT $(cat /run/locker); while kill -0 $(cat /run/locker) 2>/dev/null; do sleep 0.1; done")
+    assert (found["outcome"], found["reason"], found["exit_status"]) == ("failed", "locked", 11)
+
+
+def test_people(client: Client) -> None:
+    """run, status, log, snapshots and restore, as root on the host, without a password anywhere."""
+    client.sh("chmod 640 /srv/data/sub/two; chown ops:ops /srv/data/sub/two; setfacl -m u:ops:r /srv/data/one")
+    said = client.sh("holdfast run system --wait")
+    assert f"{UNIT}: ok in" in said
+    client.define(paths=["/srv/data", "/srv/gone"])
+    assert "incomplete, source missing" in client.sh("holdfast run system --wait", check=False)
+    client.define()
+
+    before = client.snapshot_ids()
+    history = client.recorded()
+    dry = client.sh("holdfast run system --dry-run")
+    assert "dry run, nothing is saved" in dry
+    assert "would add" in dry
+    assert client.snapshot_ids() == before
+    assert client.recorded() == history
+    assert client.sh("systemctl list-units --all --plain --no-legend 'holdfast-dry-run*'") == ""
+
+    state = json.loads(client.sh("holdfast status --json"))
+    (unit,) = state["units"]
+    assert (unit["unit"], unit["outcome"], unit["reason"]) == (UNIT, "incomplete", "source missing")
+    assert unit["running"] is False
+    assert unit["age_seconds"] < 120
+    assert "source missing" in client.sh("holdfast status")
+    log = client.sh("holdfast log system")
+    assert "outcome: incomplete, source missing" in log
+    assert "message_type" not in log
+
+    listed = json.loads(client.sh("holdfast snapshots system --json"))
+    assert [each["id"] for each in listed["snapshots"]] == before
+    assert before[-1][:8] in client.sh("holdfast snapshots system")
+
+    client.sh("rm -rf /srv/out; holdfast restore system --target /srv/out", timeout=60)
+    client.sh("diff -r /srv/data /srv/out/srv/data")
+    stat = "cd {}; find . -printf '%p %m %u %g %T@\\n' | sort; getfacl -R ."
+    assert client.sh(stat.format("/srv/data")) == client.sh(stat.format("/srv/out/srv/data"))
+    refused = client.sh("holdfast restore system --target /srv/out", check=False)
+    assert "not empty" in refused
+    client.sh("echo changed >/srv/data/sub/two; holdfast restore system --target / --force --path /srv/data/sub/two")
+    assert client.sh("cat /srv/data/sub/two") == "two\n"
+    assert "only root" in client.lab.exec(client.name, ["holdfast", "status"], user="ops").stderr
+    assert client.sh("holdfast log nothing", check=False).startswith("holdfast: there is no job 'nothing'")
+
+
+def test_status_of_a_running_one(client: Client) -> None:
+    """The share of a run that is on its way."""
+    client.define(more="--limit-upload=3000 --pack-size=4", unit="Environment=RESTIC_PROGRESS_FPS=5")
+    before = _start_slow(client)
+    try:
+        deadline = time.monotonic() + 20
+        unit: dict[str, Any] = {}
+        while not unit.get("percent_done") and time.monotonic() < deadline:
+            (unit,) = json.loads(client.sh("holdfast status --json"))["units"]
+        assert unit["running"] is True
+        assert 0 < unit["percent_done"] <= 100
+        assert "already running" in client.sh("holdfast run system")
+    finally:
+        client.sh(f"systemctl stop {SERVICE}")
+        client.wait_recorded(before)
+
+
+def test_cost(client: Client) -> None:
+    """What the program adds to a run stays under a second for all four calls together."""
+    client.run(fails=False)
+    script = (
+        f"cd /; t=$(date +%s%N); for c in verify finish; do holdfast $c {UNIT} >/dev/null 2>&1; done;"
+        f" INVOCATION_ID=x holdfast prepare {UNIT} >/dev/null; echo $(( ($(date +%s%N) - t) / 1000000 ))"
+    )
+    assert min(int(client.sh(script)) for _ in range(3)) < 1000
+
+
+def test_rest_password_rotation(client: Client) -> None:
+    """When the server has switched to the next password, the run finds out, promotes it and uses it at once."""
+    with tarfile.open(fileobj=io.BytesIO(_release("rest-server", "0.14.0"))) as archive:
+        member = next(each for each in archive.getmembers() if each.name.endswith("/rest-server"))
+        stream = archive.extractfile(member)
+        assert stream is not None
+        client.lab.put(client.name, "/usr/local/bin/rest-server", stream.read(), mode=0o755)
+    hashes = {word: bcrypt.hashpw(word.encode(), bcrypt.gensalt(5)).decode() for word in ("first-word", "second-word")}
+    url = "rest:http://127.0.0.1:8000/web1--vault/"
+    identity = {
+        "format": 1,
+        "rest": {
+            "user": "web1--vault",
+            "current": {"password": "first-word", "hash": hashes["first-word"]},
+            "next": {"password": "second-word", "hash": hashes["second-word"]},
+        },
+        "escrow": {"salt": "00" * 32, "fingerprint": "ab" * 16, "previous": None, "previous_until": 0},
+    }
+    client.put("/etc/holdfast/secrets/vault.identity", json.dumps(identity), 0o400)
+    with_first = url.replace("://", "://web1--vault:first-word@")
+    client.put("/etc/holdfast/secrets/vault.repository", with_first + "\n", 0o400)
+    client.put("/run/htpasswd", f"web1--vault:{hashes['first-word']}\n")
+    client.sh(
+        "systemd-run --unit=rest /usr/local/bin/rest-server --listen 127.0.0.1:8000 --path /srv/rest --private-repos"
+        " --htpasswd-file /run/htpasswd; sleep 1"
+    )
+    try:
+        client.restic("init")
+        client.define(access="rest", rest={"user": "web1--vault", "url": url})
+        assert client.run(fails=False)["outcome"] == "ok"
+        assert json.loads(client.sh("cat /etc/holdfast/secrets/vault.identity"))["rest"]["next"] is not None
+
+        client.put("/run/htpasswd", f"web1--vault:{hashes['second-word']}\n")
+        client.sh("systemctl kill --signal=HUP rest; sleep 1")
+        assert client.run(fails=False)["outcome"] == "ok"
+        rest = json.loads(client.sh("cat /etc/holdfast/secrets/vault.identity"))["rest"]
+        assert (rest["current"]["password"], rest["next"]) == ("second-word", None)
+        modes = client.sh("stat -c '%a %U' /etc/holdfast/secrets/vault.identity /etc/holdfast/secrets/vault.repository")
+        assert modes == "400 root\n400 root\n"
+
+        client.put("/run/htpasswd", f"web1--vault:{bcrypt.hashpw(b'third', bcrypt.gensalt(5)).decode()}\n")
+        client.sh("systemctl kill --signal=HUP rest; sleep 1")
+        found = client.run(fails=True)
+        assert (found["outcome"], found["reason"]) == ("failed", "wrong password")
+        assert "second-word" not in json.dumps(found)
+
+        client.sh("systemctl stop rest")
+        client.define(access="rest", rest={"user": "web1--vault", "url": url}, timeout=5)
+        found = client.run(fails=True)
+        assert (found["outcome"], found["reason"]) == ("failed", "unreachable")
+        assert "second-word" not in client.sh("journalctl --no-pager")
+    finally:
+        client.put("/etc/holdfast/secrets/vault.repository", "/srv/repository\n", 0o400)
+        client.sh("systemctl stop rest; rm -rf /srv/rest /etc/holdfast/secrets/vault.identity", check=False)

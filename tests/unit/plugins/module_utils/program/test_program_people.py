@@ -1,0 +1,679 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""status, run, log, snapshots, restore and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _tls
+from ansible_collections.holdfast.backup.plugins.module_utils._program import cli, outcomes, start, systemd, text
+from ansible_collections.holdfast.backup.plugins.module_utils._program import host as hosts
+from program_host import (
+    FATAL,
+    INVOCATION,
+    NOW,
+    SERVICE,
+    SKIPPED,
+    SNAPSHOT,
+    STATUS,
+    SUMMARY,
+    UNIT,
+    UNREADABLE,
+    FakeHost,
+    define,
+    entries,
+)
+
+Capture = pytest.CaptureFixture[str]
+SUMMARY_NUMBERS = json.loads(SUMMARY)
+
+
+def shown(*, active: str = "inactive", loaded: str = "loaded", unit: str = UNIT) -> str:
+    """systemctl show of a service and its timer, as systemd 257 prints it."""
+    return (
+        f"Id=holdfast-{unit}.service\nLoadState={loaded}\nActiveState={active}\nInvocationID={INVOCATION}\n\n"
+        f"NextElapseUSecRealtime=@{int(NOW) + 7200}\nId=holdfast-{unit}.timer\nLoadState=loaded\nActiveState=active\n"
+    )
+
+
+def outcome(host: FakeHost, **changes: Any) -> dict[str, Any]:
+    """Record an outcome."""
+    content = {
+        "outcome": "ok",
+        "reason": None,
+        "message": "",
+        "started": "2026-11-21T12:00:00Z",
+        "ended": "2026-11-21T12:00:05Z",
+        "duration_seconds": 5.0,
+        "exit_status": 0,
+        "invocation_id": INVOCATION,
+        "snapshot": SNAPSHOT,
+        "summary": SUMMARY_NUMBERS,
+        "last_ok": "2026-11-21T12:00:05Z",
+        "told": None,
+        "missing": [],
+        "dumps_failed": [],
+        **changes,
+    }
+    outcomes.write(host, UNIT, content)
+    return content
+
+
+def call(host: FakeHost, *argv: str) -> int:
+    """Run the command line."""
+    return cli.main(argv, host)
+
+
+@pytest.fixture
+def ready(host: FakeHost) -> FakeHost:
+    """A host with one run unit that systemd knows."""
+    define(host)
+    host.answer("systemctl", "show", "--timestamp=unix", stdout=shown())
+    return host
+
+
+# --- status
+
+
+def test_status_as_json(ready: FakeHost, capsys: Capture) -> None:
+    outcome(ready)
+    assert call(ready, "status", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    (unit,) = document.pop("units")
+    assert document == {
+        "format": 1,
+        "hostname": document["hostname"],
+        "time": "2026-11-21T13:00:00Z",
+        "holdfast": "0",
+        "restic": "0.18.0",
+    }
+    summary = unit.pop("summary")
+    assert summary["files_new"] == 2
+    assert unit == {
+        "unit": UNIT,
+        "job": "system",
+        "repository": "vault",
+        "engine": "restic",
+        "access": "local",
+        "escrow": "local",
+        "outcome": "ok",
+        "reason": None,
+        "message": "",
+        "started": "2026-11-21T12:00:00Z",
+        "ended": "2026-11-21T12:00:05Z",
+        "duration_seconds": 5.0,
+        "exit_status": 0,
+        "last_ok": "2026-11-21T12:00:05Z",
+        "snapshot": SNAPSHOT,
+        "missing": [],
+        "dumps_failed": [],
+        "told": None,
+        "next": "2026-11-21T15:00:00Z",
+        "loaded": True,
+        "running": False,
+        "percent_done": None,
+        "age_seconds": 3595,
+        "repository_state": "present",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"outcome": "incomplete", "reason": "source missing"}, "present"),
+        ({"outcome": "failed", "reason": "no repository"}, "absent"),
+        ({"outcome": "failed", "reason": "locked"}, "locked"),
+        ({"outcome": "failed", "reason": "wrong password"}, "wrong_key"),
+        ({"outcome": "failed", "reason": "unreachable"}, "unreachable"),
+        ({"outcome": "failed", "reason": "killed"}, None),
+    ],
+)
+def test_what_is_known_of_the_repository(
+    ready: FakeHost, capsys: Capture, changes: dict[str, Any], state: str | None
+) -> None:
+    outcome(ready, **changes)
+    call(ready, "status", "system", "--json")
+    assert json.loads(capsys.readouterr().out)["units"][0]["repository_state"] == state
+
+
+def test_status_for_people(ready: FakeHost, capsys: Capture) -> None:
+    outcome(ready, outcome="failed", reason="disk full", message="first\nsecond")
+    assert call(ready, "status") == 0
+    assert capsys.readouterr().out == (
+        "UNIT           OUTCOME  REASON     LAST OK               AGE     NEXT    RUNNING\n"
+        "system--vault  failed   disk full  2026-11-21T12:00:05Z  60 min  in 2 h  -\n"
+        "\n"
+        "system--vault: disk full\n"
+        "  first\n"
+        "  second\n"
+    )
+
+
+def test_never_ran_and_not_there(host: FakeHost, capsys: Capture) -> None:
+    define(host)
+    host.answer("systemctl", "show", stdout=shown(loaded="not-found").replace("=active", "=inactive"))
+    assert call(host, "status") == 0
+    said = capsys.readouterr().out
+    assert "never_ran  -       never    -    no timer  -" in said
+    assert f"systemd has no {SERVICE}; run the site playbook" in said
+
+
+@pytest.mark.parametrize(("line", "share"), [(STATUS, 18.0), ("nothing", None)])
+def test_a_running_one(host: FakeHost, capsys: Capture, line: str, share: float | None) -> None:
+    define(host)
+    host.answer("systemctl", "show", stdout=shown(active="activating"))
+    host.journal(line)
+    call(host, "status", "--json")
+    (unit,) = json.loads(capsys.readouterr().out)["units"]
+    assert (unit["running"], unit["percent_done"]) == (True, share)
+    call(host, "status")
+    assert ("18 %" if share else "yes") in capsys.readouterr().out
+
+
+def test_a_bad_definition_hides_no_other(ready: FakeHost, capsys: Capture) -> None:
+    ready.put("/etc/holdfast/units/bad--vault.json", "{")
+    assert call(ready, "status") == 1
+    said = capsys.readouterr()
+    assert UNIT in said.out
+    assert "bad--vault.json cannot be used" in said.err
+
+
+def test_no_units(host: FakeHost, capsys: Capture) -> None:
+    assert call(host, "status") == 0
+    assert capsys.readouterr().out == "no run units on this host\n"
+    assert call(host, "status", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["restic"] is None
+
+
+def test_systemd_does_not_answer(host: FakeHost, capsys: Capture) -> None:
+    define(host)
+    host.answer("systemctl", "show", status=1, stderr="no bus\n")
+    assert call(host, "status") == 1
+    assert capsys.readouterr().err == "holdfast: systemctl show failed: no bus\n"
+
+
+def test_texts() -> None:
+    assert [text.size(value) for value in (None, 0, 1536, 2**40, 2**50)] == [
+        "-",
+        "0 B",
+        "1.5 KiB",
+        "1.0 TiB",
+        "1024.0 TiB",
+    ]
+    assert [text.span(value) for value in (None, 5, 90, 7200, 90000, 200000)] == [
+        "-",
+        "5 s",
+        "2 min",
+        "2 h",
+        "25 h",
+        "2 d",
+    ]
+    assert hosts.seconds_of(hosts.timestamp(NOW)) == NOW
+    assert hosts.seconds_of("x") is None
+    assert systemd.ask(FakeHost(Path("/nonexistent")), []) == {}
+
+
+# --- run
+
+
+def test_run_returns_at_once(ready: FakeHost, capsys: Capture) -> None:
+    assert call(ready, "run", "system") == 0
+    assert ["systemctl", "start", "--no-block", "--", SERVICE] in ready.calls
+    assert capsys.readouterr().out == f"{UNIT} is being started\nsee: holdfast status system\n"
+    ready.answer("systemctl", "start", status=1, stderr="refused")
+    assert call(ready, "run", "system") == 1
+    assert capsys.readouterr().err == "holdfast: systemctl start failed: refused\n"
+
+
+def test_run_needs_its_unit(host: FakeHost, capsys: Capture) -> None:
+    define(host)
+    host.answer("systemctl", "show", stdout=shown(loaded="not-found"))
+    assert call(host, "run", "system") == 1
+    assert f"systemd has no {SERVICE}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {},
+            (
+                "failed",
+                0,
+                "system--vault: ok in 5 s\n  files: 2 new, 0 changed, 1 unchanged, 2.9 MiB in all; added 2.9 MiB\n",
+            ),
+        ),
+        (
+            {"outcome": "failed", "reason": "locked", "summary": None, "message": "by x"},
+            ("failed", 1, "system--vault: failed, locked in 5 s\n  by x\n"),
+        ),
+        ({"outcome": "incomplete", "reason": "source missing"}, ("failed", 1, "incomplete, source missing")),
+        ({"outcome": "incomplete", "reason": "source missing"}, ("ok", 0, "incomplete, source missing")),
+    ],
+)
+def test_run_waits(host: FakeHost, capsys: Capture, changes: dict[str, Any], expected: tuple[str, int, str]) -> None:
+    accepted, status, said = expected
+    define(host, incomplete_is=accepted)
+    host.answer("systemctl", "show", stdout=shown(active="activating"))
+    outcome(host, ended="2026-11-20T12:00:00Z")
+    # The recorder is done a moment after the unit.
+    host.sleep = lambda _seconds: outcome(host, **changes)  # type: ignore[assignment, method-assign, return-value]
+    assert call(host, "run", "system", "--wait") == status
+    assert ["systemctl", "start", "--", SERVICE] in host.calls
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{UNIT} is already running\n")
+    assert said in printed
+
+
+def test_run_without_an_outcome(ready: FakeHost, capsys: Capture) -> None:
+    assert call(ready, "run", "system", "--wait") == 1
+    assert "no outcome was recorded" in capsys.readouterr().err
+    assert ready.slept == start.RECORD_PATIENCE
+
+
+SERVICE_TEXT = """\
+# /etc/systemd/system/holdfast-system--vault.service
+[Unit]
+OnSuccess=holdfast-record@system--vault.service
+OnFailure = holdfast-record@system--vault.service
+
+[Service]
+LoadCredential=password:/etc/holdfast/secrets/vault.password
+ExecStartPre=+/usr/local/bin/holdfast prepare system--vault
+ExecStart=/usr/bin/restic \\
+  backup --json --tag=backup \\
+  -- /srv/backup "/srv/ backup "
+ExecStartPost=+/usr/local/bin/holdfast verify system--vault
+ExecStopPost=+/usr/local/bin/holdfast finish system--vault
+"""
+
+
+def test_the_unit_of_a_dry_run() -> None:
+    assert start.dry_run_unit(SERVICE_TEXT) == (
+        "# /etc/systemd/system/holdfast-system--vault.service\n[Unit]\n\n[Service]\n"
+        "LoadCredential=password:/etc/holdfast/secrets/vault.password\n"
+        'ExecStart=/usr/bin/restic  backup --dry-run --json --tag=backup  -- /srv/backup "/srv/ backup "\n\n'
+        "[Service]\nRemainAfterExit=yes\n"
+    )
+
+
+def test_dry_run(ready: FakeHost, capsys: Capture) -> None:
+    name = f"holdfast-dry-run@{UNIT}.service"
+    copy = ready.path(f"/run/systemd/system/{name}")
+    ready.answer("systemctl", "cat", stdout=SERVICE_TEXT)
+    ready.answer("systemctl", "--value", stdout=f"{INVOCATION}\n")
+    ready.journal(SUMMARY.replace('"snapshot_id"', '"dry_run":true,"snapshot_id"'))
+    ready.put("/srv/optional")
+    assert call(ready, "run", "system", "--dry-run") == 0
+    assert capsys.readouterr().out == (
+        "system--vault: dry run, nothing is saved\n"
+        "  files: 2 new, 0 changed, 1 unchanged, 2.9 MiB in all; would add 2.9 MiB\n"
+    )
+    verbs = [words[1] for words in ready.calls if words[0] == "systemctl"]
+    assert verbs == ["show", "cat", "daemon-reload", "start", "show", "stop", "reset-failed", "daemon-reload"]
+    assert not copy.exists()
+    assert ready.path(f"/run/holdfast/{UNIT}.sources").read_bytes() == b"/srv/optional\0"
+    assert outcomes.last(ready, UNIT) is None
+
+
+def test_dry_run_that_fails(ready: FakeHost, capsys: Capture) -> None:
+    ready.answer("systemctl", "cat", stdout=SERVICE_TEXT)
+    ready.answer("systemctl", "start", status=1)
+    ready.answer("systemctl", "--value", stdout=f"{INVOCATION}\n")
+    ready.journal(FATAL.format(12, "Fatal: wrong password or no key found"))
+    assert call(ready, "run", "system", "--dry-run") == 1
+    assert "Fatal: wrong password" in capsys.readouterr().err
+    ready.journal()
+    ready.path("/var/lib/holdfast/repositories/vault.env").unlink()
+    assert call(ready, "run", "system", "--dry-run") == 1
+    assert "no repository" in capsys.readouterr().err
+
+
+def test_dry_run_of_something_else(ready: FakeHost, capsys: Capture) -> None:
+    ready.answer("systemctl", "cat", stdout="[Service]\nExecStart=/bin/true\n")
+    assert call(ready, "run", "system", "--dry-run") == 1
+    assert "its ExecStart= is no restic backup" in capsys.readouterr().err
+
+
+def test_dry_run_names_what_is_missing(host: FakeHost, capsys: Capture) -> None:
+    define(host, paths=["/srv/gone"])
+    host.answer("systemctl", "show", stdout=shown())
+    host.answer("systemctl", "cat", stdout=SERVICE_TEXT)
+    assert call(host, "run", "system", "--dry-run") == 1
+    assert "declared but not there: /srv/gone" in capsys.readouterr().err
+
+
+# --- log and snapshots
+
+
+def test_log(ready: FakeHost, capsys: Capture) -> None:
+    outcome(ready, outcome="incomplete", reason="source unreadable")
+    odd = '{"message_type":"other","x":1}'
+    ready.journal(
+        ("holdfast", "hook"), STATUS, UNREADABLE, SUMMARY, odd, FATAL.format(3, "Warning: one\\nIs there"), SKIPPED
+    )
+    assert call(ready, "log", "system") == 0
+    lines = [line.split(" ", 2)[-1] for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "system--vault",
+        "holdfast: hook",
+        "restic: 18 % done, 1 files, 526.2 KiB",
+        "restic: error: open /src/b: permission denied",
+        "restic: files: 2 new, 0 changed, 1 unchanged, 2.9 MiB in all; added 2.9 MiB",
+        "restic: snapshot 331fa3bb",
+        'restic: {"message_type": "other", "x": 1}',
+        "restic: Warning: one",
+        "restic: Is there",
+        "restic: /srv/gone does not exist, skipping",
+        "source unreadable",
+    ]
+
+
+def test_log_of_nothing(host: FakeHost, capsys: Capture) -> None:
+    define(host)
+    define(host, repository="offsite")
+    host.answer("systemctl", "show", stdout=shown())
+    assert call(host, "log", "system") == 0
+    assert (
+        capsys.readouterr().out
+        == "== system--offsite\nno run in the journal\n\n== system--vault\nno run in the journal\n"
+    )
+
+
+def test_log_of_a_running_one_with_dumps(host: FakeHost, capsys: Capture) -> None:
+    define(host, dumps=[{"name": "pg", "unit": "pg.service"}])
+    host.answer("systemctl", "show", stdout=shown(active="activating"))
+    outcome(host, invocation_id="0" * 32)
+    host.journal("begin", "end")
+    inside = entries("x", ("pg_dump", "between"), ("pg_dump", "too late"))
+    host.answer("_SYSTEMD_UNIT=pg.service", stdout=inside)
+    assert call(host, "log", "system") == 0
+    said = capsys.readouterr().out
+    assert "pg_dump: between" in said
+    assert "too late" not in said
+    assert "outcome" not in said
+
+
+SNAPSHOTS = json.dumps(
+    [
+        {
+            "time": "2026-11-21T13:00:25.295734087Z",
+            "tree": "114f",
+            "paths": ["/pg/all.sql"],
+            "hostname": "web1",
+            "username": "postgres",
+            "tags": ["job:system", "dump:pg"],
+            "id": "b" * 64,
+            "short_id": "b" * 8,
+        },
+        {
+            "time": "2026-11-21T13:00:24.295734087Z",
+            "paths": ["/srv/data", "/etc"],
+            "hostname": "web1",
+            "username": "holdfast",
+            "tags": ["job:system"],
+            "summary": {"total_bytes_processed": 3000003},
+            "id": "a" * 64,
+        },
+    ]
+)
+
+
+def test_snapshots(ready: FakeHost, capsys: Capture) -> None:
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    assert call(ready, "snapshots", "system", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["unit"] == UNIT
+    assert [(each["id"][0], each["dump"], each["total_bytes"]) for each in document["snapshots"]] == [
+        ("a", None, 3000003),
+        ("b", "pg", None),
+    ]
+    assert ready.calls[-1] == ["/usr/bin/restic", "snapshots", "--json", "--no-lock", "--no-cache", "--tag=job:system"]
+    assert ready.environments[-1] == {
+        "AWS_SECRET_ACCESS_KEY": "backend-secret",
+        "RESTIC_KEY_HINT": "2" * 64,
+        "HOME": "/root",
+        "RESTIC_PASSWORD_FILE": "/etc/holdfast/secrets/vault.password",
+        "RESTIC_REPOSITORY_FILE": "/etc/holdfast/secrets/vault.repository",
+    }
+    assert call(ready, "snapshots", "system") == 0
+    assert capsys.readouterr().out == (
+        "ID        TIME                 HOST  WHAT   SIZE     PATHS\n"
+        "aaaaaaaa  2026-11-21 13:00:24  web1  files  2.9 MiB  /srv/data /etc\n"
+        "bbbbbbbb  2026-11-21 13:00:25  web1  pg     -        /pg/all.sql\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"status": 12}, "does not take this host's password"),
+        ({"status": 1, "stderr": "x\nFatal: y\n"}, "Fatal: y"),
+        ({"status": 1}, "restic ended with exit status 1"),
+        ({"stdout": "{"}, "list of snapshots cannot be read"),
+        ({"stdout": "[]"}, "has no snapshots yet"),
+    ],
+)
+def test_snapshots_that_cannot_be_shown(ready: FakeHost, capsys: Capture, answer: dict[str, Any], message: str) -> None:
+    ready.answer("snapshots", **answer)
+    assert call(ready, "snapshots", "system") == 1
+    assert message in capsys.readouterr().err
+
+
+def test_credentials_that_are_gone(ready: FakeHost, capsys: Capture) -> None:
+    ready.path("/etc/holdfast/secrets/vault.environment").unlink()
+    assert call(ready, "snapshots", "system") == 1
+    assert "vault.environment cannot be used" in capsys.readouterr().err
+    define(ready, environment_file=None)
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    assert call(ready, "snapshots", "system") == 0
+    # Without the record a restore is still possible.
+    ready.path("/var/lib/holdfast/repositories/vault.env").unlink()
+    assert call(ready, "snapshots", "system") == 0
+    assert "RESTIC_KEY_HINT" not in ready.environments[-1]
+
+
+# --- restore
+
+
+def test_restore_latest(ready: FakeHost, capsys: Capture) -> None:
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    assert call(ready, "restore", "system", "--target", "/out", "--path", "/srv/[a]*?\\b") == 0
+    assert ready.calls[-1] == [
+        "/usr/bin/restic",
+        "restore",
+        "--no-cache",
+        "--target=/out",
+        r"--include=/srv/\[a\]\*\?\\b",
+        "--verify",
+        "--",
+        "a" * 64,
+    ]
+    assert "backend-secret" not in str(ready.calls)
+    assert ready.environments[-1]["RESTIC_PASSWORD_FILE"] == "/etc/holdfast/secrets/vault.password"
+    assert ready.path("/out").stat().st_mode & 0o777 == 0o700
+    assert capsys.readouterr().out == "snapshot aaaaaaaa is restored below /out\n"
+
+
+def test_restore_of_a_dump_and_dry_run(ready: FakeHost, capsys: Capture) -> None:
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    assert call(ready, "restore", "system", "--target", "/out", "--dump", "pg", "--dry-run") == 0
+    assert ready.calls[-1][3:] == ["--target=/out", "--dry-run", "--", "b" * 64]
+    assert not ready.path("/out").exists()
+    assert "would be restored" in capsys.readouterr().out
+    assert call(ready, "restore", "system", "--target", "/out", "--dump", "none") == 1
+    assert "has no snapshot of its dump none" in capsys.readouterr().err
+    ready.answer("snapshots", stdout="[]")
+    assert call(ready, "restore", "system", "--target", "/out") == 1
+    assert "has no snapshot of its files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "out"], "--target 'out' is not absolute"),
+        (["--target", "/out", "--path", "x"], "--path 'x' is not absolute"),
+        (["--target", "/srv"], "--target /srv is not empty"),
+        (["--target", "/srv/data/one"], "is not a directory"),
+        (["--target", "/link", "--force"], "is not a directory"),
+        (["--target", "/out", "--snapshot", "--help"], "expected one argument"),
+        (["--target", "/out", "--snapshot", "x"], "neither latest nor an id"),
+    ],
+)
+def test_restore_refuses(ready: FakeHost, capsys: Capture, arguments: list[str], message: str) -> None:
+    ready.path("/link").symlink_to(ready.path("/srv"))
+    try:
+        status = call(ready, "restore", "system", *arguments)
+    except SystemExit as stopped:
+        status = int(stopped.code or 0)
+    assert status == 2
+    assert message in capsys.readouterr().err
+    assert not any("restore" in words for words in ready.calls)
+
+
+def test_restore_with_force_and_its_failure(ready: FakeHost, capsys: Capture) -> None:
+    assert call(ready, "restore", "system", "--target", "/srv", "--force", "--snapshot", "0123abcd") == 0
+    ready.answer("restore", status=11)
+    assert call(ready, "restore", "system", "--target", "/empty", "--snapshot", "0123abcd") == 11
+    assert "the restore is not complete: the repository is locked" in capsys.readouterr().err
+
+
+# --- the command line
+
+
+def test_only_root(host: FakeHost, capsys: Capture) -> None:
+    host.owner = os.geteuid() + 1
+    assert call(host, "status") == 2
+    assert "only root can do this" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [[], ["nothing"], ["status", "--jso"], ["restore", "x"]])
+def test_wrong_use(host: FakeHost, argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        call(host, *argv)
+    assert stopped.value.code == 2
+
+
+def test_for_systemd(host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    define(host)
+    monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+    before = os.umask(0o077)
+    try:
+        assert call(host, "prepare", UNIT) == 0
+        assert os.umask(0o077) == 0o022
+    finally:
+        os.umask(before)
+    assert call(host, "verify", UNIT) == 0
+    assert call(host, "finish", UNIT) == 0
+    monkeypatch.setenv("MONITOR_INVOCATION_ID", INVOCATION)
+    assert call(host, "record", f"{UNIT}--failed") == 0
+    assert call(host, "prepare", "no--unit") == 2
+    assert "there is no run unit no--unit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (KeyboardInterrupt(), (130, "holdfast: interrupted; a run that was started goes on\n")),
+        (PermissionError(13, "Permission denied", "/x"), (1, "holdfast: [Errno 13] Permission denied: '/x'\n")),
+    ],
+)
+def test_interruptions(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Capture, error: BaseException, expected: tuple[int, str]
+) -> None:
+    status, said = expected
+
+    def fail(*_arguments: Any, **_keywords: Any) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_for_people", fail)
+    assert call(host, "status") == status
+    assert capsys.readouterr().err == said
+
+
+def test_certificate(host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    asked: list[str] = []
+
+    def renew(directory: str) -> bool:
+        asked.append(directory)
+        if directory == "/bad":
+            raise _tls.TlsError("no CA")
+        return directory != "/fresh"
+
+    monkeypatch.setattr(_tls, "renew", renew)
+    assert call(host, "certificate", "renew") == 0
+    assert (asked, host.calls) == (["/etc/holdfast/tls"], [])
+    assert call(host, "certificate", "renew", "--restart", "rest.service") == 0
+    assert host.calls == [["systemctl", "try-restart", "--", "rest.service"]]
+    assert call(host, "certificate", "renew", "--directory", "/fresh", "--restart", "rest.service") == 0
+    assert len(host.calls) == 1
+    host.answer("try-restart", status=1, stderr="x")
+    assert call(host, "certificate", "renew", "--restart", "rest.service") == 1
+    assert call(host, "certificate", "renew", "--directory", "/bad") == 1
+    said = capsys.readouterr()
+    assert "rest.service could not be restarted: x" in said.err
+    assert "the certificate in /bad cannot be renewed: no CA" in said.err
+    assert "needs no renewal" in said.out
+
+
+# --- the host itself
+
+
+def test_commands_of_a_real_host(tmp_path: Path) -> None:
+    host = hosts.Host(tmp_path)
+    done = host.command(["/bin/sh", "-c", "echo $A; echo e >&2; exit 3"], timeout=10, env={"A": "b"})
+    assert done == hosts.Done(3, "b\n", "e\n")
+    assert host.command(["/bin/sleep", "9"], timeout=0.1) == hosts.Done(
+        124, stderr="/bin/sleep did not end within 0.1 s"
+    )
+    assert host.command(["/nothing"], timeout=1).status == 127
+    assert host.attached(["/bin/sh", "-c", "exit 4"], timeout=10) == 4
+    assert host.attached(["/bin/sleep", "9"], timeout=0.1) == 124
+    assert host.attached(["/nothing"], timeout=1) == 127
+    assert abs(host.now() - NOW) > 0
+    host.sleep(0)
+
+
+def test_files_of_a_real_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = hosts.Host(tmp_path)
+    host.write_json("/a/b.json", {"x": 1})
+    assert host.read_json("/a/b.json") == {"x": 1}
+    host.write("/a/b.json", b"[]", mode=0o600)
+    assert host.read_json("/a/b.json") is None
+
+    def fail(*_arguments: Any) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no"):
+        host.write("/a/b.json", b"new", mode=0o600)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.json"]
+
+
+def test_a_closed_pipe(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from ansible_collections.holdfast.backup.plugins.module_utils._program import cli, host;"
+        "h = host.Host(__import__('pathlib').Path(sys.argv[2]), __import__('os').geteuid());"
+        "cli._for_people = lambda *a: [print('x' * 1000, flush=True) for _ in range(10000)] and 0;"
+        "sys.exit(cli.main(['status'], h))"
+    )
+    collections = str(Path(cli.__file__).parents[6])
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, collections, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert process.wait(20) == 1

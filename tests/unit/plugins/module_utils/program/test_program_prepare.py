@@ -1,0 +1,319 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""prepare, verify and finish: what stops a run, what makes it fail later, and the hooks."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils._program import hooks, rest, sources, state
+from ansible_collections.holdfast.backup.plugins.module_utils._program.definition import Definition, Hook, Rest
+from ansible_collections.holdfast.backup.plugins.module_utils._program.finish import finish
+from ansible_collections.holdfast.backup.plugins.module_utils._program.prepare import mounted, prepare
+from ansible_collections.holdfast.backup.plugins.module_utils._program.verify import verify
+from program_host import IDENTITY, INVOCATION, ME, NOW, SUMMARY, UNIT, FakeHost, define, hook
+
+ENVIRONMENT = {"INVOCATION_ID": INVOCATION}
+
+
+def found(host: FakeHost) -> state.State:
+    """What this invocation left."""
+    left = state.load(host, UNIT, INVOCATION)
+    assert left is not None
+    return left
+
+
+def refused(host: FakeHost, definition: Definition, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """(reason, message) of a run that prepare stopped, with what it said."""
+    assert prepare(host, definition, ENVIRONMENT) == 1
+    left = found(host)
+    assert left.stopped is not None
+    assert capsys.readouterr().err == f"{left.stopped}: {left.message}\n"
+    return left.stopped, left.message
+
+
+def test_prepared(host: FakeHost) -> None:
+    host.put("/srv/optional")
+    assert prepare(host, define(host), ENVIRONMENT) == 0
+    left = found(host)
+    assert (left.started, left.stopped, left.missing) == (NOW, None, [])
+    listing = host.path(f"/run/holdfast/{UNIT}.sources")
+    assert listing.read_bytes() == b"/srv/optional\0"
+    assert listing.stat().st_mode & 0o777 == 0o640
+    assert host.path(f"/run/holdfast/{UNIT}.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_files_that_are_lost(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    definition = define(host)
+    host.path(definition.record).unlink()
+    assert refused(host, definition, capsys)[0] == "no repository"
+    host.path(definition.password_file).unlink()
+    reason, message = refused(host, definition, capsys)
+    assert (reason, definition.password_file in message) == ("lost key file", True)
+
+
+MOUNTINFO = "36 35 98:0 / {} rw,noatime master:1 - ext3 /dev/root rw\n"
+
+
+def test_mount(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    definition = define(host, mount="/mnt/usb disk/")
+    assert not mounted(host, "/mnt/usb disk")
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/mnt/usb"))
+    assert refused(host, definition, capsys)[0] == "unreachable"
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/mnt/usb\\040disk"))
+    assert prepare(host, definition, ENVIRONMENT) == 0
+
+
+def test_escrow(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    definition = define(host, escrow={"mode": "age"})
+    assert refused(host, definition, capsys)[0] == "lost key file"
+    host.put(definition.identity_file, "{}")
+    assert "damaged" in refused(host, definition, capsys)[1]
+    host.put(definition.identity_file, IDENTITY)
+    assert refused(host, definition, capsys)[0] == "no escrow"
+    host.put("/etc/holdfast/escrow.json", {"mode": "age", "repositories": {"vault": "cd" * 16}})
+    assert refused(host, definition, capsys)[0] == "no escrow"
+    host.put("/etc/holdfast/escrow.json", {"mode": "age", "repositories": {"vault": "ab" * 16}})
+    assert prepare(host, definition, ENVIRONMENT) == 0
+    # The bundle before the last change is good enough for a while.
+    changed = {**IDENTITY["escrow"], "fingerprint": "ef" * 16, "previous": "ab" * 16, "previous_until": int(NOW) + 1}
+    host.put(definition.identity_file, {**IDENTITY, "escrow": changed})
+    assert prepare(host, definition, ENVIRONMENT) == 0
+    host.clock = NOW + 2
+    assert refused(host, definition, capsys)[0] == "no escrow"
+
+
+def test_pre_hooks(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = host.path("/trace")
+    definition = define(
+        host, pre=[hook(f'echo "$HOLDFAST_JOB $PWD" >>{trace}'), hook("exit 3"), hook(f"echo never >>{trace}")]
+    )
+    assert refused(host, definition, capsys) == ("pre hook", "pre hook 2: /bin/sh ended with exit status 3")
+    assert trace.read_text() == "system /\n"
+
+
+def test_hooks_make_sources(host: FakeHost) -> None:
+    definition = define(host, paths=["/srv/made"], pre=[hook(f"touch {host.path('/srv/made')}")])
+    assert prepare(host, definition, ENVIRONMENT) == 0
+    assert found(host).missing == []
+
+
+@pytest.mark.parametrize(
+    ("what", "problem"),
+    [
+        (Hook(("/bin/true",), ME), None),
+        (Hook(("/bin/sh", "-c", "kill -9 $$"), ME), "/bin/sh was ended by signal 9"),
+        (Hook(("/bin/sh", "-c", "sleep 60 & wait"), ME, 1), "/bin/sh did not end within 1 s"),
+        (Hook(("/nothing",), ME), "/nothing cannot be started: [Errno 2] No such file or directory: '/nothing'"),
+        (Hook(("/bin/true",), "no-such-account"), "/bin/true: there is no account 'no-such-account' on this host"),
+    ],
+)
+def test_hook(what: Hook, problem: str | None) -> None:
+    assert hooks.run(what, {}) == problem
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+def test_hook_as_another_account(tmp_path_factory: pytest.TempPathFactory) -> None:
+    script = 'test "$(id -un)" = nobody && test "$HOME" = /nonexistent && test "$(id -G)" = "$(id -G nobody)"'
+    assert hooks.run(Hook(("/bin/sh", "-c", script), "nobody"), {}) is None
+
+
+def test_dumps(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    dumps = [{"name": name, "unit": f"{name}.service"} for name in ("good", "bad", "slow")]
+    host.answer("systemctl", "bad.service", status=1)
+    host.answer("systemctl", "start", "slow.service", status=124)
+    assert prepare(host, define(host, dumps=dumps), ENVIRONMENT) == 0
+    assert found(host).dumps_failed == ["bad", "slow"]
+    assert ["systemctl", "start", "--", "good.service"] in host.calls
+    assert ["systemctl", "stop", "--", "slow.service"] in host.calls
+    assert "dump bad failed: see: journalctl -u bad.service" in capsys.readouterr().err
+
+
+def test_sources(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = "/etc/holdfast/sources.d/system.d"
+    host.put(f"{directory}/a.paths", "# comment\n\n/srv/data\n/srv/odd * \\n\n/srv/data\n")
+    host.put("/srv/odd * \\n")
+    host.put(f"{directory}/b.paths", "relative\n/srv/none\n")
+    host.put(f"{directory}/c.paths", "/srv/data/one\n", 0o664)
+    host.put(f"{directory}/ignored.txt", "/srv/data/one\n")
+    host.path(f"{directory}/d.paths").symlink_to(host.path(f"{directory}/a.paths"))
+    host.path(f"{directory}/e.paths").mkdir()
+    host.put(f"{directory}/f.paths", "/" * (sources.LARGEST + 1))
+    assert prepare(host, define(host, paths=["/srv/data", "/srv/gone"]), ENVIRONMENT) == 0
+    assert host.path(f"/run/holdfast/{UNIT}.sources").read_bytes() == b"/srv/data\0/srv/odd * \\n\0"
+    missing = found(host).missing
+    assert missing == [
+        "/srv/gone",
+        f"{directory}/b.paths (line 1 is not an absolute path)",
+        "/srv/none",
+        f"{directory}/c.paths (must belong to root and be writable by nobody else)",
+        f"{directory}/d.paths (cannot be read: Too many levels of symbolic links)",
+        f"{directory}/e.paths (is not a plain file)",
+        f"{directory}/f.paths (is larger than 1048576 bytes)",
+    ]
+    assert "declared but not there: /srv/gone" in capsys.readouterr().err
+
+
+def test_a_dangling_link_is_there(host: FakeHost) -> None:
+    host.path("/srv/link").symlink_to("/nowhere")
+    assert sources.gather(host, define(host, paths=["/srv/link"])) == ([], [])
+
+
+def test_verify(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    definition, accepting = define(host), define(host, incomplete_is="ok")
+    assert verify(host, definition, ENVIRONMENT) == 1
+    assert "not prepared" in capsys.readouterr().err
+    left = state.State(UNIT, INVOCATION, NOW)
+    left.save(host)
+    assert verify(host, definition, ENVIRONMENT) == 0
+    assert verify(host, definition, {"INVOCATION_ID": "another"}) == 1
+    left.missing = ["/srv/gone"]
+    left.save(host)
+    assert verify(host, definition, ENVIRONMENT) == 1
+    assert "declared but not there: /srv/gone" in capsys.readouterr().err
+    assert verify(host, accepting, ENVIRONMENT) == 0
+    left.dumps_failed = ["pg"]
+    left.save(host)
+    assert verify(host, accepting, ENVIRONMENT) == 1
+    host.put(f"/run/holdfast/{UNIT}.json", {"invocation": INVOCATION, "surprise": 1})
+    assert state.load(host, UNIT, INVOCATION) is None
+
+
+def test_finish(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = host.path("/trace")
+    tell = hook(f'echo "$HOLDFAST_OUTCOME/$HOLDFAST_REASON/$HOLDFAST_SNAPSHOT" >>{trace}')
+    ended = {**ENVIRONMENT, "SERVICE_RESULT": "success", "EXIT_CODE": "exited", "EXIT_STATUS": "0"}
+    host.journal(SUMMARY)
+    assert finish(host, define(host), ended) == 0
+    assert host.calls == []
+    assert finish(host, define(host, post=[tell]), ended) == 0
+    assert finish(host, define(host, post=[hook("exit 9"), tell]), ended) == 1
+    assert found(host).post_failed == ["post hook 1: /bin/sh ended with exit status 9"]
+    assert "post hook 1" in capsys.readouterr().err
+    snapshot = json.loads(SUMMARY)["snapshot_id"]
+    assert trace.read_text() == f"ok//{snapshot}\n" * 2
+
+
+# --- the password of a rest-server
+
+
+class _Server(BaseHTTPRequestHandler):
+    """Answers as rest-server does: 401 for another password than `accepted`, else `answer`."""
+
+    accepted, answer, seen = "", 200, [""]
+
+    def do_HEAD(self) -> None:
+        import base64
+
+        self.seen.append(self.path)
+        login = base64.b64decode(self.headers["Authorization"].split()[1]).decode()
+        self.send_response(self.answer if login == f"web1--vault:{self.accepted}" else 401)
+        self.send_header("Location", "http://127.0.0.1:1/")
+        self.end_headers()
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPServer]:
+    """A rest-server's front on a free port."""
+    _Server.accepted, _Server.answer, _Server.seen = "first", 200, []
+    http = HTTPServer(("127.0.0.1", 0), _Server)
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield http
+    http.shutdown()
+    thread.join(10)
+    http.server_close()
+
+
+def _rotating(host: FakeHost, port: int, following: str | None = "second/:%") -> Definition:
+    url = f"rest:http://127.0.0.1:{port}/web1--vault/"
+    passwords = {
+        "user": "web1--vault",
+        "current": {"password": "first", "hash": "h1"},
+        "next": {"password": following, "hash": "h2"} if following else None,
+    }
+    host.put("/etc/holdfast/secrets/vault.identity", {**IDENTITY, "rest": passwords}, 0o400)
+    host.put("/etc/holdfast/secrets/vault.repository", url.replace("//", "//web1--vault:first@") + "\n", 0o400)
+    return define(host, access="rest", rest={"user": "web1--vault", "url": url}, environment={"NO_PROXY": "*"})
+
+
+def _passwords(host: FakeHost) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(host.path("/etc/holdfast/secrets/vault.identity").read_text())["rest"]
+    return content
+
+
+def test_the_current_password_stays(host: FakeHost, server: HTTPServer) -> None:
+    definition = _rotating(host, server.server_port)
+    assert prepare(host, definition, ENVIRONMENT) == 0
+    assert _passwords(host)["next"] is not None
+    assert _Server.seen == ["/web1--vault/config"]
+
+
+def test_without_a_next_password_nothing_is_asked(host: FakeHost, server: HTTPServer) -> None:
+    assert prepare(host, _rotating(host, server.server_port, None), ENVIRONMENT) == 0
+    assert _Server.seen == []
+
+
+@pytest.mark.parametrize("answer", [200, 404])
+def test_the_next_password_is_promoted(host: FakeHost, server: HTTPServer, answer: int) -> None:
+    definition = _rotating(host, server.server_port)
+    _Server.accepted, _Server.answer = "second/:%", answer
+    assert prepare(host, definition, ENVIRONMENT) == 0
+    assert (_passwords(host)["current"]["password"], _passwords(host)["next"]) == ("second/:%", None)
+    location = host.path(definition.repository_file)
+    assert (
+        location.read_text() == f"rest:http://web1--vault:second%2F%3A%25@127.0.0.1:{server.server_port}/web1--vault/\n"
+    )
+    assert location.stat().st_mode & 0o777 == 0o400
+    assert host.path(definition.identity_file).stat().st_mode & 0o777 == 0o400
+    # What the escrow's fingerprint says of the bundle does not change with it.
+    assert json.loads(host.path(definition.identity_file).read_text())["escrow"]["fingerprint"] == "ab" * 16
+
+
+def test_neither_password(host: FakeHost, server: HTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
+    definition = _rotating(host, server.server_port)
+    _Server.accepted = "third"
+    reason, message = refused(host, definition, capsys)
+    assert reason == "wrong password"
+    assert "second" not in message
+    assert _passwords(host)["next"] is not None
+
+
+def test_unclear_answers_change_nothing(host: FakeHost, server: HTTPServer) -> None:
+    definition = _rotating(host, server.server_port)
+    assert definition.rest is not None
+    _Server.accepted, _Server.answer = "second/:%", 302
+    assert rest.settle(host, definition) is None
+    assert _passwords(host)["next"] is not None
+    _Server.answer = 503
+    assert rest.probe(definition, definition.rest, "second/:%") is None
+    assert rest.probe(definition, Rest("u", "rest:http://127.0.0.1:1/x/"), "p") is None
+
+
+def test_identity_is_damaged(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    definition = _rotating(host, 1)
+    host.put(definition.identity_file, "{}")
+    assert "cannot be used" in refused(host, definition, capsys)[1]
+
+
+@pytest.mark.parametrize(
+    ("environment", "proxies"),
+    [
+        ({}, {}),
+        ({"HTTPS_PROXY": "http://proxy:3128"}, {"https": "http://proxy:3128"}),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": "example.org"}, {}),
+        ({"http_proxy": "http://proxy:3128"}, {}),
+    ],
+)
+def test_proxies(environment: dict[str, str], proxies: dict[str, str]) -> None:
+    assert rest._proxies(environment, "https://vault.example.org:8000/x/config") == proxies

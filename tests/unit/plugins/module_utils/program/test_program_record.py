@@ -1,0 +1,349 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the journal of a run to its recorded outcome."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils._program import assess, evidence, journal, outcomes
+from ansible_collections.holdfast.backup.plugins.module_utils._program.assess import Ending
+from ansible_collections.holdfast.backup.plugins.module_utils._program.record import record
+from ansible_collections.holdfast.backup.plugins.module_utils._program.state import State
+from program_host import (
+    FATAL,
+    IDENTITY,
+    INVOCATION,
+    NOW,
+    RETRY,
+    SERVICE,
+    SKIPPED,
+    SNAPSHOT,
+    STATUS,
+    SUMMARY,
+    UNIT,
+    UNREADABLE,
+    FakeHost,
+    define,
+    entries,
+    hook,
+)
+
+
+def monitor(result: str = "success", status: str = "0", code: str = "exited") -> dict[str, str]:
+    """What systemd tells the recorder."""
+    told = {"MONITOR_SERVICE_RESULT": result, "MONITOR_INVOCATION_ID": INVOCATION, "MONITOR_UNIT": SERVICE}
+    return {**told, "MONITOR_EXIT_CODE": code, "MONITOR_EXIT_STATUS": status} if code else told
+
+
+def recorded(host: FakeHost, environment: dict[str, str], **changes: Any) -> dict[str, Any]:
+    """The outcome that is written."""
+    assert record(host, define(host, **changes), environment) == 0
+    found = outcomes.last(host, UNIT)
+    assert found is not None
+    return found
+
+
+def findings(host: FakeHost, **more: Any) -> None:
+    """What prepare, verify and finish left."""
+    State(UNIT, INVOCATION, NOW - 30, **more).save(host)
+
+
+def test_ok(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    findings(host)
+    host.journal(STATUS, SUMMARY, ("holdfast", "hook said: no space left on device"))
+    found = recorded(host, monitor())
+    assert capsys.readouterr().out == "system--vault ok\n"
+    assert found == {
+        "format": 1,
+        "unit": UNIT,
+        "job": "system",
+        "repository": "vault",
+        "engine": "restic",
+        "outcome": "ok",
+        "reason": None,
+        "message": "",
+        "started": "2026-11-21T12:59:30Z",
+        "ended": "2026-11-21T13:00:00Z",
+        "duration_seconds": 30.0,
+        "exit_status": 0,
+        "service_result": "success",
+        "invocation_id": INVOCATION,
+        "snapshot": SNAPSHOT,
+        "summary": {
+            "files_new": 2,
+            "files_changed": 0,
+            "files_unmodified": 1,
+            "dirs_new": 4,
+            "dirs_changed": 0,
+            "dirs_unmodified": 0,
+            "data_added": 3002177,
+            "data_added_packed": 3001867,
+            "total_files_processed": 3,
+            "total_bytes_processed": 3000003,
+            "total_duration": 0.894492457,
+        },
+        "missing": [],
+        "dumps_failed": [],
+        "last_ok": "2026-11-21T13:00:00Z",
+        "told": None,
+        "versions": {"holdfast": "0", "restic": "0.18.0"},
+    }
+    assert host.path(f"/var/lib/holdfast/outcomes/{UNIT}.json").stat().st_mode & 0o777 == 0o644
+
+
+EXIT_1 = monitor("exit-code", "1")
+NO_MAIN = monitor("exit-code", code="")
+
+
+@pytest.mark.parametrize(
+    ("lines", "environment", "outcome", "reason"),
+    [
+        ([SUMMARY, UNREADABLE], monitor("exit-code", "3"), "incomplete", "source unreadable"),
+        ([SUMMARY, SKIPPED], monitor("exit-code", "3"), "incomplete", "source missing"),
+        ([SUMMARY, SKIPPED, UNREADABLE], monitor("exit-code", "3"), "incomplete", "source unreadable"),
+        ([UNREADABLE], monitor("exit-code", "3"), "failed", "unknown"),
+        ([], monitor(), "failed", "unknown"),
+        ([FATAL.format(10, "Fatal: repository does not exist")], monitor("exit-code", "10"), "failed", "no repository"),
+        ([], monitor("exit-code", "11"), "failed", "locked"),
+        ([], monitor("exit-code", "12"), "failed", "wrong password"),
+        ([], monitor("exit-code", "130"), "failed", "interrupted"),
+        ([], monitor("exit-code", "77"), "failed", "unknown"),
+        ([FATAL.format(1, "Fatal: write /x: no space left on device")], EXIT_1, "failed", "disk full"),
+        ([FATAL.format(1, "unexpected HTTP response (507)")], EXIT_1, "failed", "disk full"),
+        ([FATAL.format(1, "Fatal: nothing to backup")], EXIT_1, "failed", "source missing"),
+        ([FATAL.format(1, "401 Unauthorized")], EXIT_1, "failed", "wrong password"),
+        ([RETRY, FATAL.format(1, "Fatal: unable to open config file")], EXIT_1, "failed", "unreachable"),
+        (["signal terminated received, cleaning up"], EXIT_1, "failed", "interrupted"),
+        # A file's name is no evidence.
+        ([UNREADABLE.replace("/src/b", "/no space left on device")], EXIT_1, "failed", "unknown"),
+        ([], monitor("signal", "KILL", "killed"), "failed", "killed"),
+        ([], monitor("signal", "TERM", "killed"), "failed", "interrupted"),
+        ([], monitor("core-dump", "SEGV", "dumped"), "failed", "killed"),
+        ([SUMMARY], monitor("oom-kill", "KILL", "killed"), "failed", "killed"),
+        ([STATUS, RETRY], monitor("timeout", "1"), "failed", "timeout"),
+        ([RETRY], monitor("timeout", "1"), "failed", "unreachable"),
+        ([], monitor("timeout", code=""), "failed", "timeout"),
+        (
+            [("systemd", f"{SERVICE}: Failed to set up credentials")],
+            monitor("exit-code", "243"),
+            "failed",
+            "lost key file",
+        ),
+        ([("systemd", "Failed to spawn")], monitor("exit-code", "203"), "failed", "unknown"),
+        ([], NO_MAIN, "failed", "unknown"),
+        # restic was content, systemd is not, and nobody knows why.
+        ([SUMMARY], monitor("exit-code"), "failed", "unknown"),
+    ],
+)
+def test_reasons(host: FakeHost, lines: list[str], environment: dict[str, str], outcome: str, reason: str) -> None:
+    host.journal(*lines)
+    found = recorded(host, environment)
+    assert (found["outcome"], found["reason"]) == (outcome, reason)
+    assert found["message"]
+    assert found["last_ok"] is None
+    assert (found["snapshot"] == SNAPSHOT) == (SUMMARY in lines)
+
+
+@pytest.mark.parametrize(
+    ("left", "lines", "environment", "expected"),
+    [
+        ({"stopped": "no escrow", "message": "why"}, [], NO_MAIN, ("failed", "no escrow")),
+        ({"missing": ["/srv/gone"]}, [SUMMARY], monitor("exit-code"), ("incomplete", "source missing")),
+        ({"missing": ["/srv/gone"]}, [SUMMARY], monitor(), ("incomplete", "source missing")),
+        ({"missing": ["/a"]}, [SUMMARY, UNREADABLE], monitor("exit-code", "3"), ("incomplete", "source unreadable")),
+        ({"dumps_failed": ["pg"], "missing": ["/a"]}, [SUMMARY], monitor("exit-code"), ("failed", "dump")),
+        ({"post_failed": ["post hook 1: x"], "dumps_failed": ["pg"]}, [SUMMARY], monitor(), ("failed", "post hook")),
+        ({"post_failed": ["post hook 1: x"]}, [], monitor("exit-code", "12"), ("failed", "wrong password")),
+    ],
+)
+def test_findings(
+    host: FakeHost,
+    left: dict[str, Any],
+    lines: list[str],
+    environment: dict[str, str],
+    expected: tuple[str, str],
+) -> None:
+    findings(host, **left)
+    host.journal(*lines)
+    found = recorded(host, environment)
+    assert (found["outcome"], found["reason"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("gone", "reason"),
+    [
+        ("/var/lib/holdfast/repositories/vault.env", "no repository"),
+        ("/etc/holdfast/secrets/vault.repository", "lost key file"),
+        (None, "unknown"),
+    ],
+)
+def test_it_could_not_even_start(host: FakeHost, gone: str | None, reason: str) -> None:
+    if gone:
+        host.path(gone).unlink()
+    host.journal(("systemd", f"{SERVICE}: Failed to load environment files: No such file or directory"))
+    found = recorded(host, monitor("resources", code=""))
+    assert (found["outcome"], found["reason"]) == ("failed", reason)
+    assert found["message"] == "Failed to load environment files: No such file or directory"
+    assert found["exit_status"] is None
+
+
+def test_an_unmounted_repository(host: FakeHost) -> None:
+    assert recorded(host, monitor("resources", code=""), mount="/mnt/usb")["reason"] == "unreachable"
+    host.put("/proc/self/mountinfo", "36 35 98:0 / /mnt/usb rw - ext3 /dev/root rw\n")
+    assert evidence.lost(host, define(host, mount="/mnt/usb")) is None
+
+
+def test_the_summary_may_come_late(host: FakeHost) -> None:
+    host.journal()
+    assert recorded(host, monitor())["outcome"] == "failed"
+    assert host.slept == pytest.approx((evidence.LOOKS - 1) * evidence.PAUSE)
+    assert host.calls.count(["journalctl", "--sync"]) == evidence.LOOKS
+
+
+def test_history_is_bounded(host: FakeHost) -> None:
+    host.journal(SUMMARY)
+    for number in range(outcomes.HISTORY + 5):
+        recorded(host, {**monitor(), "MONITOR_INVOCATION_ID": f"{number:032d}"})
+    lines = host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl").read_text().splitlines()
+    assert len(lines) == outcomes.HISTORY
+    assert json.loads(lines[-1])["invocation_id"] == f"{outcomes.HISTORY + 4:032d}"
+
+
+def test_last_ok_is_carried_on(host: FakeHost) -> None:
+    host.journal(SUMMARY)
+    recorded(host, monitor())
+    host.clock += 3600
+    found = recorded(host, {**monitor("exit-code", "12"), "MONITOR_INVOCATION_ID": "0" * 32})
+    assert (found["outcome"], found["last_ok"]) == ("failed", "2026-11-21T13:00:00Z")
+
+
+SHOWN = f"Result=exit-code\nInvocationID={INVOCATION}\nExecMainCode=1\nExecMainStatus=12\n"
+
+
+def test_without_word_from_systemd_it_asks(host: FakeHost) -> None:
+    host.answer("systemctl", "show", stdout=SHOWN)
+    host.journal()
+    found = recorded(host, {})
+    assert (found["reason"], found["invocation_id"]) == ("wrong password", INVOCATION)
+    again = recorded(host, {})
+    assert again == found
+    assert len(host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_run_that_systemd_refused(host: FakeHost) -> None:
+    host.journal(SUMMARY)
+    late = json.loads(entries(("systemd", "Dependency failed for the backup.")))
+    # One from before the run is no news.
+    host.answer(
+        "JOB_RESULT=dependency", stdout=json.dumps({**late, "__REALTIME_TIMESTAMP": str(int((NOW - 99) * 1e6))})
+    )
+    assert recorded(host, monitor())["outcome"] == "ok"
+    host.answer("JOB_RESULT=dependency", stdout=json.dumps({**late, "__REALTIME_TIMESTAMP": str(int((NOW - 1) * 1e6))}))
+    found = recorded(host, monitor())
+    assert (found["outcome"], found["reason"]) == ("failed", "unknown")
+    assert (found["service_result"], found["invocation_id"]) == ("dependency", None)
+    assert found["message"] == "Dependency failed for the backup."
+    assert recorded(host, monitor())["service_result"] == "dependency"
+    assert len(host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl").read_text().splitlines()) == 3
+
+
+def test_nothing_to_record(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    host.answer("systemctl", "show", stdout="Result=success\nInvocationID=\nExecMainCode=0\nExecMainStatus=0\nx")
+    assert record(host, define(host), {}) == 0
+    assert outcomes.last(host, UNIT) is None
+    assert "nothing is recorded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "told"),
+    [
+        ({}, monitor("exit-code", "12"), True),
+        ({"on_failure": hook("exit 1")}, monitor("exit-code", "12"), False),
+        ({}, monitor(), None),
+        ({"incomplete_is": "ok"}, monitor("success", "3"), None),
+        ({}, monitor("exit-code", "3"), True),
+        ({"on_failure": None}, monitor("exit-code", "12"), None),
+    ],
+)
+def test_telling(
+    host: FakeHost, tmp_path: Path, changes: dict[str, Any], environment: dict[str, str], told: bool | None
+) -> None:
+    host.journal(SUMMARY)
+    command = hook(f"env | grep ^HOLDFAST_ | sort >{tmp_path}/told")
+    found = recorded(host, environment, **{"on_failure": command, **changes})
+    assert found["told"] is told
+    if told:
+        lines = (tmp_path / "told").read_text()
+        assert f"HOLDFAST_OUTCOME={found['outcome']}\n" in lines
+        assert f"HOLDFAST_UNIT={UNIT}\n" in lines
+        assert "HOLDFAST_LAST_OK=\n" in lines
+
+
+def test_messages_hold_no_secrets(host: FakeHost) -> None:
+    passwords = {
+        "user": "web1--vault",
+        "current": {"password": "rest-first", "hash": "h"},
+        "next": {"password": "rest-second", "hash": "h"},
+    }
+    host.put("/etc/holdfast/secrets/vault.identity", {**IDENTITY, "rest": passwords})
+    words = "the-password backend-secret rest-first rest-second rest:https://u:pw@vault1/x"
+    host.journal(FATAL.format(1, words))
+    message = recorded(host, EXIT_1)["message"]
+    assert message == "*** *** *** *** rest:https://***@vault1/x"
+
+
+def test_messages_are_bounded(host: FakeHost) -> None:
+    host.journal(SUMMARY, *(UNREADABLE.replace("/src/b", f"/src/{number}/" + "x" * 400) for number in range(50)))
+    message = recorded(host, monitor("exit-code", "3"))["message"]
+    assert len(message) == assess.LONGEST_MESSAGE
+    assert all(len(line) <= assess.LONGEST_LINE for line in message.splitlines())
+
+
+def test_a_restic_that_cannot_say_its_version(host: FakeHost) -> None:
+    host.answer("/usr/bin/restic", "version", status=127)
+    assert recorded(host, monitor())["versions"]["restic"] is None
+
+
+# --- the journal
+
+
+def test_only_evidence_that_cannot_be_forged_is_asked_for(host: FakeHost) -> None:
+    journal.read(host, INVOCATION)
+    (call,) = host.calls
+    assert call[-4:] == [f"_SYSTEMD_INVOCATION_ID={INVOCATION}", "+", f"INVOCATION_ID={INVOCATION}", "_PID=1"]
+    assert journal.read(host, "") == []
+
+
+def test_odd_lines(host: FakeHost) -> None:
+    line = json.loads(entries("x"))
+    bytes_line = {**line, "MESSAGE": [0xFF, 0x41]}
+    empty = {**line, "MESSAGE": None}
+    host.answer("--output=json", stdout="\n".join(["{", "[]", "{}", json.dumps(bytes_line), json.dumps(empty), ""]))
+    assert [entry.text for entry in journal.read(host, INVOCATION)] == ["\ufffdA", ""]
+
+
+def test_digest() -> None:
+    def digest(*texts: str) -> journal.Digest:
+        lines = [journal.Entry(1.0, "restic", text) for text in texts]
+        return journal.digest([*lines, journal.Entry(2.0, "other", SUMMARY)], "restic", SERVICE)
+
+    scan = UNREADABLE.replace("archival", "scan")
+    found = digest(scan, UNREADABLE, "  ", "a line", "{broken", '{"x": 1}', STATUS)
+    assert found.errors == ["open /src/b: permission denied"]
+    assert found.lines == ["a line", "{broken", '{"x": 1}']
+    assert (found.percent_done, found.first, found.last, found.summary) == (18.0, 1.0, 2.0, None)
+    assert digest('{"message_type":"status"}').percent_done is None
+    assert digest('{"message_type":"error","error":"bad","item":"/x"}').errors == ["/x: bad"]
+    assert digest('{"message_type":"verbose_status"}') == journal.Digest(first=1.0, last=2.0)
+    assert journal.digest([], "restic", SERVICE) == journal.Digest()
+
+
+def test_ending() -> None:
+    assert Ending.of({"EXIT_CODE": "exited", "EXIT_STATUS": "3"}).exit_status == 3
+    assert Ending.of({"EXIT_CODE": "killed", "EXIT_STATUS": "9"}).exit_status is None
+    assert Ending.of({"EXIT_CODE": "exited", "EXIT_STATUS": "x"}).exit_status is None
