@@ -72,7 +72,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Done:
-    """What was found and done (in check mode: would be done) for one repository."""
+    """What was found and done (in check mode: would be done) for one repository.
+
+    `key` is the id of the key that the password opens.
+    """
 
     name: str
     repository: Repository
@@ -80,6 +83,7 @@ class Done:
     changed: bool = False
     error: str | None = None
     warning: str | None = None
+    key: str | None = None
     record_path: str = ""
     before: str = ""
     after: str = ""
@@ -88,14 +92,6 @@ class Done:
         """Return the module's result for this repository."""
         result = {"name": self.name, "action": self.action, "changed": self.changed, "key": self.key}
         return {**result, **self.repository.to_dict()}
-
-    @property
-    def key(self) -> str | None:
-        """Id of the key that the password opens, None where it is not known (yet)."""
-        try:
-            return _record.parse(self.after).key
-        except ValueError:
-            return None
 
 
 def _from_source(options: Mapping[str, Any], source: Source, where: str) -> Source | None:
@@ -170,8 +166,7 @@ class Ensure:
     def __init__(
         self, target: Target, *, check_mode: bool, timeout: float, runner: Callable[..., Result] = run
     ) -> None:
-        if target.source is None:
-            raise ValueError("an unchecked target cannot be opened")
+        assert target.source is not None, "an unchecked target cannot be opened"
         self._target = target
         self._source = target.source
         self._check_mode = check_mode
@@ -296,7 +291,9 @@ class Ensure:
         """Write the record if it is not what it should be, and return what was done."""
         target = self._target
         before = target.record.render() if target.record else ""
+        key = None
         if look.state == PRESENT:
+            # The longer spelling of the same id.
             key = max(record.key if record else "", look.key or "", key=len)
             after = self._write(Record(look.id or "", key, target.fingerprint or PLACEHOLDER))
         else:
@@ -307,6 +304,7 @@ class Ensure:
             self._repository(look),
             action=action if changed else "none",
             changed=changed,
+            key=key,
             record_path=target.record_path,
             before=before,
             after=after,
@@ -354,7 +352,8 @@ def ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable
     if not target.opening:
         assert target.record is not None
         reason = "not checked: the record applies, so the repository was not opened"
-        return Done(target.name, Repository(target.source.public_location, reason=reason, id=target.record.id))
+        repository = Repository(target.source.public_location, reason=reason, id=target.record.id)
+        return Done(target.name, repository, key=target.record.key)
     try:
         return Ensure(target, check_mode=check_mode, timeout=timeout, runner=runner).run()
     except (EngineError, UnsafePathError, OSError) as error:

@@ -68,8 +68,7 @@ class Play:
         arguments = {
             "repositories": list(entries) or [self.entry()],
             "_ansible_check_mode": check,
-            "_ansible_diff": True,
-            **options,
+            **{"_ansible_diff": True, **options},
         }
         with patch_module_args(arguments), pytest.raises(SystemExit):
             repository.main()
@@ -109,6 +108,7 @@ def test_absent_is_initialised_and_recorded(play: Play) -> None:
         "name": "vault",
         "action": "init",
         "changed": True,
+        "key": KEY,
         "location": "rest:https://h/vault/",
         "engine": "restic",
         "state": "present",
@@ -139,7 +139,8 @@ def test_the_second_run_opens_nothing_and_needs_no_program(play: Play) -> None:
     assert runner.calls == []
     assert (result["changed"], result["diff"]) == (False, [])
     (found,) = result["repositories"]
-    assert (found["action"], found["changed"], found["state"], found["id"]) == ("none", False, None, ID)
+    assert (found["action"], found["changed"], found["state"]) == ("none", False, None)
+    assert (found["id"], found["key"]) == (ID, KEY)
     assert found["reason"] == "not checked: the record applies, so the repository was not opened"
     assert play.files() == before
 
@@ -149,7 +150,8 @@ def test_check_mode_says_init_and_changes_nothing(play: Play) -> None:
     result, runner = play({"cat": [recorded.ABSENT_18]}, check=True)
     assert runner.commands == ["cat"]
     (found,) = result["repositories"]
-    assert (result["changed"], found["action"], found["state"], found["id"]) == (True, "init", "absent", None)
+    assert (result["changed"], found["action"], found["state"]) == (True, "init", "absent")
+    assert (found["id"], found["key"]) == (None, None)
     assert "HOLDFAST_REPOSITORY_ID=<made in the first real run>" in result["diff"][0]["after"]
     assert play.files() == before
     assert not play.records.exists()
@@ -163,6 +165,10 @@ def test_check_mode_of_the_second_run(play: Play) -> None:
     assert result["changed"] is False
 
 
+def test_no_diff_unless_asked(play: Play) -> None:
+    assert "diff" not in play(MADE, _ansible_diff=False)[0]
+
+
 # --- adopt and verify ------------------------------------------------------------------------------------------------
 
 
@@ -173,9 +179,15 @@ def test_present_is_adopted(play: Play) -> None:
     assert runner.commands == ["cat", "key"]
     for each in (checked, result):
         (found,) = each["repositories"]
-        assert (each["changed"], found["action"], found["state"], found["id"]) == (True, "adopt", "present", ID)
+        assert (each["changed"], found["action"], found["state"]) == (True, "adopt", "present")
+        assert (found["id"], found["key"]) == (ID, KEY)
     assert play.record()["RESTIC_KEY_HINT"] == KEY
     assert play({})[0]["changed"] is False
+
+
+def test_a_mounted_mount_is_used(play: Play) -> None:
+    entry = play.entry(repository=str(play.root / "r"), mount="/")
+    assert play(PRESENT, entry)[0]["repositories"][0]["action"] == "adopt"
 
 
 def test_present_is_not_adopted_if_that_is_not_wanted(play: Play) -> None:
@@ -423,6 +435,16 @@ def test_the_others_are_done_although_one_fails(play: Play) -> None:
         ("two", "adopt"),
     ]
     assert sorted(os.listdir(play.records)) == ["fingerprint.key", "one.env", "two.env"]
+
+
+def test_all_records_of_the_first_run_share_one_key(play: Play) -> None:
+    def answer(argv: list[str], **_arguments: Any) -> Result:
+        return keys() if "key" in argv else config()
+
+    entries = [play.entry(f"r{number}") for number in range(16)]
+    result, _runner = play({}, *entries, runner=answer)
+    assert [each["action"] for each in result["repositories"]] == ["adopt"] * 16
+    assert play({}, *entries)[0]["changed"] is False
 
 
 def test_what_another_run_did_meanwhile_is_seen(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
