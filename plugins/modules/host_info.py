@@ -37,6 +37,11 @@ options:
     type: list
     elements: raw
     default: []
+  accounts:
+    description: Names of accounts of which to tell whether the host has them.
+    type: list
+    elements: str
+    default: []
   files:
     description: Paths of files of which to tell the SHA-256.
     type: list
@@ -104,6 +109,11 @@ resolve:
   returned: always
   type: dict
   sample: {vault1.example.net: {addresses: [192.0.2.10], error: null, variable: null}}
+accounts:
+  description: Whether the host has the account, by name.
+  returned: always
+  type: dict
+  sample: {holdfast: true}
 files:
   description: SHA-256 by path, null where there is no readable regular file.
   returned: always
@@ -162,6 +172,7 @@ import hashlib
 import json
 import os
 import platform
+import pwd
 import re
 import socket
 import stat
@@ -213,6 +224,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "binaries": {"type": "list", "elements": "str", "default": []},
     "calendars": {"type": "list", "elements": "str", "default": []},
     "resolve": {"type": "list", "elements": "raw", "default": []},
+    "accounts": {"type": "list", "elements": "str", "default": []},
     "files": {"type": "list", "elements": "path", "default": []},
     "mounts": {"type": "list", "elements": "path", "default": []},
     "running": {"type": "list", "elements": "str", "default": []},
@@ -393,6 +405,14 @@ def _manifest(directory: str, key: str) -> dict[str, list[str]]:
     return found
 
 
+def _has_account(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
 def _addresses(items: list[Any]) -> dict[str, str | None]:
     wanted = {}
     for item in items:
@@ -441,6 +461,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "resolve": {
             address: dict(done[f"address {address}"] or late, variable=variable) for address, variable in wanted.items()
         },
+        "accounts": {name: _has_account(name) for name in params["accounts"]},
         "files": {path: done[f"file {path}"] for path in params["files"]},
         "mounts": {path: done[f"mount {path}"] for path in params["mounts"]},
         "running": done.get("running"),

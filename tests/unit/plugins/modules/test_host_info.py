@@ -103,6 +103,7 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
         "binaries": {"restic": None},
         "calendars": {"daily": {"valid": None, "error": None, "next_elapse": None}},
         "resolve": {},
+        "accounts": {},
         "files": {},
         "mounts": {},
         "running": None,
@@ -114,6 +115,10 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
         "virtualization": None,
         "python": ".".join(map(str, sys.version_info[:3])),
     }
+
+
+def test_accounts(info: Info) -> None:
+    assert info(accounts=["root", "nosuch"])["accounts"] == {"root": True, "nosuch": False}
 
 
 def test_packages(tools: Tools, info: Info) -> None:
