@@ -53,7 +53,7 @@ class Tools:
 
 @pytest.fixture(scope="session")
 def tools(request: pytest.FixtureRequest) -> Tools:
-    return Tools(Path(request.config.cache.mkdir("debian-binaries")))  # type: ignore[union-attr]
+    return Tools(Path(request.config.cache.mkdir("debian-binaries")))
 
 
 @pytest.fixture(params=["trixie", "sid"])
