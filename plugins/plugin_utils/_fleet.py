@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible_collections.holdfast.backup.plugins.module_utils import _units
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _jobs, _repositories
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, Problem, below, said, shorten
@@ -26,8 +27,8 @@ SSH_ED25519 = "AAAAC3NzaC1lZDI1NTE5AAAAI"
 # The role rest_server's own default; a server that backs itself up must not save what it is writing.
 SERVER_PATH = "/srv/holdfast"
 CACHE = "/var/cache/holdfast*"
-# A line of a unit file has 1 MiB at most; a character takes up to four bytes there.
-COMMAND_CHARACTERS = 200_000
+# A line of a unit file has 1 MiB at most; a character takes up to 16 bytes there.
+COMMAND_BYTES = 1_000_000
 
 
 # Variables of the facade and of roles that end in unit files, or decide what is revoked.
@@ -402,12 +403,12 @@ def _unit(
             "Use compression: auto, or repository_version: 2",
         )
     arguments = _jobs.backup_arguments(unit, name, job, repository, own)
-    length = sum(map(len, arguments))
-    if length > COMMAND_CHARACTERS:
+    length = sum(map(len, arguments)) * 16
+    if length > COMMAND_BYTES and (length := len(_units.command_line(arguments).encode())) > COMMAND_BYTES:
         raise BadInput(
             where,
             "",
-            f"has paths and patterns of {length} characters together, and its unit can hold {COMMAND_CHARACTERS}",
+            f"has paths and patterns that take {length} bytes in its unit, which can hold {COMMAND_BYTES}",
             "Name the directories above them, or split the job",
         )
     return {

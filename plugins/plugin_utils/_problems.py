@@ -14,7 +14,9 @@ SAID = 300
 SEARCHED = 4096
 
 # What nobody wants to see in a message, wherever a user may have put it by mistake.
-_SECRET = re.compile(r"AGE-SECRET-KEY|PRIVATE KEY|://[^/\s]*:[^/\s]*@|(?i:password|passphrase|secret|token)\s*[=:]")
+_SECRET = re.compile(
+    r"AGE-SECRET-KEY|PRIVATE KEY|://[^/\s]*:[^/\s]*@|(?i:password|passphrase|secret|token)['\"]?\s*[=:]"
+)
 
 
 class BadInput(ValueError):

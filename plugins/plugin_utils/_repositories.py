@@ -30,6 +30,7 @@ _CREDENTIALS = re.compile(
     r"\A(?!sftp:)[^/]*//[^/]*@|\A(?:rest|s3):[^/]*@|\Asftp:(?://)?[^@/:]*:[^@/]*@|\Arclone:.*(?:pass|secret|token|key)[a-z_]*=",
     re.IGNORECASE | re.DOTALL,
 )
+_REST = re.compile(r"\Arest:https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/.*)?\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -63,7 +64,7 @@ def _url(where: str, value: t.Any) -> str:
             "is not the location of a repository elsewhere, as restic writes it",
             f"Begin with {', '.join(f'{scheme}:' for scheme in SCHEMES)}, no spaces; a directory of the host is access: local with path",
         )
-    if re.match(r"\Arest:(?!https?://[^/])", url):
+    if url.startswith("rest:") and not _REST.match(url):
         raise BadInput(where, value, "is not the location of a rest-server", "Use rest:https://host:port/path/")
     return url
 

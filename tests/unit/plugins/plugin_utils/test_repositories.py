@@ -1,0 +1,276 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a repository may say, and when two locations are the same."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _repositories
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, shorten
+
+
+def made(**keys: t.Any) -> dict[str, t.Any]:
+    return _repositories.repository("repositories.vault", keys)
+
+
+def refused(**keys: t.Any) -> BadInput:
+    with pytest.raises(BadInput) as caught:
+        made(**keys)
+    assert caught.value.cure
+    return caught.value
+
+
+def test_access_follows_from_what_is_given() -> None:
+    assert made() == {"engine": "restic", "access": "local", "options": {}}
+    assert made(server="vault1")["access"] == "rest"
+    assert made(url="s3:host/bucket")["access"] == "url"
+
+
+@pytest.mark.parametrize("key", sorted(_repositories.FIELDS))
+def test_every_key_refuses_what_it_cannot_be(key: str) -> None:
+    for value in (object(), float("inf"), {"a": {"b": []}}, [[]], {1: 2}, b"x", "\ud800", "\0", True):
+        bad = refused(**{key: value})
+        assert bad.where.startswith(f"repositories.vault.{key}")
+        if key in _repositories.SECRETS:
+            assert bad.value == "<hidden>"
+
+
+@pytest.mark.parametrize(
+    ("keys", "where"),
+    [
+        ({"engine": "borg"}, "engine"),
+        ({"engine": "tar"}, "engine"),
+        ({"access": "rclone"}, "access"),
+        ({"access": "nfs"}, "access"),
+        ({"access": "rest"}, "server"),
+        ({"access": "url"}, "url"),
+        ({"access": "local", "server": "vault1"}, "server"),
+        ({"server": "vault1", "path": "/srv"}, "path"),
+        ({"server": "vault1", "environment": {"A": "geheim"}}, "environment"),
+        ({"url": "s3:host/bucket", "mount": "/mnt"}, "mount"),
+        ({"port": 0, "server": "vault1"}, "port"),
+        ({"port": 65536, "server": "vault1"}, "port"),
+        ({"address": "h:80", "server": "vault1"}, "address"),
+        ({"server": "vault1", "quota": "1P"}, "quota"),
+        ({"repository_version": 3}, "repository_version"),
+        ({"from_repo": "A"}, "from_repo"),
+        ({"url_prefix": "/a/", "server": "vault1"}, "url_prefix"),
+        ({"url_prefix": "/..", "server": "vault1"}, "url_prefix"),
+        ({"url_prefix": "/a/./b", "server": "vault1"}, "url_prefix"),
+        ({"url_prefix": "/a%2f", "server": "vault1"}, "url_prefix"),
+        ({"mount": "/"}, "mount"),
+        ({"path": "/a b"}, "path"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)
+def test_refused(keys: dict[str, t.Any], where: str) -> None:
+    bad = refused(**keys)
+    assert bad.where == f"repositories.vault.{where}"
+    assert "geheim" not in shorten(bad.value)
+
+
+# --- locations
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rest:https://host:8000/a/",
+        "rest:http://[2001:db8::1]:8000/a/",
+        "rest:https://host/a@b/",
+        "s3:https://host/bucket/a",
+        "s3:host/bucket",
+        "s3:host/bucket/a@b",
+        "sftp:user@host:/srv/a",
+        "sftp://user@host:2222//srv/a",
+        "b2:bucket:path",
+        "azure:container:/",
+        "gs:bucket:/a",
+        "swift:container:/a",
+        "rclone:remote:path",
+    ],
+)
+def test_urls(url: str) -> None:
+    assert made(url=url)["url"] == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rest:https://user:geheim@host/",
+        "rest:https://geheim@host/",
+        "rest:HTTPS://user:geheim@host/",
+        "rest://user:geheim@host/",
+        "rest:user:geheim@host/",
+        "REST:https://user:geheim@host/",
+        "s3:https://key:geheim@host/bucket",
+        "s3:key:geheim@host/bucket",
+        "sftp://user:geheim@host/a",
+        "sftp:user:geheim@host:/a",
+        "https://user:geheim@host/",
+        "rclone::sftp,user=x,pass=geheim:path",
+        "rclone::s3,secret_access_key=geheim:path",
+        "rest:https://user:geheim@host/\n",
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_shown(url: str) -> None:
+    bad = refused(url=url)
+    assert bad.value == "<hidden>"
+    assert bad.wrong == "contains credentials"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/srv/a",
+        "a",
+        "./a",
+        "local:/srv/a",
+        "rest:host/a",
+        "rest:https://",
+        "rest:https:///a",
+        "rest:https://[::1",
+        "ftp:host",
+    ]
+    + ["s3:host/a b", " s3:host/a", "s3:host/a\n", "s3:", "", "s3:\u2028x", "rest:ftp://host/"],
+)
+def test_urls_refused(url: str) -> None:
+    assert refused(url=url).where == "repositories.vault.url"
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        [
+            "rest:https://host/a/",
+            "rest:https://HOST:443/a",
+            "rest:http://host:443//a/",
+            "rest:https://host./a/./",
+            "rest:https://host/%61/",
+        ],
+        ["rest:http://host/a", "rest:http://host:80/x/../a/"],
+        ["rest:https://[2001:db8::1]:8000/a/", "rest:https://[2001:DB8:0::1]:8000/a"],
+        ["s3:host/bucket/a", "s3:https://host/bucket/a/", "s3:https://Host:443/bucket//a", "s3://host/bucket/a"],
+        ["sftp:a@host:/srv/x", "sftp:b@HOST:/srv/x/", "sftp://c@host:22//srv/x", "sftp:host:/srv/x"],
+        ["sftp:a@host:x", "sftp://a@host/x/", "sftp:a@host:./x"],
+        ["b2:bucket:a", "b2:bucket:/a/"],
+        ["gs:bucket:/a", "gs:bucket:/a//"],
+        ["rclone:remote:a/b", "rclone:remote:a//b/"],
+        ["/srv/a", "/srv//a/"],
+    ],
+)
+def test_spellings_of_one_location(spellings: list[str]) -> None:
+    assert len({_repositories.identity_of(each) for each in spellings}) == 1
+
+
+def test_other_locations_are_other() -> None:
+    others = [
+        *[
+            "rest:https://host/a",
+            "rest:http://host/a",
+            "rest:https://host:8000/a",
+            "rest:https://host/A",
+            "rest:https://other/a",
+        ],
+        *[
+            "s3:host/bucket/a",
+            "s3:host/bucket/b",
+            "sftp:a@host:x",
+            "sftp:b@host:x",
+            "sftp:a@host:/x",
+            "sftp://a@host:23/x",
+        ],
+        *[
+            "b2:bucket:a",
+            "b2:other:a",
+            "gs:bucket:a",
+            "rclone:remote:a",
+            "rclone:other:a",
+            "/srv/a",
+            "rest:https://ho:st:1/a",
+        ],
+    ]
+    assert len({_repositories.identity_of(each) for each in others}) == len(others)
+
+
+def test_locations() -> None:
+    assert (
+        _repositories.rest_location("2001:db8::1", 8000, "web1--vault", True)
+        == "rest:https://[2001:db8::1]:8000/web1--vault/"
+    )
+    assert _repositories.rest_location("h", 80, "u", False, "/p") == "rest:http://h:80/p/u/"
+    assert _repositories.local_path({}, "local") == "/var/backups/holdfast/local"
+    assert _repositories.local_path({"mount": "/mnt"}, "local") == "/mnt/holdfast/local"
+    assert _repositories.local_path({"mount": "/mnt", "path": "/mnt/x"}, "local") == "/mnt/x"
+
+
+# --- secrets and options
+
+
+def test_secrets() -> None:
+    keys = made(
+        url="s3:h/b", password="a %$\"' é", environment={"AWS_ACCESS_KEY_ID": "x", "N": 5, "RESTIC_REST_PASSWORD": "p"}
+    )
+    assert keys["password"] == "a %$\"' é"
+    assert keys["environment"] == {"AWS_ACCESS_KEY_ID": "x", "N": "5", "RESTIC_REST_PASSWORD": "p"}
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["", "geheim\n", " geheim", "geheim ", "ge\0heim", "ge\theim", 12345, ["geheim"], "geheim\ud800", "x" * 9000],
+)
+def test_passwords_refused(password: t.Any) -> None:
+    bad = refused(password=password)
+    assert bad.value == "<hidden>"
+    assert "geheim" not in f"{bad.where}{bad.wrong}{bad.cure}"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        "A=geheim",
+        {"1A": "geheim"},
+        {5: "geheim"},
+        {"A": "geheim\nB=1"},
+        {"A": ["geheim"]},
+        {"A": True},
+        {"A": None},
+        {"A": "geheim\ud800"},
+        {"RESTIC_PASSWORD": "geheim"},
+        {"RESTIC_REPOSITORY": "geheim"},
+        {"RESTIC_KEY_HINT": "geheim"},
+        {"RESTIC_CACERT": "geheim"},
+        {"HOLDFAST_X": "geheim"},
+        {"LD_PRELOAD": "geheim"},
+    ],
+)
+def test_environments_refused(environment: t.Any) -> None:
+    bad = refused(url="s3:h/b", environment=environment)
+    assert bad.value == "<hidden>"
+    assert "geheim" not in f"{bad.where}{bad.wrong}{bad.cure}"
+
+
+def test_options() -> None:
+    wanted = {"rest.connections": 5, "s3.bucket-lookup": "dns", "s3.x": True}
+    assert made(options=wanted)["options"] == {"rest.connections": "5", "s3.bucket-lookup": "dns", "s3.x": "true"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "a",
+        {"connections": 5},
+        {"a.b=c": 1},
+        {5: 1},
+        {"sftp.command": "x"},
+        {"rclone.program": "x"},
+        {"rclone.args": "x"},
+    ]
+    + [{"a.b": []}, {"a.b": None}, {"a.b": "x\ny"}, {"a.b": ""}, {"A.b": "x"}],
+)
+def test_options_refused(options: t.Any) -> None:
+    assert refused(options=options).where.startswith("repositories.vault.options")
