@@ -364,17 +364,19 @@ def _repository(
                 f"The group has: {', '.join(servers) or 'no host'}",
             )
         side = model[server]["server"]
+        # A reverse proxy in front of the server has a certificate of its own, or none.
+        secure = written.get("tls", side["tls"] != "off")
         result.update(
             server=server,
             address=written.get("address", side["address"]),
             address_variable=f"{where}.address" if "address" in written else side["address_variable"],
             port=written.get("port", side["port"]),
-            tls=side["tls"],
+            tls=side["tls"] if secure == (side["tls"] != "off") else "proxy" if secure else "off",
             append_only=side["append_only"],
             rest_user=f"{identity}--{name}",
         )
         result["location"] = _repositories.rest_location(
-            result["address"], result["port"], result["rest_user"], side["tls"] != "off", written.get("url_prefix", "")
+            result["address"], result["port"], result["rest_user"], secure, written.get("url_prefix", "")
         )
         result["rest_url"] = result["location"][len("rest:") :]
     elif written["access"] == "local":

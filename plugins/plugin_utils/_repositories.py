@@ -184,6 +184,7 @@ FIELDS: dict[str, f.Checker] = {
     "address": f.address,
     "port": f.integer(1, 65535),
     "url_prefix": _url_prefix,
+    "tls": f.boolean,
     "url": _url,
     "path": f.plain_path,
     "mount": f.plain_path,
@@ -196,7 +197,7 @@ FIELDS: dict[str, f.Checker] = {
 }
 SECRETS = ("password", "environment")
 ONLY_FOR = {
-    "rest": ("server", "address", "port", "url_prefix", "quota"),
+    "rest": ("server", "address", "port", "url_prefix", "tls", "quota"),
     "local": ("path", "mount"),
     "url": ("url", "environment"),
 }
