@@ -58,4 +58,5 @@ def test_it_is_quick(host: str, run_module: RunModule) -> None:
         return min(taken)
 
     added = seconds({**ARGS, "resolve": ["localhost"]}) - seconds({"timeout": 10})
-    assert added < 0.5, added
+    # About 0.2 s on an idle machine; the first call lets apt build its cache, and tests share their processors.
+    assert added < 1.0, added
