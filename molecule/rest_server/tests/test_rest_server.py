@@ -1,0 +1,286 @@
+"""rest-server on two suites: what it serves, to whom, how it is confined, killed, renewed, filled and renamed."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.scenario import Scenario
+
+SERVICE = "holdfast-rest-server.service"
+# Answers with the HTTP status of a request, 0 where there was no connection; no proxy, no retries.
+CURL = """python3 - <<'END'
+import base64, ssl, sys, time, urllib.error, urllib.request
+method, url, user, password, cafile = {arguments!r}
+request = urllib.request.Request(url, method=method, data=b"" if method == "POST" else None)
+if user:
+    request.add_header("Authorization", "Basic " + base64.b64encode((user + ":" + password).encode()).decode())
+try:
+    with urllib.request.urlopen(request, timeout=10, context=ssl.create_default_context(cafile=cafile)) as answer:
+        print(answer.status)
+        print(answer.read().decode(errors="replace"))
+except urllib.error.HTTPError as error:
+    print(error.code)
+except OSError as error:
+    print(0)
+    print(error)
+END
+"""
+CA = "/etc/holdfast/repositories/vault.pem"
+EXPOSURE = re.compile(r"Overall exposure level for \S+: ([0-9.]+)")
+
+
+@pytest.fixture(scope="module")
+def scenario() -> Scenario:
+    return Scenario()
+
+
+def ask(scenario, host, url, *, method="GET", user="", password="", ca=None):
+    answer = scenario.on(host, CURL.format(arguments=(method, url, user, password, ca)))
+    status, _newline, text = answer.partition("\n")
+    return int(status), text
+
+
+def own(scenario, client, repository):
+    """URL, user and password of a client on a server."""
+    location = scenario.on(client, f"cat /etc/holdfast/secrets/{repository}.repository").strip()
+    found = re.match(r"rest:(https?)://([^:]+):([^@]+)@(.*)$", location)
+    assert found, location
+    return f"{found[1]}://{found[4]}", found[2], found[3]
+
+
+def backup(scenario, client, unit):
+    return scenario.run(client, f"holdfast run {unit} --wait", timeout=180)
+
+
+def outcome(scenario, client, unit):
+    return json.loads(scenario.on(client, f"cat /var/lib/holdfast/outcomes/{unit}.json"))
+
+
+def fingerprint(scenario, server, port):
+    return scenario.on(
+        server,
+        f"openssl s_client -connect 127.0.0.1:{port} </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256",
+    ).strip()
+
+
+def show(scenario, host, unit, name):
+    return scenario.on(host, f"systemctl show --value --property={name} {unit}").strip()
+
+
+# --- what is there
+
+
+@pytest.mark.parametrize(("server", "program"), [("vault1", "/usr/bin/restic-rest-server"), ("vault2", "/usr/local/bin/rest-server")])
+def test_socket_activated_from_package_and_release(scenario, server, program):
+    assert show(scenario, server, "holdfast-rest-server.socket", "ActiveState") == "active"
+    assert show(scenario, server, "holdfast-rest-server.socket", "UnitFileState") == "enabled"
+    assert program in show(scenario, server, SERVICE, "ExecStart")
+    assert show(scenario, server, SERVICE, "User") == "holdfast-rest"
+    version = scenario.on(server, f"{program} --version")
+    assert ("0.13" if server == "vault1" else "0.14") in version
+
+
+def test_it_listens_where_it_was_told_and_nowhere_else(scenario):
+    listening = scenario.on("vault1", "ss -Hltn")
+    address = scenario.lab.addresses("vault1")[0]
+    assert f"{address}:9443" in listening
+    assert "127.0.0.1:9443" in listening
+    assert ":8000" not in listening
+    assert "*:9443" not in listening
+    assert [line.split()[3] for line in scenario.on("vault2", "ss -Hltn sport = :8001").splitlines()] == ["127.0.0.1:8001"]
+
+
+def test_htpasswd_is_outside_the_data_with_bcrypt_of_cost_12(scenario):
+    for server, path in (("vault1", "/srv/repositories"), ("vault2", "/srv/holdfast")):
+        lines = scenario.on(server, "cat /etc/holdfast/rest-server/htpasswd").splitlines()
+        assert lines
+        assert all(re.match(r"\A[a-z0-9-]+:\$2[aby]\$12\$", line) for line in lines), lines
+        assert scenario.on(server, f"find {path} -name '*htpasswd*'") == ""
+        assert scenario.on(server, "stat -c '%U %a' /etc/holdfast/rest-server/htpasswd").split() == ["root", "640"]
+    assert {line.split(":")[0] for line in scenario.on("vault1", "cat /etc/holdfast/rest-server/htpasswd").splitlines()} == {
+        "web1--vault", "db1--vault", "laptop",
+    }  # fmt: skip
+
+
+def test_backups_through_tls_and_through_the_proxy(scenario):
+    for client in ("web1", "db1"):
+        done = backup(scenario, client, "system")
+        assert done.returncode == 0, done.stdout + done.stderr
+        for repository in ("vault", "proxied"):
+            assert outcome(scenario, client, f"system--{repository}")["outcome"] == "ok"
+    location = own(scenario, "web1", "proxied")[0]
+    assert location == "https://proxy.example:443/backup/rest/web1--proxied/"
+    assert scenario.on("vault2", "ls /srv/holdfast/web1--proxied/snapshots | wc -l").strip() == "1"
+
+
+def test_a_client_without_the_authority_refuses(scenario):
+    url, user, password = own(scenario, "web1", "vault")
+    script = (
+        "export RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/vault.password RESTIC_REPOSITORY_FILE=/etc/holdfast/secrets/vault.repository;"
+        " timeout 20 restic --no-cache --no-lock snapshots 2>&1"
+    )
+    refused = scenario.run("web1", script)
+    assert refused.returncode != 0
+    assert "certificate" in refused.stdout
+    assert scenario.run("web1", f"export RESTIC_CACERT={CA}; {script}").returncode == 0
+    assert ask(scenario, "web1", f"{url}config", user=user, password=password)[0] == 0
+    assert ask(scenario, "web1", f"{url}config", user=user, password=password, ca=CA)[0] == 200
+
+
+def test_private_repositories(scenario):
+    url, user, password = own(scenario, "web1", "vault")
+    other = url.replace("web1--vault", "db1--vault")
+    assert ask(scenario, "web1", f"{url}config", user=user, password=password, ca=CA)[0] == 200
+    assert ask(scenario, "web1", f"{other}config", user=user, password=password, ca=CA)[0] in (401, 403)
+    assert ask(scenario, "web1", f"{url}config", user=user, password="wrong", ca=CA)[0] == 401
+    assert ask(scenario, "web1", f"{url}config", ca=CA)[0] == 401
+
+
+def test_an_extra_user_works_and_stays(scenario):
+    root = own(scenario, "web1", "vault")[0].replace("https://", "rest:https://laptop:correct%20horse@").replace("web1--vault/", "laptop/")
+    script = f"export RESTIC_PASSWORD=x RESTIC_CACERT={CA} RESTIC_REPOSITORY='{root}'; restic --no-cache init >/dev/null && restic --no-cache backup -q /etc/hostname"
+    done = scenario.run("web1", script)
+    assert done.returncode == 0, done.stderr
+    assert scenario.on("vault1", "ls /srv/repositories/laptop/snapshots | wc -l").strip() == "1"
+    mine = own(scenario, "web1", "vault")[0]
+    assert ask(scenario, "web1", f"{mine}config", user="laptop", password="correct horse", ca=CA)[0] in (401, 403)
+
+
+def test_prometheus(scenario):
+    url, user, password = own(scenario, "web1", "vault")
+    metrics = url.replace("web1--vault/", "metrics")
+    assert ask(scenario, "web1", metrics, ca=CA)[0] == 401
+    scenario.on("vault1", "true")
+    status, text = ask(scenario, "vault2", "http://127.0.0.1:8001/metrics")
+    assert status == 200
+    assert "rest_server_blob_write_total" in text
+
+
+# --- confinement
+
+
+def test_exposure(scenario):
+    for host, unit, most in (
+        ("vault1", SERVICE, 1.0),
+        ("web1", "holdfast-system--vault.service", 2.0),
+        ("web1", "holdfast-system--proxied.service", 2.0),
+    ):
+        said = scenario.on(host, f"systemd-analyze security --no-pager {unit}")
+        found = EXPOSURE.search(said)
+        assert found, said
+        assert float(found[1]) <= most, said
+    assert "IPAddressDeny" not in scenario.on("web1", "systemctl cat holdfast-system--vault.service")
+
+
+# --- quotas
+
+
+def test_quotas_are_limits_of_qgroups(scenario):
+    shown = scenario.on("vault1", "btrfs qgroup show -re --raw /srv/repositories")
+    limits = {line.split()[-1]: line.split()[3] for line in shown.splitlines() if line.startswith("0/")}
+    assert limits["db1--vault"] == str(24 << 20), shown
+    assert "web1--vault" not in limits, shown
+    assert scenario.on("vault1", "stat -c '%U %a %i' /srv/repositories/db1--vault").split() == ["holdfast-rest", "700", "256"]
+
+
+def test_a_full_quota_hits_only_the_one_who_filled_it(scenario):
+    scenario.on("db1", "head -c 40M /dev/urandom >/etc/too-much")
+    try:
+        full = backup(scenario, "db1", "system--vault")
+        assert full.returncode != 0
+        found = outcome(scenario, "db1", "system--vault")
+        assert (found["outcome"], found["reason"]) == ("failed", "disk full"), found
+        other = backup(scenario, "web1", "system--vault")
+        assert other.returncode == 0, other.stdout + other.stderr
+    finally:
+        scenario.on("db1", "rm /etc/too-much")
+
+
+# --- killed
+
+
+def test_killed_twenty_times_in_a_row_it_serves_again(scenario):
+    url, user, password = own(scenario, "web1", "vault")
+    address = url.split("/")[2].replace("vault1", "127.0.0.1")
+    script = f"""
+set -e
+for i in $(seq 20); do
+  systemctl kill --kill-whom=main -s KILL {SERVICE} || true
+  begin=$(date +%s%N)
+  until curl -sk -m 1 -o /dev/null -w '%{{http_code}}' https://{address}/ | grep -q 401; do sleep 0.05; done
+  echo $(( ($(date +%s%N) - begin) / 1000000 ))
+done
+"""
+    # curl is no part of a minimal host.
+    script = script.replace(
+        f"curl -sk -m 1 -o /dev/null -w '%{{http_code}}' https://{address}/ | grep -q 401",
+        f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 2 openssl s_client -quiet -connect {address} 2>/dev/null | grep -q '401 Unauth'",
+    )
+    before = show(scenario, "vault1", SERVICE, "NRestarts")
+    took = [int(line) for line in scenario.on("vault1", script, timeout=110).split()]
+    assert len(took) == 20
+    assert max(took) < 5000, took
+    assert show(scenario, "vault1", SERVICE, "ActiveState") == "active"
+    journal = scenario.on("vault1", f"journalctl -u {SERVICE} --no-pager")
+    assert journal.count("status=9/KILL") >= 20, (before, journal)
+    assert "start-limit-hit" not in journal
+    assert ask(scenario, "web1", f"{url}config", user=user, password=password, ca=CA)[0] == 200
+
+
+# --- the certificate
+
+DUE = """
+import sys, time
+sys.path.insert(0, "/usr/local/lib/holdfast/server.pyz")
+from holdfast import _tls
+from holdfast._files import Tree
+with Tree() as tree:
+    authority = _tls.Authority(tree, "/etc/holdfast/tls")
+    settings = authority.settings()
+    # A leaf that was issued long ago: less than a third of its life is left.
+    names = authority.find().leaf.names
+    authority.write_leaf(names, settings, time.time() - (settings.leaf_days - 5) * 86400)
+"""
+
+
+def test_the_certificate_is_renewed_without_ansible(scenario):
+    url, user, password = own(scenario, "web1", "vault")
+    timer = scenario.on("vault1", "systemctl show -p Unit -p NextElapseUSecRealtime -p ActiveState holdfast-certificate.timer")
+    assert "Unit=holdfast-certificate.service" in timer
+    assert "ActiveState=active" in timer
+    assert "NextElapseUSecRealtime=\n" not in timer
+    ca = scenario.on("vault1", "cat /etc/holdfast/tls/ca.pem")
+    scenario.on("vault1", "python3 -", stdin=DUE.encode())
+    scenario.on("vault1", f"systemctl restart {SERVICE}; sleep 1")
+    old = fingerprint(scenario, "vault1", 9443)
+    invocation = show(scenario, "vault1", SERVICE, "InvocationID")
+    scenario.on("vault1", "systemctl start holdfast-certificate.service")
+    renewed = fingerprint(scenario, "vault1", 9443)
+    assert renewed != old
+    assert show(scenario, "vault1", SERVICE, "InvocationID") != invocation
+    assert scenario.on("vault1", "cat /etc/holdfast/tls/ca.pem") == ca
+    assert ask(scenario, "web1", f"{url}config", user=user, password=password, ca=CA)[0] == 200
+    # Not due now: nothing happens.
+    invocation = show(scenario, "vault1", SERVICE, "InvocationID")
+    scenario.on("vault1", "systemctl start holdfast-certificate.service")
+    assert fingerprint(scenario, "vault1", 9443) == renewed
+    assert show(scenario, "vault1", SERVICE, "InvocationID") == invocation
+    assert "needs no renewal" in scenario.on("vault1", "journalctl -u holdfast-certificate.service --no-pager")
+
+
+def test_a_new_address_takes_one_run(scenario):
+    """The new name needs a new authority: announced, given to all clients and taken over in one run."""
+    extra = ("-e", "lab_vault_address=backup.example")
+    before = scenario.on("vault1", "cat /etc/holdfast/tls/ca.pem")
+    scenario.playbook("site", *extra)
+    after = scenario.on("vault1", "cat /etc/holdfast/tls/ca.pem")
+    assert after != before
+    for client in ("web1", "db1"):
+        assert own(scenario, client, "vault")[0] == f"https://backup.example:9443/{client}--vault/"
+        done = backup(scenario, client, "system--vault")
+        assert done.returncode == 0, done.stdout + done.stderr
+    second = scenario.playbook("site", *extra)
+    assert set(second.changed.values()) == {0}, second.output
