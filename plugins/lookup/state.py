@@ -5,13 +5,6 @@
 
 from __future__ import annotations
 
-import os
-import typing as t
-
-from ansible.errors import AnsibleLookupError
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _state
-
 DOCUMENTATION = r"""
 name: state
 short_description: What the state directory on the controller has of a host
@@ -45,6 +38,14 @@ _raw:
   type: list
   elements: dict
 """
+
+# ruff: noqa: E402 (ansible-test wants the documentation first)
+import os
+import typing as t
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _state
 
 
 class LookupModule(LookupBase):
