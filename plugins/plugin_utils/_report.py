@@ -10,7 +10,7 @@ import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _outcome
 from ansible_collections.holdfast.backup.plugins.module_utils._program import text
-from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import one_line
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import one_line, said, shorten
 
 UNREACHED = "not asked"
 OUTCOMES = (_outcome.OK, _outcome.INCOMPLETE, _outcome.FAILED, _outcome.NEVER_RAN)
@@ -132,7 +132,7 @@ def search(state: dict[str, t.Any], query: str) -> t.Any:
         json.dumps(answer)
     except (jmespath.exceptions.JMESPathError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"query = {query!r}: is not a JMESPath expression ({' '.join(str(error).split())})."
+            f"query = {shorten(query)}: is not a JMESPath expression ({said(error)})."
             " See https://jmespath.org; the whole state is shown by -e format=json"
         ) from None
     return answer

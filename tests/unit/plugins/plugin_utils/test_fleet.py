@@ -528,3 +528,15 @@ def test_no_secret_is_in_a_message() -> None:
     ]
     for keys in bad:
         assert "geheim" not in only(one(backup_repositories={"vault": keys}))
+
+
+def test_a_bad_job_leaves_the_others() -> None:
+    model = one(backup_jobs__x={"bad": {"paths": "/x"}})
+    assert only(model).startswith("web1: backup_jobs__x.bad.paths = '/x': is not a list")
+    assert list(model["hosts"]["web1"]["client"]["jobs"]) == ["system"]
+
+
+def test_behind_a_proxy_that_speaks_tls() -> None:
+    repositories = {"vault": {"server": "vault1", "tls": True, "port": 443}}
+    found = client(one(server={"rest_server_tls": "off"}, backup_repositories=repositories))
+    assert found["repositories"][0]["location"] == "rest:https://vault1:443/web1--vault/"

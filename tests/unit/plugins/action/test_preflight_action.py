@@ -1,0 +1,81 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The action plugin preflight: bad input stops before anything is changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible.playbook.task import Task
+from ansible_collections.holdfast.backup.plugins.action.preflight import ActionModule
+
+
+def act(args: dict[str, Any], variables: dict[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
+    task = Task()
+    task.action = "holdfast.backup.preflight"
+    task.args = args
+    task.check_mode = False
+    task.async_val = 0
+    for key, value in keys.items():
+        setattr(task, key, value)
+    connection = MagicMock()
+    connection._shell.tmpdir = "/nonexistent"
+    module = ActionModule(task, connection, MagicMock(), MagicMock(), MagicMock(), MagicMock())
+    result: dict[str, Any] = module.run(task_vars=variables or {})
+    assert not connection.exec_command.called
+    return result
+
+
+def fleet(**web1: Any) -> dict[str, Any]:
+    base = {"backup_escrow": {"mode": "none"}, "backup_jobs": {"system": {"paths": ["/etc"]}}}
+    hostvars = {"vault1": {}, "web1": {**base, **web1}, "db1": base}
+    groups = {"backup_clients": ["web1", "db1"], "backup_servers": ["vault1"]}
+    return {"hostvars": hostvars, "groups": groups, "ansible_play_hosts_all": ["vault1", "web1", "db1"]}
+
+
+def test_the_model(tmp_path: Path) -> None:
+    path = str(tmp_path / "state")
+    result = act({"state_dir": path}, fleet())
+    assert result["changed"] is False
+    assert sorted(result["hosts"]) == ["db1", "vault1", "web1"]
+    assert (result["state_dir"], result["fleet_id"], sorted(result["known"])) == (path, None, ["db1", "vault1", "web1"])
+    assert result["warnings"] == []
+    assert not (tmp_path / "state").exists()
+
+
+def test_bad_input_stops(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleActionFail) as caught:
+        act({"state_dir": str(tmp_path)}, fleet(backup_id="A", backup_jobs={"x": {}}))
+    assert str(caught.value).startswith("nothing was changed; correct the inventory:\n- web1: ")
+
+
+def test_bad_input_outside_the_limit_is_a_warning(tmp_path: Path) -> None:
+    result = act({"state_dir": str(tmp_path), "limit": ["db1"]}, fleet(backup_id="A"))
+    assert len(result["warnings"]) == 1
+    assert "web1: backup_id = 'A'" in result["warnings"][0]
+
+
+def test_bad_input_of_the_server_of_a_limited_client_stops(tmp_path: Path) -> None:
+    variables = fleet(backup_repositories={"vault": {"server": "vault1"}})
+    variables["hostvars"]["vault1"]["rest_server_tls"] = "on"
+    with pytest.raises(AnsibleActionFail, match="vault1: rest_server_tls"):
+        act({"state_dir": str(tmp_path), "limit": ["web1"], "mode": "read"}, variables)
+    assert act({"state_dir": str(tmp_path), "limit": ["db1"]}, variables)["warnings"]
+
+
+def test_a_server_outside_the_limit(tmp_path: Path) -> None:
+    variables = fleet(backup_repositories={"vault": {"server": "vault1"}})
+    with pytest.raises(AnsibleActionFail, match="--limit vault1,web1"):
+        act({"state_dir": str(tmp_path), "limit": ["web1"]}, variables)
+    assert act({"state_dir": str(tmp_path), "limit": ["web1"], "mode": "read"}, variables)["changed"] is False
+
+
+def test_where_the_state_directory_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleActionFail, match="backup_state_dir"):
+        act({"state_dir": "relative"}, {**fleet(), "ansible_inventory_sources": ["web1,"]})

@@ -1,0 +1,24 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filters are what the playbooks call them."""
+
+from __future__ import annotations
+
+from ansible_collections.holdfast.backup.plugins.filter import fleet, host, units
+from ansible_collections.holdfast.backup.plugins.module_utils import _units
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _host, _limit
+
+
+def test_filters() -> None:
+    found = {**fleet.FilterModule().filters(), **host.FilterModule().filters(), **units.FilterModule().filters()}
+    assert found == {
+        "fleet": _fleet.fleet,
+        "repository_secrets": _fleet.repository_secrets,
+        "rest_rendered": _limit.rendered,
+        "host_problems": _host.host_problems,
+        "unit_command": _units.command_line,
+        "unit_environment": _units.environment,
+        "unit_word": _units.quote,
+    }

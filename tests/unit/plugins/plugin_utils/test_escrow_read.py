@@ -1,0 +1,158 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Opening escrow bundles, with age itself where it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _escrow_read
+
+BUNDLE = {"password": "geheim", "rest_password": "rest", "environment": {}, "repository_id": None, "salt": "x"}
+
+
+class State:
+    """A host's part of the state directory, and a fake or real age."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.number = 0
+
+    def bundle(self, content: t.Any, suffix: str = ".json", repository: str = "vault", age: int = 0) -> Path:
+        self.number += 1
+        directory = self.path / "escrow" / repository
+        directory.mkdir(parents=True, exist_ok=True)
+        name = f"{self.number:032x}" + (suffix if suffix == ".json" else f"-{'0' * 16}{suffix}")
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        (directory / name).write_bytes(data)
+        os.utime(directory / name, (1e9 - age, 1e9 - age))
+        return directory / name
+
+    def read(self, key: str | None = None, *repositories: str) -> dict[str, t.Any]:
+        return _escrow_read.secrets_of(str(self.path), repositories or ["vault"], key)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return State(tmp_path)
+
+
+@pytest.fixture
+def fake_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An age that says what its file says."""
+    path = tmp_path / "bin" / "age"
+    path.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin")
+    path.write_text('#!/bin/sh\nfor last; do :; done\ncat "$last"\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> str:
+    (tmp_path / "key").write_text("AGE-SECRET-KEY-1GEHEIM\n")
+    return str(tmp_path / "key")
+
+
+def test_the_newest_bundle_made_after_init(state: State) -> None:
+    state.bundle({**BUNDLE, "password": "oldest", "repository_id": "1"}, age=30)
+    state.bundle({**BUNDLE, "password": "newer", "repository_id": "1", "environment": {"A": "b"}}, age=20)
+    state.bundle({**BUNDLE, "password": "before init"}, age=0)
+    assert state.read() == {"vault": {"password": "newer", "rest_password": "rest", "environment": {"A": "b"}}}
+
+
+def test_what_is_no_bundle_is_not_read(state: State) -> None:
+    path = state.bundle(BUNDLE)
+    (path.parent / ".tmp1234").write_text("junk")
+    (path.parent / "README").mkdir()
+    assert state.read() == {"vault": {"password": "geheim", "rest_password": "rest"}}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"junk", b"[]", b"5", b"\xff\xfe", b'{"password": 5}', b"{}", b'[["a", "b"]]']
+)
+def test_damaged_bundles(state: State, content: bytes) -> None:
+    state.bundle(content)
+    with pytest.raises(ValueError, match="is damaged"):
+        state.read()
+
+
+def test_a_missing_bundle(state: State) -> None:
+    with pytest.raises(ValueError, match="no escrow bundle of vault"):
+        state.read()
+    (state.path / "escrow" / "vault").mkdir(parents=True)
+    with pytest.raises(ValueError, match="no escrow bundle of vault"):
+        state.read()
+
+
+@pytest.mark.parametrize("repository", ["../other", "", "a/b", "A"])
+def test_names_of_repositories(state: State, repository: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a repository"):
+        state.read(None, repository)
+
+
+def test_the_key_is_asked_for(state: State, tmp_path: Path) -> None:
+    state.bundle(BUNDLE, ".age")
+    with pytest.raises(ValueError, match="escrow_key: is missing"):
+        state.read()
+    with pytest.raises(ValueError, match="is not a file"):
+        state.read(str(tmp_path / "none"))
+
+
+@pytest.mark.usefixtures("fake_age")
+def test_bundles_are_opened(state: State, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.bundle(BUNDLE, ".age")
+    assert state.read(key)["vault"]["password"] == "geheim"
+    monkeypatch.setenv("HOME", os.path.dirname(key))
+    assert state.read("~/key")["vault"]["password"] == "geheim"
+
+
+def test_a_bundle_for_other_recipients_does_not_count(state: State, fake_age: Path, key: str) -> None:
+    fake_age.write_text(
+        '#!/bin/sh\nfor last; do :; done\ngrep -q mine "$last" || { echo "age: error: no identity matched" >&2; exit 1; }\ncat "$last"\n'
+    )
+    state.bundle({**BUNDLE, "password": "theirs"}, ".age")
+    with pytest.raises(ValueError, match="no identity matched"):
+        state.read(key)
+    state.bundle({**BUNDLE, "password": "mine"}, ".age", age=100)
+    assert state.read(key)["vault"]["password"] == "mine"
+
+
+def test_an_age_that_says_nothing_or_hangs(
+    state: State, fake_age: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.bundle(BUNDLE, ".age")
+    fake_age.write_text("#!/bin/sh\nexit 3\n")
+    with pytest.raises(ValueError, match="exit status 3"):
+        state.read(key)
+    fake_age.write_text("#!/bin/sh\nexec sleep 30\n")
+    monkeypatch.setattr(_escrow_read, "AGE_SECONDS", 0.2)
+    with pytest.raises(ValueError, match=r"within 0\.2 s"):
+        state.read(key)
+    fake_age.unlink()
+    monkeypatch.setenv("PATH", str(fake_age.parent))
+    with pytest.raises(ValueError, match="apt install age"):
+        state.read(key)
+
+
+@pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed")
+def test_with_age_itself(state: State, tmp_path: Path, key: str) -> None:
+    good = tmp_path / "good.key"
+    subprocess.run(["age-keygen", "-o", str(good)], check=True, capture_output=True, timeout=30)
+    public = next(line.split()[-1] for line in good.read_text().splitlines() if "public key" in line)
+    sealed = subprocess.run(
+        ["age", "-r", public], input=json.dumps(BUNDLE).encode(), capture_output=True, check=True, timeout=30
+    )
+    state.bundle(sealed.stdout, ".age")
+    assert state.read(str(good))["vault"]["password"] == "geheim"
+    with pytest.raises(ValueError, match="age cannot open") as caught:
+        state.read(key)
+    assert "GEHEIM" not in str(caught.value).upper().replace(key.upper(), "")

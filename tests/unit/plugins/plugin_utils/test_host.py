@@ -1,0 +1,108 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a host itself delivers."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.filter.host import FilterModule
+
+INFO: dict[str, t.Any] = {
+    "systemd": "257.8-1~deb13u2",
+    "selinux": None,
+    "sandbox": {"works": True},
+    "packages": {"restic": {"installed": None, "candidate": "0.18.0-1+b6"}},
+    "binaries": {"/usr/bin/restic": "0.18.0"},
+    "calendars": {"daily": {"valid": True}},
+    "resolve": {"vault1": {"addresses": ["10.0.0.1"]}},
+}
+FACTS = {"distribution": "Debian", "distribution_version": "13", "distribution_release": "trixie"}
+REMOTE = {"address": "vault1", "address_variable": "backup_address of vault1", "server": "vault1"}
+CLIENT: dict[str, t.Any] = {
+    "jobs": {"system": {"schedule": {"calendar": "daily"}}},
+    "repositories": [REMOTE, {"address": None, "address_variable": None, "server": None}],
+}
+TOOL = {
+    "install": "package",
+    "package": "restic",
+    "pinned": "",
+    "version": "0.18.0",
+    "sha256": "a" * 64,
+    "architecture": "x86_64",
+    "binary": "/usr/bin/restic",
+}
+
+
+def judged(
+    info: dict[str, t.Any] | None = None,
+    tool: dict[str, t.Any] | None = None,
+    facts: dict[str, t.Any] | None = None,
+    client: dict[str, t.Any] | None = CLIENT,
+) -> dict[str, list[str]]:
+    host_problems = FilterModule().filters()["host_problems"]
+    found = host_problems({**INFO, **(info or {})}, facts or FACTS, client, {**TOOL, **(tool or {})}, "web1")
+    return t.cast("dict[str, list[str]]", found)
+
+
+def test_a_good_host() -> None:
+    assert judged() == {"errors": [], "warnings": []}
+
+
+def test_a_host_that_said_nothing_is_no_traceback() -> None:
+    host_problems = FilterModule().filters()["host_problems"]
+    found = host_problems({}, {}, CLIENT, TOOL, "web1")
+    assert any("systemd is not running" in each for each in found["errors"])
+    assert any("restic_package" in each for each in found["errors"])
+
+
+@pytest.mark.parametrize(
+    ("info", "tool", "variable"),
+    [
+        ({"systemd": None}, {}, "systemd"),
+        ({"systemd": "247.3-7+deb11u4"}, {}, "systemd"),
+        ({"sandbox": {"works": False, "error": "no namespaces"}}, {}, "jobs_sandbox"),
+        ({"packages": {}}, {}, "restic_package"),
+        ({"packages": {"restic": {"candidate": "0.14.0-1+b5"}}}, {}, "restic_package"),
+        ({"packages": {"restic": {"installed": "0.14.0", "candidate": "0.18.0"}}}, {}, "restic_package"),
+        ({}, {"pinned": "0.16.4"}, "restic_package"),
+        ({}, {"install": "release", "sha256": ""}, "restic_release"),
+        ({}, {"install": "release", "version": "0.17.0"}, "restic_release"),
+        ({}, {"install": "none", "binary": "/opt/restic"}, "restic_binary"),
+        ({"binaries": {"/usr/bin/restic": "0.16.0"}}, {"install": "none"}, "restic_binary"),
+        (
+            {"calendars": {"daily": {"valid": False, "error": "Failed to parse"}}},
+            {},
+            "backup_jobs.system.schedule.calendar",
+        ),
+        ({"resolve": {"vault1": {"error": "Name or service not known"}}}, {}, "backup_address of vault1"),
+    ],
+)
+def test_errors(info: dict[str, t.Any], tool: dict[str, t.Any], variable: str) -> None:
+    found = judged(info, tool)
+    assert len(found["errors"]) == 1, found
+    assert found["errors"][0].startswith(f"web1: {variable}")
+
+
+def test_good_ways_to_get_restic() -> None:
+    assert judged(tool={"install": "release"})["errors"] == []
+    assert judged(tool={"install": "none"})["errors"] == []
+    assert judged({"packages": {}}, {"pinned": "0.18.0-1"})["errors"] == []
+
+
+def test_warnings() -> None:
+    found = judged({"selinux": "enforcing"}, facts={"distribution": "Fedora", "distribution_version": "43"})
+    assert found["errors"] == []
+    assert ["SELinux" in each or "ansible_distribution" in each for each in found["warnings"]] == [True, True]
+
+
+def test_a_server_needs_no_restic() -> None:
+    assert judged({"packages": {}, "calendars": {}}, client=None)["errors"] == []
+
+
+def test_what_a_host_says_moves_no_cursor() -> None:
+    text = judged({"resolve": {"vault1": {"error": "\x1b[2J\nweb2: fine"}}})["errors"][0]
+    assert text.isprintable()

@@ -1,0 +1,91 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What --limit leaves out."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _limit
+
+HASH, NEXT = "$2b$12$current", "$2b$12$next"
+KNOWN: dict[str, t.Any] = {"rest": {}, "rendered": None, "decommissioned": None}
+
+
+def hosts() -> dict[str, t.Any]:
+    repository = {"name": "vault", "server": "vault1", "rest_user": "web1--vault", "address": "vault1.example"}
+    local = {"name": "local", "server": None}
+    return {
+        "web1": {"client": {"repositories": [repository, local]}, "server": None},
+        "vault1": {"client": None, "server": {}},
+    }
+
+
+def known(rendered: dict[str, t.Any] | None = None, **rest: t.Any) -> dict[str, t.Any]:
+    return {"web1": {**KNOWN, "rest": {"vault": rest} if rest else {}}, "vault1": {**KNOWN, "rendered": rendered}}
+
+
+def rendered(switched: tuple[str, ...] = (), refused: tuple[str, ...] = ()) -> dict[str, t.Any]:
+    accounts = [
+        {"name": "web1--vault", "hash": HASH, "next_hash": NEXT},
+        {"name": "new--vault", "hash": "", "next_hash": None},
+    ]
+    htpasswd = {"switched": list(switched), "refused": list(refused)}
+    return _limit.rendered(accounts, ["vault1", "vault1.example"], htpasswd)
+
+
+def test_nothing_to_change() -> None:
+    for hashes in ({"hash": HASH, "next_hash": None}, {"hash": HASH, "next_hash": NEXT}):
+        assert _limit.problems(hosts(), known(rendered(), **hashes), {"web1"}) == []
+    switched = known(rendered(("web1--vault",)), hash=HASH, next_hash=NEXT)
+    assert _limit.problems(hosts(), switched, {"web1"}) == []
+
+
+def test_a_server_in_the_limit_is_changed() -> None:
+    assert _limit.problems(hosts(), known(), {"web1", "vault1"}) == []
+
+
+def test_a_server_outside_the_limit_has_to_change() -> None:
+    wanted = (
+        "web1: the server vault1 has to change for this, and is outside the limit. Run again with --limit vault1,web1"
+    )
+    other_name = {**rendered(), "names": ["vault1"]}
+    for case in (
+        known(),
+        known(rendered()),
+        known(None, hash=HASH),
+        known(rendered(), hash="$2b$12$other"),
+        known(rendered(refused=("web1--vault",)), hash=HASH),
+        known(other_name, hash=HASH),
+    ):
+        assert _limit.problems(hosts(), case, {"web1"}) == [wanted]
+
+
+def test_hosts_outside_the_limit_are_nobodys_concern() -> None:
+    assert _limit.problems(hosts(), known(), {"vault1", "somebody"}) == []
+
+
+def test_decommissioned_hosts() -> None:
+    state = known(rendered(), hash=HASH)
+    state["web1"]["decommissioned"] = {"time": "2026-11-01"}
+    assert _limit.problems(hosts(), state, {"vault1"}) == []
+    text = _limit.problems(hosts(), state, {"web1"})[0]
+    assert "web1: was decommissioned on 2026-11-01" in text
+    state["web1"]["decommissioned"] = {"x": 1}
+    assert "on an unknown day" in _limit.problems(hosts(), state, {"web1"})[0]
+
+
+def test_rendered_holds_digests_and_no_hash() -> None:
+    found = rendered()
+    assert list(found["users"]) == ["web1--vault"]
+    assert HASH not in str(found)
+    assert rendered(("web1--vault",)) != found
+    assert rendered(refused=("web1--vault",))["users"] == {}
+
+
+def test_bad_input_of_a_server_concerns_its_clients() -> None:
+    model = hosts()
+    assert _limit.concerned(model, {"web1", "gone"}) == {"web1", "gone", "vault1", "all"}
+    assert _limit.concerned(model, {"vault1"}) == {"vault1", "all"}
