@@ -23,7 +23,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Open the newest bundle of each repository."""
         variables = task_vars or {}
-        result = super().run(tmp, variables)
+        result: dict[str, t.Any] = super().run(tmp, variables)
         _unused, arguments = self.validate_argument_spec(
             {
                 "path": {"type": "str", "required": True},

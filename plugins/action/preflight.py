@@ -22,7 +22,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Read the variables of all hosts; nothing is written."""
         variables = task_vars or {}
-        result = super().run(tmp, variables)
+        result: dict[str, t.Any] = super().run(tmp, variables)
         _unused, arguments = self.validate_argument_spec(
             {
                 "state_dir": {"type": "str", "default": "holdfast-state"},

@@ -25,7 +25,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Print the table, or return the state."""
-        result = super().run(tmp, task_vars or {})
+        result: dict[str, t.Any] = super().run(tmp, task_vars or {})
         _unused, arguments = self.validate_argument_spec(
             {
                 "hosts": {"type": "dict", "required": True},

@@ -26,8 +26,15 @@ FLOORS: tuple[Floor, ...] = (
         "older versions return 1 for a missing repository, a wrong password and a lock alike, have no --stdin-from-command,"
         " and below 0.16.4 zstd could corrupt data",
     ),
-    Floor("rest-server", "append-only repositories", "0.13", "the first version whose socket activation and options are tested here"),
-    Floor("systemd", "run units", "251", "OnSuccess= and OnFailure= tell the recorder the result (MONITOR_*) since 251"),
+    Floor(
+        "rest-server",
+        "append-only repositories",
+        "0.13",
+        "the first version whose socket activation and options are tested here",
+    ),
+    Floor(
+        "systemd", "run units", "251", "OnSuccess= and OnFailure= tell the recorder the result (MONITOR_*) since 251"
+    ),
 )
 
 
@@ -45,6 +52,6 @@ def floor(tool: str) -> Floor:
     raise KeyError(tool)
 
 
-def below(tool: str, version: str) -> bool:
-    """Whether a version of a tool is below its floor."""
-    return parse(version) < parse(floor(tool).minimum)
+def below(tool: str, version: t.Any) -> bool:
+    """Whether a version of a tool is below its floor; a number that YAML read is taken as it is written."""
+    return parse(str(version)) < parse(floor(tool).minimum)

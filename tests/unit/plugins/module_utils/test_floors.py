@@ -36,13 +36,15 @@ def test_parse(version: str, numbers: tuple[int, ...]) -> None:
         ("restic", "0.9.6", True),
         ("restic", "1.0", False),
         ("restic", "", True),
+        ("restic", None, True),
+        ("restic", 0.18, False),
         ("systemd", "247.3", True),
         ("systemd", "252.39-1~deb12u1", False),
         ("rest-server", "0.13.0", False),
         ("rest-server", "0.12.1", True),
     ],
 )
-def test_below(tool: str, version: str, below: bool) -> None:
+def test_below(tool: str, version: object, below: bool) -> None:
     assert _floors.below(tool, version) is below
 
 

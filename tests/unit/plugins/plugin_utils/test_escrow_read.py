@@ -16,7 +16,13 @@ from pathlib import Path
 import pytest
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _escrow_read
 
-BUNDLE = {"password": "geheim", "rest_password": "rest", "environment": {}, "repository_id": None, "salt": "x"}
+BUNDLE: dict[str, t.Any] = {
+    "password": "geheim",
+    "rest_password": "rest",
+    "environment": {},
+    "repository_id": None,
+    "salt": "x",
+}
 
 
 class State:

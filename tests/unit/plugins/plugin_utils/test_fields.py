@@ -323,7 +323,7 @@ def test_a_proxys_credentials_are_not_shown(value: str) -> None:
 
 
 def test_mappings() -> None:
-    fields = {"a": f.line, "b": f.line}
+    fields: dict[str, f.Checker] = {"a": f.line, "b": f.line}
     assert f.mapping(fields, "here", {"a": "x", "b": None}) == {"a": "x"}
     with pytest.raises(BadInput) as caught:
         f.mapping(fields, "here", {"c": 1})

@@ -200,7 +200,7 @@ def test_names_of_variables_may_be_anything() -> None:
 
 @pytest.mark.parametrize("variable", ["backup_jobs", "backup_jobs__x", "backup_id", "backup_escrow", "restic_account"])
 def test_a_template_that_fails_is_a_message(variable: str) -> None:
-    found = messages(one(**{variable: RuntimeError("'x' is\n undefined" + "y" * 10**6)}))
+    found = messages(one(None, **{variable: RuntimeError("'x' is\n undefined" + "y" * 10**6)}))
     text = next(each for each in found if f"{variable}: cannot be evaluated: 'x' is undefined" in each)
     assert len(text) < 600
 

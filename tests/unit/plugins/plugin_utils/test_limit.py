@@ -28,7 +28,7 @@ def known(rendered: dict[str, t.Any] | None = None, **rest: t.Any) -> dict[str, 
 
 
 def rendered(switched: tuple[str, ...] = (), refused: tuple[str, ...] = ()) -> dict[str, t.Any]:
-    accounts = [
+    accounts: list[dict[str, t.Any]] = [
         {"name": "web1--vault", "hash": HASH, "next_hash": NEXT},
         {"name": "new--vault", "hash": "", "next_hash": None},
     ]
