@@ -15,4 +15,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
-        return {"host_problems": _host.host_problems}
+        return {"host_problems": _host.host_problems, "inventory_problems": _host.inventory_problems}

@@ -159,13 +159,21 @@ def plan_htpasswd(
             outcome.changed_users += [] if name not in outcome.lines or name in outcome.changed_users else [name]
         else:
             outcome.foreign.append(name)
-    hosts = {ours[name] or name for name in outcome.revoked}
-    if policy.revoke_max is not None and len(hosts) > policy.revoke_max:
-        raise ValueError(
-            f"{len(hosts)} hosts would lose access ({', '.join(sorted(hosts))}), and backup_revoke_max is "
-            f"{policy.revoke_max}: correct the inventory, or set backup_revoke_max to {len(hosts)} for this run"
-        )
+    problem = too_many(outcome.revoked, ours, policy.revoke_max)
+    if problem:
+        raise ValueError(problem)
     return outcome
+
+
+def too_many(revoked: Iterable[str], ours: Mapping[str, str | None], revoke_max: int | None) -> str | None:
+    """Return what forbids to revoke these users, None if nothing does; ``ours`` are the manifest's users."""
+    hosts = {ours[name] or name for name in revoked}
+    if revoke_max is None or len(hosts) <= revoke_max:
+        return None
+    return (
+        f"{len(hosts)} hosts would lose access ({', '.join(sorted(hosts))}), and backup_revoke_max is "
+        f"{revoke_max}: correct the inventory, or set backup_revoke_max to {len(hosts)} for this run"
+    )
 
 
 def _line(user: User, now: str | None, policy: Policy, outcome: Outcome) -> str | None:

@@ -32,8 +32,8 @@ _PLAIN_VALUE = re.compile(r"\A[A-Za-z0-9_@%+=:,./-]*\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CURES = (
     "no new ones are made, because they would not open the backups there are. Bring the old ones back with"
-    " `playbooks/restore_identity.yml` and the escrow, or set `backup_new_identity: true` for this host to start anew in"
-    " a new location, which keeps the old one"
+    " the playbook `restore_identity` and the escrow, or give this host another `backup_id` to start anew in a location of"
+    " its own, which keeps the old one"
 )
 
 

@@ -140,6 +140,13 @@ records:
   returned: always
   type: dict
   sample: {vault: {HOLDFAST_REPOSITORY_ID: 0123456789abcdef, RESTIC_KEY_HINT: 89abcdef}}
+htpasswd:
+  description:
+    - C(fleet_id) of the fleet that this host serves repositories to, and its C(users) with the C(backup_id) that each belongs to, as the
+      module M(holdfast.backup.htpasswd) keeps them. Null where it serves none.
+  returned: always
+  type: dict
+  sample: {fleet_id: 6f1c1f0e9a3b4d536f1c1f0e9a3b4d53, users: {web1--vault: web1}}
 sandbox:
   description: C(works) and C(error) of the probe, null where it was not asked for or there is no systemd.
   returned: always
@@ -183,8 +190,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.backup.plugins.module_utils import _location, _run
+from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import parse_manifest
 
 STATE = "/var/lib/holdfast"
+HTPASSWD = "/var/lib/holdfast/htpasswd.json"
 # What the unit template of a job sets, apart from its account and capability.
 SANDBOX = (
     "NoNewPrivileges=yes",
@@ -413,6 +422,15 @@ def _has_account(name: str) -> bool:
     return True
 
 
+def _htpasswd() -> dict[str, Any] | None:
+    try:
+        manifest = parse_manifest(json.loads(_texts(STATE, ".json").get("htpasswd", "null")), HTPASSWD)
+    except ValueError:
+        # The module that owns it says what is wrong with it.
+        return None
+    return None if manifest is None else {"fleet_id": manifest.fleet_id, "users": dict(manifest.users)}
+
+
 def _addresses(items: list[Any]) -> dict[str, str | None]:
     wanted = {}
     for item in items:
@@ -470,6 +488,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
             "units": _manifest(f"{STATE}/units", "units"),
         },
         "records": {name: parse_record(text) for name, text in _texts(f"{STATE}/repositories", ".env").items()},
+        "htpasswd": _htpasswd(),
         "sandbox": done.get("sandbox"),
         "systemd": done["systemd"],
         "selinux": _selinux(),

@@ -225,7 +225,11 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         content = outcome.text().encode("utf-8", "surrogateescape")
         wanted = Entry("file", uid, gid, mode, content)
         known = dict(manifest.users) if manifest is not None else {}
-        final = {user.name: user.backup_id if user.hash is not None else known.get(user.name) for user in users}
+        final = {
+            user.name: user.backup_id if user.hash is not None else known.get(user.name)
+            for user in users
+            if user.name in outcome.lines
+        }
         if not module.check_mode:
             # The manifest knows a user before the server does, and until the server has forgotten it.
             union = Manifest(policy.fleet_id, {**known, **final})

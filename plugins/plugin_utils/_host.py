@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.module_utils import _floors
+from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _htpasswd
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, shorten
 
 TESTED = {"bookworm", "trixie", "sid", "forky"}
@@ -70,31 +70,64 @@ def host_problems(
     return {"errors": [str(problem) for problem in errors], "warnings": [str(problem) for problem in warnings]}
 
 
+def inventory_problems(
+    info: dict[str, t.Any],
+    client: dict[str, t.Any] | None,
+    tool: dict[str, t.Any],
+    server: dict[str, t.Any] | None,
+    host: str,
+) -> list[str]:
+    """Messages about the inventory and the state directory that only this host could tell; they stop every host.
+
+    ``client`` and ``tool`` are those of :func:`host_problems`. ``server`` has the ``fleet_id`` of this run (null before the
+    first), its ``state_dir``, the names of the ``users`` that the server is to have, and ``revoke_max`` (null for no limit).
+    """
+    errors: list[Problem] = []
+
+    def error(variable: str, value: t.Any, wrong: str, cure: str) -> None:
+        errors.append(Problem((host,), variable, shorten(value) if value not in (None, "") else "", wrong, cure))
+
+    if client is not None:
+        _named_version(tool, error)
+        _calendars(info, client, error)
+    served = info.get("htpasswd")
+    if server is not None and served is not None:
+        _served(served, server, error)
+    return [str(problem) for problem in errors]
+
+
 Report = t.Callable[[str, t.Any, str, str], None]
+
+
+def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report) -> None:
+    """What this run would take away from those that the server serves already."""
+    if served["fleet_id"] != server["fleet_id"]:
+        has = f"is of the fleet {server['fleet_id']}" if server["fleet_id"] else "has no fleet id"
+        error(
+            "backup_state_dir",
+            server["state_dir"],
+            f"{has}, and this server serves the fleet {served['fleet_id']}",
+            "Use the state directory of that fleet, out of version control or a backup. If it is lost, run once with"
+            f" -e backup_fleet_id={served['fleet_id']}, and what the hosts still have is collected anew. If that fleet is gone"
+            " for good, remove /var/lib/holdfast/htpasswd.json on this server",
+        )
+        return
+    gone = set(served["users"]) - set(server["users"])
+    problem = _htpasswd.too_many(gone, served["users"], server["revoke_max"])
+    if problem:
+        wrong, _colon, cure = problem.partition(": ")
+        error("backup_revoke_max", server["revoke_max"], wrong, cure[0].upper() + cure[1:])
 
 
 def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None:
     """The version that the run would install or find, against the floor."""
     floor = _floors.floor("restic")
     cure = (
-        f"Set restic_install: release with restic_release (version, url and sha256 of {floor.minimum} or later),"
+        f"Set restic_install: release with restic_release_version ({floor.minimum} or later) and restic_release_sha256,"
         " or restic_package_release to a suite that has it"
     )
-    if tool["install"] == "release":
-        if not tool.get("sha256"):
-            error(
-                "restic_release.sha256",
-                "",
-                f"has no checksum for the architecture {tool.get('architecture')}",
-                "Give the SHA-256 of the archive, from upstream's SHA256SUMS",
-            )
-        if _floors.below("restic", tool["version"]):
-            error(
-                "restic_release.version",
-                tool["version"],
-                f"is below the floor {floor.minimum}: {floor.reason}",
-                "Name a later version",
-            )
+    if tool["install"] == "release" or tool.get("pinned"):
+        _named_version(tool, error)
         return
     if tool["install"] == "none":
         found = (info.get("binaries") or {}).get(tool["binary"])
@@ -114,7 +147,7 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
             )
         return
     package = (info.get("packages") or {}).get(tool["package"]) or {}
-    version = tool.get("pinned") or package.get("installed") or package.get("candidate")
+    version = package.get("installed") or package.get("candidate")
     if not version:
         error(
             "restic_package",
@@ -129,6 +162,26 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
             f"is version {version}, below the floor {floor.minimum}: {floor.reason}",
             cure,
         )
+
+
+def _named_version(tool: dict[str, t.Any], error: Report) -> None:
+    """The version that a variable names, against the floor."""
+    floor = _floors.floor("restic")
+    variable = "restic_release_version" if tool["install"] == "release" else "restic_package_version"
+    version = tool["version"] if tool["install"] == "release" else tool.get("pinned")
+    if tool["install"] == "release" and not tool.get("sha256"):
+        error(
+            "restic_release_sha256",
+            "",
+            f"has no checksum for the architecture {tool.get('architecture')}",
+            "Give the SHA-256 of the archive, from upstream's SHA256SUMS",
+        )
+    if tool["install"] != "none" and version and _floors.below("restic", version):
+        error(
+            variable, version, f"is below the floor {floor.minimum}: {floor.reason}", f"Name {floor.minimum} or later"
+        )
+    elif tool["install"] == "release" and not version:
+        error(variable, "", "is missing", f"Name the version of the release, {floor.minimum} or later")
 
 
 def _calendars(info: dict[str, t.Any], client: dict[str, t.Any], error: Report) -> None:

@@ -18,6 +18,7 @@ def test_filters() -> None:
         "repository_secrets": _fleet.repository_secrets,
         "rest_rendered": _limit.rendered,
         "host_problems": _host.host_problems,
+        "inventory_problems": _host.inventory_problems,
         "unit_command": _units.command_line,
         "unit_environment": _units.environment,
         "unit_word": _units.quote,

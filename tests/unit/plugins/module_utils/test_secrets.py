@@ -224,7 +224,7 @@ def test_another_bcrypt_cost_makes_another_hash_of_the_same_password() -> None:
 # --- what forbids to make new secrets
 
 
-CURES = ("playbooks/restore_identity.yml", "backup_new_identity: true")
+CURES = ("restore_identity", "another `backup_id`")
 
 
 def assert_refused(found: list[str], *words: str) -> None:

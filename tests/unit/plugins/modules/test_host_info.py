@@ -96,8 +96,7 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(host_info, "_SELINUX", "/nonexistent")
     monkeypatch.setattr(host_info, "_SELINUX_CONFIGURATION", "/nonexistent")
     result = info(packages=["restic"], binaries=["restic"], calendars=["daily"], running=["x*"], sandbox_probe=True)
-    del result["invocation"]
-    assert result == {
+    expected = {
         "changed": False,
         "packages": {"restic": {"installed": None, "candidate": None}},
         "binaries": {"restic": None},
@@ -109,12 +108,14 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
         "running": None,
         "manifests": {"file_tree": {}, "units": {}},
         "records": {},
+        "htpasswd": None,
         "sandbox": None,
         "systemd": None,
         "selinux": None,
         "virtualization": None,
         "python": ".".join(map(str, sys.version_info[:3])),
     }
+    assert {key: result[key] for key in expected} == expected
 
 
 def test_accounts(info: Info) -> None:
@@ -296,3 +297,17 @@ def test_manifests_and_records(info: Info, tmp_path: Path) -> None:
     assert result["records"] == {
         "vault": {"HOLDFAST_REPOSITORY_ID": "0f", "RESTIC_KEY_HINT": "1e", "HOLDFAST_FINGERPRINT": "a-b"}
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "served"),
+    [
+        ('{"version": 1, "fleet_id": "f1", "users": {"a--v": "a"}}', {"fleet_id": "f1", "users": {"a--v": "a"}}),
+        ('{"version": 2}', None),
+        ("{", None),
+    ],
+)
+def test_whom_a_server_serves(info: Info, tmp_path: Path, text: str, served: dict[str, object] | None) -> None:
+    (tmp_path / "state").mkdir(exist_ok=True)
+    (tmp_path / "state/htpasswd.json").write_text(text)
+    assert info()["htpasswd"] == served

@@ -187,7 +187,7 @@ def test_all_repositories_are_checked_before_any_is_changed(client: Client) -> N
     for check in (True, False):
         failed = client.run(S3, dict(REST, known=True), dict(REST, name="other", known=True), check=check)
         assert failed["failed"] is True
-        assert "restore_identity.yml" in failed["msg"]
+        assert "restore_identity" in failed["msg"]
         assert "`vault`" in failed["msg"]
         assert "`other`" in failed["msg"]
         assert not list(client.directory.glob("*"))

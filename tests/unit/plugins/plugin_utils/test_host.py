@@ -106,3 +106,64 @@ def test_a_server_needs_no_restic() -> None:
 def test_what_a_host_says_moves_no_cursor() -> None:
     text = judged({"resolve": {"vault1": {"error": "\x1b[2J\nweb2: fine"}}})["errors"][0]
     assert text.isprintable()
+
+
+SERVER = {"fleet_id": "f1", "state_dir": "/fleet/state", "users": ["web1--vault", "web2--vault"], "revoke_max": 1}
+SERVED = {"web1--vault": "web1", "web2--vault": "web2"}
+
+
+def of_the_inventory(
+    info: dict[str, t.Any] | None = None,
+    tool: dict[str, t.Any] | None = None,
+    server: dict[str, t.Any] | None = None,
+    client: dict[str, t.Any] | None = CLIENT,
+) -> list[str]:
+    inventory_problems = FilterModule().filters()["inventory_problems"]
+    found = inventory_problems({**INFO, **(info or {})}, client, {**TOOL, **(tool or {})}, server, "web1")
+    return t.cast("list[str]", found)
+
+
+def test_nothing_of_the_inventory_is_wrong() -> None:
+    assert of_the_inventory() == []
+    assert of_the_inventory(server=SERVER) == []
+    assert of_the_inventory({"htpasswd": {"fleet_id": "f1", "users": SERVED}}, server=SERVER) == []
+
+
+@pytest.mark.parametrize(
+    ("info", "tool", "variable"),
+    [
+        ({"calendars": {"daily": {"valid": False}}}, {}, "backup_jobs.system.schedule.calendar"),
+        ({}, {"pinned": "0.16.4"}, "restic_package_version"),
+        ({}, {"install": "release", "sha256": ""}, "restic_release_sha256"),
+        ({}, {"install": "release", "version": ""}, "restic_release_version"),
+        ({}, {"install": "release", "version": "0.17.0"}, "restic_release_version"),
+    ],
+)
+def test_variables_that_only_the_host_can_judge_stop_every_host(
+    info: dict[str, t.Any], tool: dict[str, t.Any], variable: str
+) -> None:
+    (message,) = of_the_inventory(info, tool)
+    assert message.startswith(f"web1: {variable}")
+    assert of_the_inventory(info, tool, client=None) == []
+
+
+def test_what_a_host_delivers_stops_no_other_host() -> None:
+    assert of_the_inventory({"systemd": None, "packages": {}, "resolve": {"vault1": {"error": "unknown"}}}) == []
+
+
+@pytest.mark.parametrize("own", [None, "f2"])
+def test_a_state_directory_of_another_fleet(own: str | None) -> None:
+    served = {"htpasswd": {"fleet_id": "f1", "users": {}}}
+    (message,) = of_the_inventory(served, server={**SERVER, "fleet_id": own})
+    assert "backup_state_dir = '/fleet/state'" in message
+    assert "-e backup_fleet_id=f1" in message
+    assert ("has no fleet id" in message) == (own is None)
+
+
+def test_more_hosts_would_be_revoked_than_allowed() -> None:
+    served = {"htpasswd": {"fleet_id": "f1", "users": {**SERVED, "a--vault": "a", "b--vault": "b", "b--other": "b"}}}
+    (message,) = of_the_inventory(served, server=SERVER)
+    assert message.startswith("web1: backup_revoke_max = 1: 2 hosts would lose access (a, b)")
+    assert "set backup_revoke_max to 2" in message
+    assert of_the_inventory(served, server={**SERVER, "revoke_max": 2}) == []
+    assert of_the_inventory(served, server={**SERVER, "revoke_max": None}) == []

@@ -1,0 +1,195 @@
+"""A fleet of lab hosts as its user has it: an inventory, playbooks that run on it, and what they did.
+
+For scenarios with many steps: change what the inventory says, run the playbook site in check mode, for real and again,
+and compare. State is read from the hosts, through testinfra.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import testinfra
+
+from tests.lab import Lab, mirror
+from tests.lab.state import load
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 600
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of a playbook did; `events` are the lines of callback_plugins/events.py."""
+
+    code: int
+    output: str
+    events: list[dict[str, Any]] = field(repr=False)
+
+    @property
+    def changed(self) -> set[tuple[str, str]]:
+        """Host and task of every change."""
+        return {(event["host"], event["task"]) for event in self.events if event["changed"]}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The message of each host that failed or did not answer."""
+        return {each["host"]: each["message"] for each in self.events if each["what"] in ("failed", "unreachable")}
+
+    @property
+    def warnings(self) -> str:
+        """The output without line breaks, in which warnings and messages can be looked for."""
+        return re.sub(r"\s+", " ", self.output)
+
+    def results(self, key: str) -> dict[str, Any]:
+        """A value that a task returned, by host; the last one counts."""
+        return {event["host"]: event["result"][key] for event in self.events if key in event["result"]}
+
+
+class Fleet:
+    """One inventory in a folder of its own, with the state directory beside it."""
+
+    def __init__(self, lab: str, folder: Path, groups: Mapping[str, Sequence[str]]) -> None:
+        self.lab = Lab(lab)
+        self.folder = folder
+        self.groups = {group: list(hosts) for group, hosts in groups.items()}
+        self.variables: dict[str, Any] = {}
+        self.host_variables: dict[str, dict[str, Any]] = {}
+        # A socket has a short path only.
+        self._sockets = tempfile.mkdtemp(prefix="hf-", dir="/tmp")
+        configuration = folder / "ansible.cfg"
+        configuration.write_text("[defaults]\n")
+        self._environment = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
+            "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callback_plugins"),
+            "ANSIBLE_CALLBACKS_ENABLED": "events",
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
+            "ANSIBLE_CONFIG": str(configuration),
+            "ANSIBLE_FORKS": "10",
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "true",
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": self._sockets,
+        }
+
+    @property
+    def state(self) -> Path:
+        """The state directory."""
+        return self.folder / "holdfast-state"
+
+    def on(self, name: str) -> Any:
+        """A host for testinfra."""
+        state = load(self.lab.name)
+        assert state is not None
+        options = f"-F none -o UserKnownHostsFile={state.directory}/known_hosts -o GlobalKnownHostsFile=/dev/null"
+        options += " -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes -o ConnectTimeout=20"
+        return testinfra.get_host(
+            f"ssh://root@{self.lab.addresses(name)[0]}?controlpersist=0",
+            ssh_identity_file=str(state.directory / "id_ed25519"),
+            ssh_extra_args=options,
+        )
+
+    def inventory(self) -> Path:
+        """Write the inventory as it is now."""
+        content = self.lab.inventory(self.groups)
+        declared = {host for hosts in self.groups.values() for host in hosts}
+        content["all"]["vars"].update(self.variables)
+        content["all"]["hosts"] = {
+            host: {**variables, **self.host_variables.get(host, {})}
+            for host, variables in content["all"]["hosts"].items()
+            if host in declared
+        }
+        path = self.folder / "inventory.json"
+        path.write_text(json.dumps(content, indent=1))
+        return path
+
+    def run(self, playbook: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
+        """Run a playbook of the collection on the inventory as it is now."""
+        inventory = self.inventory()
+        events = self.folder / "events.jsonl"
+        events.write_text("")
+        command = [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, f"holdfast.backup.{playbook}", *arguments]
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=self.folder,
+            env={**self._environment, "HOLDFAST_EVENTS": str(events), **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout, [json.loads(line) for line in events.read_text().splitlines()])
+
+    def good(self, playbook: str, *arguments: str) -> Run:
+        """Run a playbook that has to end well."""
+        done = self.run(playbook, *arguments)
+        assert done.code == 0, done.output
+        return done
+
+    def refused(self, playbook: str, *arguments: str) -> Run:
+        """Run a playbook that has to fail before it changes anything."""
+        done = self.run(playbook, *arguments)
+        assert done.code != 0, done.output
+        assert not done.changed, f"{done.changed}\n{done.output}"
+        return done
+
+    def converge(self, *arguments: str) -> Run:
+        """Run site in check mode, for real, and again; the first tells the truth about the second, the third is idle.
+
+        Returns the real run.
+        """
+        announced = self.good("site", "--check", "--diff", *arguments)
+        real = self.good("site", *arguments)
+        assert announced.changed == real.changed, (
+            f"only announced: {sorted(announced.changed - real.changed)}\n"
+            f"only done: {sorted(real.changed - announced.changed)}\n{announced.output}\n{real.output}"
+        )
+        # What a run was asked to do once, it is not asked again.
+        limits = [part for number, part in enumerate(arguments) if "--limit" in (part, arguments[number - 1])]
+        again = self.good("site", *limits)
+        assert not again.changed, f"{again.changed}\n{again.output}"
+        return real
+
+    def forget_connections(self) -> None:
+        """End what Ansible keeps open: a host with a fresh disk is another one."""
+        for path in Path(self._sockets).iterdir():
+            subprocess.run(
+                ["ssh", "-o", f"ControlPath={path}", "-O", "exit", "-"], capture_output=True, timeout=10, check=False
+            )
+            path.unlink(missing_ok=True)
+
+    def with_groups(self, groups: Mapping[str, Sequence[str]]) -> Fleet:
+        """The same fleet, folder and state directory with other groups."""
+        other = copy.copy(self)
+        other.groups = {group: list(hosts) for group, hosts in groups.items()}
+        return other
+
+
+def escrow_key(folder: Path) -> tuple[Path, str]:
+    """A new key of age: the file with the secret key, and the public key."""
+    path = folder / "backup-escrow.key"
+    subprocess.run(["age-keygen", "-o", str(path)], check=True, capture_output=True, timeout=30)
+    done = subprocess.run(["age-keygen", "-y", str(path)], check=True, capture_output=True, text=True, timeout=30)
+    return path, done.stdout.strip()
+
+
+def released_restic() -> dict[str, Any]:
+    """Variables of a host whose distribution's restic is too old: a pinned release from the lab's mirror."""
+    described: dict[str, Any] = mirror.describe()
+    release = next(each for each in described["releases"] if each["tool"] == "restic" and each["suite"] == "sid")
+    return {
+        "restic_install": "release",
+        "restic_release_version": release["version"],
+        "restic_release_mirror": f"{described['url_by_name']}restic",
+        "restic_release_sha256": {"x86_64": release["sha256"]},
+    }
