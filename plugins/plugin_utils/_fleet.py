@@ -9,6 +9,7 @@ identities of a host are asked for with :func:`repository_secrets`.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import typing as t
 
@@ -31,6 +32,16 @@ CACHE = "/var/cache/holdfast*"
 COMMAND_BYTES = 1_000_000
 
 
+def _listen(where: str, value: t.Any) -> str:
+    """One address of a server; empty for all. rest-server takes no more than one socket of systemd."""
+    try:
+        return "" if value == "" else str(ipaddress.ip_address(value if isinstance(value, str) else ""))
+    except ValueError:
+        raise BadInput(
+            where, value, "is not one IP address", "Give one address without brackets, or nothing to listen on all"
+        ) from None
+
+
 # Variables of the facade and of roles that end in unit files, or decide what is revoked.
 SETTINGS: dict[str, f.Checker] = {
     "restic_account": f.text(
@@ -42,6 +53,7 @@ SETTINGS: dict[str, f.Checker] = {
         f.ACCOUNT.pattern[2:-2], "the name of an account", "Use lower-case letters, digits, _ and -"
     ),
     "backup_on_failure": f.listing(f.text(r"[^\0]+", "an argument", "Give the command as a list of texts")),
+    "rest_server_listen": _listen,
     "backup_revoke_max": f.integer(0, 10**6),
 }
 
