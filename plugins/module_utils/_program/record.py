@@ -16,7 +16,7 @@ from . import evidence, hooks, journal, outcomes
 from .assess import Assessment, Ending
 from .definition import Definition
 from .evidence import Evidence
-from .host import Host, timestamp, version
+from .host import Host, seconds_of, timestamp, version
 from .journal import Digest
 
 FORMAT = 1
@@ -38,7 +38,7 @@ NUMBERS = (
 def record(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
     """Write outcome and history; call `on_failure`. Returns 0 whatever the outcome is."""
     before = outcomes.last(host, definition.unit)
-    known = _evidence(host, definition, environment)
+    known = _evidence(host, definition, environment, before)
     if known is None:
         print(f"systemd knows of no run of {definition.unit}: nothing is recorded")
         return 0
@@ -54,7 +54,9 @@ def record(host: Host, definition: Definition, environment: Mapping[str, str]) -
     return 0
 
 
-def _evidence(host: Host, definition: Definition, environment: Mapping[str, str]) -> Evidence | None:
+def _evidence(
+    host: Host, definition: Definition, environment: Mapping[str, str], before: dict[str, Any] | None
+) -> Evidence | None:
     """What there is to record: the run that has just ended, or that systemd refused to start one; None if neither."""
     invocation = environment.get("MONITOR_INVOCATION_ID", "")
     ending = Ending.of(environment, "MONITOR_")
@@ -63,7 +65,8 @@ def _evidence(host: Host, definition: Definition, environment: Mapping[str, str]
     found = evidence.gather(host, definition, invocation, ending)
     # If something that the unit requires failed, there was no run, and what systemd knows is about an older one.
     refusal = journal.refusal(host, definition.service)
-    if refusal is not None and refusal.time > (found.digest.last or 0.0):
+    newest = max(found.digest.last or 0.0, seconds_of((before or {}).get("ended")) or 0.0)
+    if refusal is not None and refusal.time > newest:
         return evidence.weigh(host, definition, "", Ending("dependency"), Digest(systemd=[refusal.text]))
     return found if invocation else None
 

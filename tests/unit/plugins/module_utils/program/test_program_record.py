@@ -243,12 +243,16 @@ def test_a_run_that_systemd_refused(host: FakeHost) -> None:
         "JOB_RESULT=dependency", stdout=json.dumps({**late, "__REALTIME_TIMESTAMP": str(int((NOW - 99) * 1e6))})
     )
     assert recorded(host, monitor())["outcome"] == "ok"
-    host.answer("JOB_RESULT=dependency", stdout=json.dumps({**late, "__REALTIME_TIMESTAMP": str(int((NOW - 1) * 1e6))}))
+    host.answer("JOB_RESULT=dependency", stdout=json.dumps({**late, "__REALTIME_TIMESTAMP": str(int((NOW + 5) * 1e6))}))
     found = recorded(host, monitor())
     assert (found["outcome"], found["reason"]) == ("failed", "unknown")
     assert (found["service_result"], found["invocation_id"]) == ("dependency", None)
     assert found["message"] == "Dependency failed for the backup."
+    host.clock = NOW + 10
     assert recorded(host, monitor())["service_result"] == "dependency"
+    # It is on record now; a recorder started by hand finds nothing new.
+    host.answer("systemctl", "show", stdout="InvocationID=\n")
+    assert record(host, define(host), {}) == 0
     assert len(host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl").read_text().splitlines()) == 3
 
 
