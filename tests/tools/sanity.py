@@ -3,7 +3,8 @@
 ansible-test wants the collection in a directory `ansible_collections/holdfast/backup` without environments and caches:
 it gets a copy of the files that git knows or would add. It also wants to download pip's bootstrap script from the
 Ansible project's own site, once, into its cache. Where that is not in the cache yet, we put a short script there that
-does the same with what Python brings along: `ensurepip`, then the wanted pip from PyPI. All the rest comes from PyPI.
+does the same with what Python brings along: `ensurepip`, and then the wanted pip from a wheel that our own pip laid
+beside it (ansible-test passes no settings of pip on, so an old pip may not reach PyPI). All the rest is the same.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 BOOTSTRAP = '''\
-"""Instead of pip's get-pip.py: bring pip into a new environment from Python's own copy and PyPI."""
+"""Instead of pip's get-pip.py: bring pip into a new environment, without a download."""
 
 import ensurepip
+import os
 import subprocess
 import sys
 
 wanted = [word for word in sys.argv[1:] if word not in ("--no-setuptools", "--no-wheel")]
+beside = ["--no-index", "--find-links", os.path.dirname(os.environ["GET_PIP"])]
 ensurepip.bootstrap()
-sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", "--quiet"] + wanted))
+sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", "--quiet"] + beside + wanted))
 '''
 
 
@@ -73,7 +76,8 @@ def provide_bootstrap() -> None:
     for version in set(re.findall(r"pip='([0-9.]+)'", pins)):
         cached = Path.home() / f".ansible/test/cache/get_pip_{version.replace('.', '_')}.py"
         if not cached.exists():
-            cached.parent.mkdir(parents=True, exist_ok=True)
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"pip=={version}"]
+            subprocess.run([*command, "--dest", str(cached.parent)], check=True, timeout=300)
             cached.write_text(BOOTSTRAP)
 
 
