@@ -45,7 +45,7 @@ class Run:
         return {each["host"]: each["message"] for each in self.events if each["what"] in ("failed", "unreachable")}
 
     @property
-    def warnings(self) -> str:
+    def text(self) -> str:
         """The output without line breaks, in which warnings and messages can be looked for."""
         return re.sub(r"\s+", " ", self.output)
 

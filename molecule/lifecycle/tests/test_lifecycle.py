@@ -1,0 +1,287 @@
+"""What happens to a fleet in its life, in order: each step builds on the one before.
+
+Fleet.converge runs the playbook site in check mode, for real and again: what is announced is what is done, and then
+nothing is left to do.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from tests.fleet import Fleet
+
+SERVED = "/srv/holdfast"
+STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"  # the journal's message "a unit is about to start"
+
+
+def secret(fleet: Fleet, name: str) -> str:
+    """The location of a client's repository, with user and password."""
+    return str(fleet.on(name).file("/etc/holdfast/secrets/vault.repository").content_string.strip())
+
+
+def answer(fleet: Fleet, location: str) -> int:
+    """What the server says to a client that reads its repository's config."""
+    url = urllib.parse.urlsplit(location[len("rest:") :])
+    token = base64.b64encode(f"{url.username}:{urllib.parse.unquote(url.password or '')}".encode()).decode()
+    request = urllib.request.Request(  # noqa: S310 - the lab's own server
+        f"https://{url.hostname}:{url.port}{url.path}config", headers={"Authorization": f"Basic {token}"}
+    )
+    authority = json.loads((fleet.folder / "authority.json").read_text())
+    try:
+        with urllib.request.urlopen(request, timeout=20, context=ssl.create_default_context(cadata=authority)) as got:  # noqa: S310
+            return int(got.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def starts(fleet: Fleet, name: str, unit: str) -> int:
+    """How often a unit was started since the host booted."""
+    said = fleet.on(name).check_output(f"journalctl -q -b -o cat UNIT={unit} MESSAGE_ID={STARTING}")
+    return len(said.splitlines())
+
+
+def snapshots(fleet: Fleet, user: str) -> set[str]:
+    """The snapshots that the server has of a user."""
+    return set(fleet.on("vault1").check_output(f"ls {SERVED}/{user}/snapshots").split())
+
+
+def users(fleet: Fleet) -> set[str]:
+    """The users of the server."""
+    lines = fleet.on("vault1").file("/etc/holdfast/rest-server/htpasswd").content_string.splitlines()
+    return {line.split(":")[0] for line in lines}
+
+
+def just_passed() -> str:
+    """A time of today that has just passed."""
+    return datetime.now(timezone.utc).strftime("*-*-* %H:%M:%S UTC")
+
+
+def extra(fleet: Fleet, job: dict[str, Any] | None) -> None:
+    """Declare one more job on web1, or none."""
+    fleet.host_variables["web1"] = {"backup_jobs__extra": {"extra": job}} if job else {}
+
+
+def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet) -> None:
+    announced = fleet.good("site", "--check", "--diff")
+    assert not fleet.state.exists()
+    for name in ("vault1", "web1", "web2"):
+        assert not fleet.on(name).file("/etc/holdfast").exists
+    real = fleet.good("site")
+    assert announced.changed == real.changed
+    assert {"vault1", "web1", "web2"} <= {host for host, _task in real.changed}
+    assert not fleet.good("site").changed
+    (fleet.folder / "authority.json").write_text(json.dumps((fleet.state / "hosts/vault1/ca.pem").read_text()))
+    for name in ("web1", "web2"):
+        host = fleet.on(name)
+        host.check_output("mkdir -p /home/alice && head -c 200000 /dev/urandom >/home/alice/photo")
+        assert starts(fleet, name, "holdfast-system--vault.service") == 0
+        host.check_output("systemctl start holdfast-system--vault.service")
+        assert starts(fleet, name, "holdfast-system--vault.service") == 1
+        assert answer(fleet, secret(fleet, name)) == 200
+    assert answer(fleet, secret(fleet, "web1").replace("web1--vault:", "web1--vault:x")) == 401
+
+
+TIMER, SERVICE = "holdfast-extra--vault.timer", "holdfast-extra--vault.service"
+
+
+def test_a_job_is_added(fleet: Fleet) -> None:
+    """And is not started, though its time has just passed (L7)."""
+    extra(fleet, {"paths": ["/etc"], "schedule": {"calendar": just_passed(), "spread": 0}})
+    real = fleet.converge("--limit", "web1")
+    assert {host for host, _task in real.changed} == {"web1"}
+    assert fleet.on("web1").service(TIMER).is_running
+    assert starts(fleet, "web1", SERVICE) == 0
+
+
+def test_a_job_is_changed(fleet: Fleet) -> None:
+    """Its calendar to a time that has just passed, and its timer was stopped for a week: no deploy starts it (L7)."""
+    web1 = fleet.on("web1")
+    web1.check_output(f"systemctl stop {TIMER} && touch -d '7 days ago' /var/lib/systemd/timers/stamp-{TIMER}")
+    extra(fleet, {"paths": ["/etc"], "exclude": ["*.tmp"], "schedule": {"calendar": just_passed(), "spread": 0}})
+    fleet.converge("--limit", "web1")
+    assert "--exclude=*.tmp" in web1.check_output(f"systemctl cat {SERVICE}")
+    assert web1.service(TIMER).is_running
+    assert starts(fleet, "web1", SERVICE) == 0
+    # What would have started it is real: a miss that is no deploy catches up.
+    web1.check_output(f"systemctl stop {TIMER} && touch -d '7 days ago' /var/lib/systemd/timers/stamp-{TIMER}")
+    web1.check_output(f"systemctl start {TIMER}")
+    web1.check_output(
+        f"for try in $(seq 60); do test -s /var/lib/holdfast/outcomes/extra--vault.json && break; sleep 1; done"
+    )
+    assert starts(fleet, "web1", SERVICE) == 1
+
+
+def test_a_job_is_removed(fleet: Fleet) -> None:
+    """Timer, unit and definition are gone (L15); what it saved stays."""
+    web1 = fleet.on("web1")
+    assert web1.file("/etc/holdfast/units/extra--vault.json").exists
+    before = snapshots(fleet, "web1--vault")
+    extra(fleet, None)
+    fleet.converge("--limit", "web1")
+    left = web1.check_output("find /etc -name '*extra--vault*'; systemctl list-unit-files --no-legend '*extra*'")
+    assert left == ""
+    assert web1.check_output(f"systemctl show -p LoadState --value {TIMER} {SERVICE}").split() == [
+        "not-found",
+        "not-found",
+    ]
+    assert len(before) == 2
+    assert snapshots(fleet, "web1--vault") == before
+
+
+def test_a_job_is_declared_again(fleet: Fleet) -> None:
+    """Nothing counts as missed (L7)."""
+    before = starts(fleet, "web1", SERVICE)
+    extra(fleet, {"paths": ["/etc"], "schedule": {"calendar": just_passed(), "spread": 0}})
+    fleet.converge("--limit", "web1")
+    assert fleet.on("web1").service(TIMER).is_running
+    assert starts(fleet, "web1", SERVICE) == before
+    extra(fleet, None)
+
+
+def test_a_host_is_added_with_limit(fleet: Fleet) -> None:
+    fleet.groups["backup_clients"].append("web3")
+    said = fleet.refused("site", "--limit", "web3")
+    assert "Run again with --limit vault1,web3" in said.text
+    real = fleet.converge("--limit", "vault1,web3")
+    assert {host for host, _task in real.changed} == {"vault1", "web3"}
+    assert answer(fleet, secret(fleet, "web3")) == 200
+    assert answer(fleet, secret(fleet, "web1")) == 200
+    assert users(fleet) == {"web1--vault", "web2--vault", "web3--vault"}
+
+
+@pytest.mark.parametrize("left", [["web1"], []])
+def test_half_an_inventory_revokes_nobody(fleet: Fleet, left: list[str]) -> None:
+    half = fleet.with_groups({"backup_servers": ["vault1"], "backup_clients": left})
+    said = half.refused("site")
+    assert f"{3 - len(left)} hosts would lose access" in said.text
+    assert f"set backup_revoke_max to {3 - len(left)} for this run" in said.text
+    assert users(fleet) == {"web1--vault", "web2--vault", "web3--vault"}
+
+
+def test_the_rest_password_is_rotated_during_a_running_backup(fleet: Fleet) -> None:
+    web1 = fleet.on("web1")
+    # A backup that cannot end before we let it: throttled, and stopped while it uploads.
+    fleet.host_variables["web1"] = {
+        "backup_jobs__extra": {
+            "slow": {"paths": ["/srv/slow"], "limit_upload": 300, "schedule": {"calendar": "2099-01-01", "spread": 0}}
+        }
+    }
+    fleet.converge("--limit", "web1")
+    web1.check_output("mkdir -p /srv/slow && head -c 3M /dev/urandom >/srv/slow/data")
+    old = {name: secret(fleet, name) for name in ("web1", "web2")}
+    have = snapshots(fleet, "web1--vault")
+    web1.check_output("systemctl start --no-block holdfast-slow--vault.service")
+    web1.check_output(
+        "for try in $(seq 100); do pid=$(pgrep -f 'restic.*job:slow') && test -e /proc/$pid && break; sleep 0.1; done;"
+        " sleep 2; pkill -STOP -f 'restic.*job:slow'"
+    )
+    try:
+        real = fleet.converge("-e", "backup_rotate_rest=true")
+        assert real.results("deferred")["vault1"] == ["web1--vault"]
+        assert real.results("switched")["vault1"] == ["web2--vault"]
+        assert answer(fleet, old["web1"]) == 200
+        assert answer(fleet, old["web2"]) == 401
+        assert answer(fleet, secret(fleet, "web2")) == 200
+        assert secret(fleet, "web2") != old["web2"]
+        assert web1.service("holdfast-slow--vault.service").is_running or "activating" in web1.check_output(
+            "systemctl show -p ActiveState --value holdfast-slow--vault.service"
+        )
+        assert snapshots(fleet, "web1--vault") == have
+    finally:
+        web1.run("pkill -CONT -f 'restic.*job:slow'")
+    outcome = "/var/lib/holdfast/outcomes/slow--vault.json"
+    web1.check_output(f"for try in $(seq 120); do test -s {outcome} && break; sleep 1; done")
+    assert json.loads(web1.file(outcome).content_string)["outcome"] == "ok"
+    assert len(snapshots(fleet, "web1--vault") - have) == 1
+    real = fleet.converge()
+    assert real.results("switched")["vault1"] == ["web1--vault"]
+    assert answer(fleet, old["web1"]) == 401
+    assert answer(fleet, secret(fleet, "web1")) == 200
+    for name in ("web1", "web2"):
+        fleet.on(name).check_output("systemctl start holdfast-system--vault.service")
+
+
+def test_a_wiped_client_is_provisioned_again_and_restores(fleet: Fleet) -> None:
+    before = fleet.on("web1").check_output("sha256sum /home/alice/photo").split()[0]
+    have = snapshots(fleet, "web1--vault")
+    fleet.lab.wipe("web1")
+    fleet.forget_connections()
+    for arguments in (["--check"], []):
+        said = fleet.run("site", *arguments, "--limit", "web1")
+        assert said.code != 0
+        assert "restore_identity" in said.failed["web1"]
+        assert "backup_id" in said.failed["web1"]
+    assert not fleet.on("web1").file("/etc/holdfast/secrets/vault.password").exists
+    fleet.good("restore_identity", "--limit", "web1", "-e", f"escrow_key={fleet.folder / 'escrow.key'}")
+    fleet.converge()
+    fleet.good("restore", "--limit", "web1", "-e", "job=system", "-e", "target=/root/restored")
+    assert fleet.on("web1").check_output("sha256sum /root/restored/home/alice/photo").split()[0] == before
+    assert snapshots(fleet, "web1--vault") == have
+
+
+def test_a_host_is_removed(fleet: Fleet) -> None:
+    """Its access is revoked, its line is gone (L15), its data stays."""
+    web3 = secret(fleet, "web3")
+    fleet.on("web3").check_output("systemctl start holdfast-system--vault.service")
+    have = snapshots(fleet, "web3--vault")
+    assert have
+    assert answer(fleet, web3) == 200
+    fleet.groups["backup_clients"].remove("web3")
+    real = fleet.converge()
+    assert real.results("revoked")["vault1"] == ["web3--vault"]
+    assert answer(fleet, web3) == 401
+    assert users(fleet) == {"web1--vault", "web2--vault"}
+    assert answer(fleet, secret(fleet, "web1")) == 200
+    assert snapshots(fleet, "web3--vault") == have
+
+
+def test_a_client_is_decommissioned(fleet: Fleet) -> None:
+    web2 = secret(fleet, "web2")
+    have = snapshots(fleet, "web2--vault")
+    assert answer(fleet, web2) == 200
+    announced = fleet.good("decommission", "--check", "-e", "client=web2")
+    assert answer(fleet, web2) == 200
+    real = fleet.good("decommission", "-e", "client=web2")
+    assert announced.changed == real.changed
+    assert not fleet.good("decommission", "-e", "client=web2").changed
+    assert answer(fleet, web2) == 401
+    assert not fleet.on("web2").service("holdfast-system--vault.timer").is_running
+    said = fleet.refused("site")
+    assert "web2: was decommissioned on" in said.text
+    assert answer(fleet, web2) == 401
+    fleet.groups["backup_clients"].remove("web2")
+    assert not fleet.good("site").changed
+    assert answer(fleet, web2) == 401
+    assert users(fleet) == {"web1--vault"}
+    assert snapshots(fleet, "web2--vault") == have != set()
+
+
+def test_the_state_directory_is_lost(fleet: Fleet) -> None:
+    fleet_id = json.loads((fleet.state / "fleet.json").read_text())["fleet_id"]
+    before = secret(fleet, "web1")
+    shutil.rmtree(fleet.state)
+    for arguments in (["--check"], []):
+        said = fleet.refused("site", *arguments)
+        assert f"-e backup_fleet_id={fleet_id}" in said.text
+        assert not fleet.state.exists()
+    fleet.converge("-e", f"backup_fleet_id={fleet_id}")
+    assert json.loads((fleet.state / "fleet.json").read_text())["fleet_id"] == fleet_id
+    assert secret(fleet, "web1") == before
+    assert answer(fleet, before) == 200
+    # The escrow is whole again: a backup is accepted.
+    assert list((fleet.state / "hosts/web1/escrow/vault").iterdir())
+    have = snapshots(fleet, "web1--vault")
+    time.sleep(1)
+    fleet.on("web1").check_output("systemctl start holdfast-system--vault.service")
+    assert len(snapshots(fleet, "web1--vault") - have) == 1
