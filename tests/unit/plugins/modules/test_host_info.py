@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -205,6 +207,19 @@ def test_what_hangs_is_not_waited_for(info: Info, monkeypatch: pytest.MonkeyPatc
     result = info(resolve=["slow1", "slow2"], timeout=0.1)["resolve"]
     assert time.monotonic() - begun < 5
     assert result["slow1"] == result["slow2"] == {"addresses": [], "error": "no answer within 0.1 s", "variable": None}
+
+
+def test_a_thread_that_hangs_does_not_hold_up_the_end_of_the_module() -> None:
+    script = (
+        "import time\n"
+        "from ansible_collections.holdfast.backup.plugins.modules.host_info import together\n"
+        "print(together({'slow': lambda: time.sleep(60)}, 0.1))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "{'slow': None}\n"
 
 
 def test_files_and_mounts(info: Info, tmp_path: Path) -> None:
