@@ -113,7 +113,9 @@ def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report) -
         )
         return
     gone = set(served["users"]) - set(server["users"])
-    problem = _htpasswd.too_many(gone, served["users"], server["revoke_max"])
+    # On the command line (-e) a number is text.
+    most = None if server["revoke_max"] in (None, "") else int(server["revoke_max"])
+    problem = _htpasswd.too_many(gone, served["users"], most)
     if problem:
         wrong, _colon, cure = problem.partition(": ")
         error("backup_revoke_max", server["revoke_max"], wrong, cure[0].upper() + cure[1:])
@@ -126,7 +128,7 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
         f"Set restic_install: release with restic_release_version ({floor.minimum} or later) and restic_release_sha256,"
         " or restic_package_release to a suite that has it"
     )
-    if tool["install"] == "release" or tool.get("pinned"):
+    if tool["install"] == "release" or (tool["install"] == "package" and tool.get("pinned")):
         _named_version(tool, error)
         return
     if tool["install"] == "none":

@@ -10,6 +10,7 @@ import typing as t
 
 import pytest
 from ansible_collections.holdfast.backup.plugins.filter.host import FilterModule
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _host
 
 INFO: dict[str, t.Any] = {
     "systemd": "257.8-1~deb13u2",
@@ -167,3 +168,65 @@ def test_more_hosts_would_be_revoked_than_allowed() -> None:
     assert "set backup_revoke_max to 2" in message
     assert of_the_inventory(served, server={**SERVER, "revoke_max": 2}) == []
     assert of_the_inventory(served, server={**SERVER, "revoke_max": None}) == []
+
+
+def test_a_pinned_version_says_nothing_of_a_binary_of_the_users() -> None:
+    assert len(judged({"binaries": {}}, {"install": "none", "pinned": "0.18.0"})["errors"]) == 1
+
+
+# --- what concerns everybody
+
+SIDE: dict[str, t.Any] = {"fleet_id": "fleet-1", "state_dir": "/state", "users": ["web1--vault"], "revoke_max": 1}
+THERE: dict[str, t.Any] = {"fleet_id": "fleet-1", "users": {"web1--vault": "web1", "old--a": "old", "old--b": "old"}}
+
+
+def stopping(
+    served: dict[str, t.Any] | None = None,
+    tool: dict[str, t.Any] | None = None,
+    info: dict[str, t.Any] | None = None,
+    **server: t.Any,
+) -> list[str]:
+    found = {**INFO, **(info or {}), "htpasswd": served}
+    return _host.inventory_problems(found, CLIENT, {**TOOL, **(tool or {})}, {**SIDE, **server}, "vault1")
+
+
+def test_nothing_stops_everybody() -> None:
+    assert stopping() == []
+    assert stopping(THERE) == []
+    assert _host.inventory_problems({**INFO, "htpasswd": THERE}, None, {}, None, "vault1") == []
+
+
+@pytest.mark.parametrize(("ours", "says"), [(None, "has no fleet id"), ("fleet-2", "is of the fleet fleet-2")])
+def test_a_server_of_another_fleet(ours: str | None, says: str) -> None:
+    text = stopping(THERE, fleet_id=ours)
+    assert len(text) == 1
+    assert f"vault1: backup_state_dir = '/state': {says}, and this server serves the fleet fleet-1" in text[0]
+    assert "-e backup_fleet_id=fleet-1" in text[0]
+
+
+@pytest.mark.parametrize(
+    ("most", "stops"), [(None, False), ("", False), (1, False), ("1", False), (0, True), ("0", True)]
+)
+def test_revoking_too_many(most: t.Any, stops: bool) -> None:
+    assert bool(stopping(THERE, revoke_max=most)) is stops
+    if stops:
+        assert "1 hosts would lose access (old)" in stopping(THERE, revoke_max=most)[0]
+
+
+@pytest.mark.parametrize(
+    ("tool", "variable"),
+    [
+        ({"pinned": "0.16.4"}, "restic_package_version = '0.16.4'"),
+        ({"install": "release", "version": 0.16}, "restic_release_version = 0.16"),
+        ({"install": "release", "version": ""}, "restic_release_version: is missing"),
+        ({"install": "release", "sha256": ""}, "restic_release_sha256"),
+    ],
+)
+def test_versions_that_a_variable_names(tool: dict[str, t.Any], variable: str) -> None:
+    text = stopping(tool=tool)
+    assert len(text) == 1
+    assert variable in text[0]
+
+
+def test_calendars_stop_everybody() -> None:
+    assert "schedule.calendar" in stopping(info={"calendars": {"daily": {"valid": False}}})[0]
