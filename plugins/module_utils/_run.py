@@ -115,7 +115,7 @@ def run(
     deadline = time.monotonic() + timeout
     with _memory_files(files or {}, owner) as descriptors, selectors.DefaultSelector() as selector:
         complete.update({name: f"/proc/self/fd/{descriptor}" for name, descriptor in descriptors.items()})
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function # no AnsibleModule here
             list(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

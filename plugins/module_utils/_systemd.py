@@ -440,7 +440,7 @@ class Systemctl:
             "SYSTEMD_COLORS": "0",
         }
         try:
-            done = subprocess.run(
+            done = subprocess.run(  # pylint: disable=ansible-bad-function # no AnsibleModule here
                 argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=_TIMEOUT, check=False
             )
         except subprocess.TimeoutExpired:

@@ -23,7 +23,7 @@ _MAIN = f"import sys\n\nfrom {PACKAGE}._program.cli import main\n\nsys.exit(main
 
 def build(collection: Path) -> bytes:
     """The program as bytes, from the collection in `collection`. Raises ValueError if it cannot be built."""
-    sources = select({name: text for name, text in _read(collection / "plugins" / "module_utils")})
+    sources = select(dict(_read(collection / "plugins" / "module_utils")))
     if "_program/cli.py" not in sources:
         raise ValueError("plugins/module_utils/_program/cli.py is missing")
     files = {f"{PACKAGE}/{name}": text for name, text in sources.items()}

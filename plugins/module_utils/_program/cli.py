@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Callable
 
 from .host import Host, ProgramError, version
+from .text import complain, say
 
 USAGE = 2
 FAILED_SUFFIX = "--failed"
@@ -49,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     certificate.add_argument("action", choices=["renew"])
     certificate.add_argument("--directory", default="/etc/holdfast/tls", metavar="DIR", help="(/etc/holdfast/tls)")
     certificate.add_argument("--restart", metavar="SERVICE", help="what has to load a new certificate")
+    capable = add("capable-copy", "For systemd: make the copy of restic that may read every file.")
+    for name in ("source", "path", "group"):
+        capable.add_argument(name, metavar=name.upper())
     for name, description in (
         ("prepare", "For systemd: check and prepare a run."),
         ("verify", "For systemd: make an incomplete run fail."),
@@ -77,6 +81,8 @@ def _for_systemd(host: Host, arguments: argparse.Namespace) -> int:
 def _for_people(host: Host, arguments: argparse.Namespace) -> int:
     if arguments.command == "certificate":
         return _certificate(host, arguments)
+    if arguments.command == "capable-copy":
+        return _capable_copy(arguments)
     from . import restore, show, start, status
 
     if arguments.command == "status":
@@ -107,11 +113,23 @@ def _certificate(host: Host, arguments: argparse.Namespace) -> int:
         renewed = _tls.renew(arguments.directory)
     except (_tls.TlsError, UnsafePathError, OSError) as error:
         raise ProgramError(f"the certificate in {arguments.directory} cannot be renewed: {error}") from error
-    print("a new certificate was issued" if renewed else "the certificate needs no renewal")
+    say("a new certificate was issued" if renewed else "the certificate needs no renewal")
     if renewed and arguments.restart:
         done = host.command(["systemctl", "try-restart", "--", arguments.restart], timeout=120)
         if done.status:
             raise ProgramError(f"{arguments.restart} could not be restarted: {done.stderr.strip()}")
+    return 0
+
+
+def _capable_copy(arguments: argparse.Namespace) -> int:
+    from .. import _capable
+    from .._files import UnsafePathError
+
+    try:
+        differs = _capable.make(arguments.source, arguments.path, arguments.group).differs
+    except (ValueError, UnsafePathError, OSError) as error:
+        raise ProgramError(f"the copy {arguments.path} cannot be made: {error}") from error
+    print(f"the copy was made anew ({', '.join(differs)})" if differs else "the copy is as it should be")
     return 0
 
 
@@ -120,7 +138,7 @@ def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
     arguments = _parser().parse_args(argv)
     host = host or Host()
     if os.geteuid() != host.owner:
-        print("holdfast: only root can do this; try: sudo holdfast ...", file=sys.stderr)
+        complain("holdfast: only root can do this; try: sudo holdfast ...")
         return USAGE
     # A run unit has UMask=0077, which is for restic: its account has to find what is prepared for it.
     os.umask(0o022)
@@ -128,14 +146,14 @@ def main(argv: Sequence[str] | None = None, host: Host | None = None) -> int:
     try:
         return action(host, arguments)
     except ProgramError as error:
-        print(f"holdfast: {error}", file=sys.stderr)
+        complain(f"holdfast: {error}")
         return error.status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"holdfast: {error}", file=sys.stderr)
+        complain(f"holdfast: {error}")
         return 1
     except KeyboardInterrupt:
-        print("holdfast: interrupted; a run that was started goes on", file=sys.stderr)
+        complain("holdfast: interrupted; a run that was started goes on")
         return 130

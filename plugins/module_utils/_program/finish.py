@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 
 from . import evidence, hooks
@@ -13,6 +12,7 @@ from .assess import Ending
 from .definition import Definition
 from .host import Host
 from .state import State
+from .text import complain
 
 
 def finish(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
@@ -34,5 +34,5 @@ def finish(host: Host, definition: Definition, environment: Mapping[str, str]) -
         if problem:
             state.post_failed.append(f"post hook {number}: {problem}")
             state.save(host)
-            print(state.post_failed[-1], file=sys.stderr)
+            complain(state.post_failed[-1])
     return 1 if state.post_failed else 0

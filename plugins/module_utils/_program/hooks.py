@@ -49,7 +49,7 @@ def run(hook: Hook, variables: Mapping[str, str]) -> str | None:
         **variables,
     }
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function # no AnsibleModule here
             list(hook.command), stdin=subprocess.DEVNULL, cwd="/", env=env, start_new_session=True, **switch
         )
     except (OSError, subprocess.SubprocessError) as error:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 
 from .. import _secrets
@@ -15,6 +14,7 @@ from . import hooks, rest, sources
 from .definition import Definition
 from .host import ESCROW, Host
 from .state import State
+from .text import complain
 
 
 class _Refused(Exception):
@@ -35,7 +35,7 @@ def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) 
     except _Refused as refused:
         state.stopped, state.message = refused.reason, str(refused)
         state.save(host)
-        print(f"{refused.reason}: {refused}", file=sys.stderr)
+        complain(f"{refused.reason}: {refused}")
         return 1
     _dumps(host, definition, state)
     # After the hooks, which may be what makes the sources.
@@ -43,7 +43,7 @@ def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) 
     sources.write(host, definition, extra)
     state.save(host)
     for path in state.missing:
-        print(f"declared but not there: {path}", file=sys.stderr)
+        complain(f"declared but not there: {path}")
     return 0
 
 
@@ -104,7 +104,7 @@ def _dumps(host: Host, definition: Definition, state: State) -> None:
     for dump in definition.dumps:
         problem = _dump(host, definition, dump.unit)
         if problem:
-            print(f"dump {dump.name} failed: {problem}", file=sys.stderr)
+            complain(f"dump {dump.name} failed: {problem}")
             state.dumps_failed.append(dump.name)
             state.save(host)
 

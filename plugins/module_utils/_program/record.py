@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from .definition import Definition
 from .evidence import Evidence
 from .host import Host, seconds_of, timestamp, version
 from .journal import Digest
+from .text import complain, say
 
 FORMAT = 1
 NUMBERS = (
@@ -40,7 +40,7 @@ def record(host: Host, definition: Definition, environment: Mapping[str, str]) -
     before = outcomes.last(host, definition.unit)
     known = _evidence(host, definition, environment, before)
     if known is None:
-        print(f"systemd knows of no run of {definition.unit}: nothing is recorded")
+        say(f"systemd knows of no run of {definition.unit}: nothing is recorded")
         return 0
     outcome = _outcome(host, definition, known, before)
     # Written before anybody is told: telling may take its time, and may fail.
@@ -50,7 +50,7 @@ def record(host: Host, definition: Definition, environment: Mapping[str, str]) -
         outcomes.write(host, definition.unit, outcome)
     if before is None or not known.invocation or before.get("invocation_id") != known.invocation:
         outcomes.remember(host, definition.unit, outcome)
-    print(" ".join(str(part) for part in (definition.unit, outcome["outcome"], outcome["reason"] or "") if part))
+    say(" ".join(str(part) for part in (definition.unit, outcome["outcome"], outcome["reason"] or "") if part))
     return 0
 
 
@@ -125,7 +125,7 @@ def _tell(definition: Definition, outcome: dict[str, Any]) -> bool:
     )
     problem = hooks.run(definition.on_failure, variables)
     if problem:
-        print(f"nobody was told of this: {problem}", file=sys.stderr)
+        complain(f"nobody was told of this: {problem}")
     return problem is None
 
 

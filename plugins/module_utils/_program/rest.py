@@ -16,6 +16,7 @@ from typing import Any
 from .. import _secrets
 from .definition import Definition, Rest
 from .host import Host
+from .text import say
 
 PROBE_TIMEOUT = 10
 
@@ -53,7 +54,7 @@ def settle(host: Host, definition: Definition) -> str | None:
     host.write(definition.repository_file, location.encode("utf-8"), mode=0o400)
     promoted = dataclasses.replace(identity, rest_current=following, rest_next=None)
     host.write(definition.identity_file, promoted.render().encode("utf-8"), mode=0o400)
-    print("the server takes the next REST password: it is the current one from now on")
+    say("the server takes the next REST password: it is the current one from now on")
     return None
 
 

@@ -14,6 +14,7 @@ from . import definition as definitions
 from . import restic
 from .definition import LONGEST_RUN, Definition
 from .host import Host, ProgramError
+from .text import say
 
 _ID = re.compile(r"\A[0-9a-f]{8,64}\Z")
 
@@ -50,7 +51,7 @@ def restore(
     status = host.attached([*argv, "--", chosen], timeout=LONGEST_RUN, env=environment)
     if status:
         raise ProgramError(f"the restore is not complete: {restic.failure(status)}", status)
-    print(f"snapshot {chosen[:8]} {'would be' if dry_run else 'is'} restored below {target}")
+    say(f"snapshot {chosen[:8]} {'would be' if dry_run else 'is'} restored below {target}")
     return 0
 
 

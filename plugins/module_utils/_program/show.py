@@ -14,6 +14,7 @@ from . import definition as definitions
 from . import journal, outcomes, restic, systemd, text
 from .definition import Definition
 from .host import Host, ProgramError
+from .text import say
 
 LOG_LINES = 5000
 
@@ -22,10 +23,10 @@ def log(host: Host, job: str) -> int:
     """Print the journal of the last run of each run unit of `job`, dumps included, restic's JSON as sentences."""
     for number, definition in enumerate(definitions.resolve(host, job)):
         if number:
-            print()
-        print(f"== {definition.unit}")
+            say()
+        say(f"== {definition.unit}")
         for line in _log(host, definition):
-            print(line)
+            say(line)
     return 0
 
 
@@ -93,7 +94,7 @@ def snapshots(host: Host, job: str, *, as_json: bool) -> int:
     definition = definitions.resolve_one(host, job)
     found = restic.snapshots(host, definition)
     if as_json:
-        print(json.dumps({"unit": definition.unit, "snapshots": found}, indent=1))
+        say(json.dumps({"unit": definition.unit, "snapshots": found}, indent=1))
         return 0
     if not found:
         raise ProgramError(f"{definition.unit} has no snapshots yet")
@@ -108,5 +109,5 @@ def snapshots(host: Host, job: str, *, as_json: bool) -> int:
         )
         for each in found
     ]
-    print(text.table(("ID", "TIME", "HOST", "WHAT", "SIZE", "PATHS"), rows))
+    say(text.table(("ID", "TIME", "HOST", "WHAT", "SIZE", "PATHS"), rows))
     return 0

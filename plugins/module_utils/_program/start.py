@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from typing import Any
 
 from .._outcome import INCOMPLETE, OK
@@ -15,6 +14,7 @@ from . import definition as definitions
 from . import evidence, journal, outcomes, show, sources, systemd, text
 from .definition import Definition
 from .host import Host, ProgramError
+from .text import complain, say
 
 # Seconds for the recorder to write the outcome after the unit has ended.
 RECORD_PATIENCE = 120
@@ -35,14 +35,14 @@ def run(host: Host, job: str, *, wait: bool, dry_run: bool) -> int:
     if dry_run:
         return max(_dry_run(host, each) for each in chosen)
     for each in chosen:
-        print(f"{each.unit} {'is already running' if known[each.unit].running else 'is being started'}", flush=True)
+        say(f"{each.unit} {'is already running' if known[each.unit].running else 'is being started'}")
     before = {each.unit: outcomes.last(host, each.unit) for each in chosen}
     argv = ["systemctl", "start", *([] if wait else ["--no-block"]), "--", *(each.service for each in chosen)]
     done = host.command(argv, timeout=max(each.longest for each in chosen) if wait else 60)
     if not wait:
         if done.status:
             raise ProgramError(f"systemctl start failed: {done.stderr.strip()}")
-        print(f"see: holdfast status {job}")
+        say(f"see: holdfast status {job}")
         return 0
     return max(_report(host, each, before[each.unit], done.stderr) for each in chosen)
 
@@ -55,13 +55,13 @@ def _report(host: Host, definition: Definition, before: dict[str, Any] | None, s
             break
         host.sleep(1)
     if after is None or after == before:
-        print(f"{definition.unit}: no outcome was recorded. {stderr.strip()}", file=sys.stderr)
+        complain(f"{definition.unit}: no outcome was recorded. {stderr.strip()}")
         return 1
     reason = f", {after['reason']}" if after["reason"] else ""
-    print(f"{definition.unit}: {after['outcome']}{reason} in {text.span(after['duration_seconds'])}")
+    say(f"{definition.unit}: {after['outcome']}{reason} in {text.span(after['duration_seconds'])}")
     lines = show.summary({**after["summary"], "snapshot_id": after["snapshot"]}) if after["summary"] else []
     for line in [*lines, *after["message"].splitlines()]:
-        print(f"  {line}")
+        say(f"  {line}")
     accepted = (OK, INCOMPLETE) if definition.incomplete_is == "ok" else (OK,)
     return 0 if after["outcome"] in accepted else 1
 
@@ -105,11 +105,11 @@ def _dry_run(host: Host, definition: Definition) -> int:
         host.command(["systemctl", "reset-failed", "--", name], timeout=60)
         host.command(["systemctl", "daemon-reload"], timeout=120)
     said = journal.digest(entries, os.path.basename(definition.binary), name)
-    print(f"{definition.unit}: dry run, nothing is saved")
+    say(f"{definition.unit}: dry run, nothing is saved")
     for line in show.summary(said.summary) if said.summary else []:
-        print(f"  {line}")
+        say(f"  {line}")
     problems = [*(f"declared but not there: {path}" for path in missing), *said.errors, *said.lines]
     problems += [said.fatal or evidence.lost(host, definition) or "it failed; see: holdfast log"] if done.status else []
     for problem in problems:
-        print(f"  {problem}", file=sys.stderr)
+        complain(f"  {problem}")
     return 1 if done.status or missing else 0

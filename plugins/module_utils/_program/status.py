@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 from typing import Any
 
 from .._outcome import ABSENT, INCOMPLETE, LOCKED, NEVER_RAN, OK, PRESENT, UNREACHABLE, WRONG_KEY
@@ -18,6 +17,7 @@ from .definition import Definition
 from .host import Host, ProgramError, seconds_of, timestamp, version
 from .record import restic_version
 from .systemd import UnitState
+from .text import complain, say
 
 # One progress line a minute at least, so the latest lines hold one.
 PROGRESS_LINES = 50
@@ -49,11 +49,11 @@ def status(host: Host, job: str | None, *, as_json: bool) -> int:
     known = systemd.ask(host, chosen)
     units = [_unit(host, each, known[each.unit]) for each in chosen]
     if as_json:
-        print(json.dumps(_document(host, chosen, units), indent=1))
+        say(json.dumps(_document(host, chosen, units), indent=1))
     else:
-        print(_table(host, units))
+        say(_table(host, units))
     for problem in problems:
-        print(f"holdfast: {problem}", file=sys.stderr)
+        complain(f"holdfast: {problem}")
     return 1 if problems else 0
 
 

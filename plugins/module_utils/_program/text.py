@@ -1,11 +1,22 @@
 # Copyright (c) 2026 holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Numbers and tables for people."""
+"""Lines, numbers and tables for people."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+
+
+def say(line: str = "") -> None:
+    """Tell the person or the journal a line at once."""
+    print(line, flush=True)  # pylint: disable=ansible-bad-function # a program of its own, not a module
+
+
+def complain(line: str) -> None:
+    """Tell standard error a line."""
+    print(line, file=sys.stderr, flush=True)  # pylint: disable=ansible-bad-function # as above
 
 
 def size(value: float | None) -> str:

@@ -5,23 +5,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 
 from . import state as states
 from .definition import Definition
 from .host import Host
+from .text import complain
 
 
 def verify(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
     """Returns 1 if a declared path was missing or a dump failed; missing paths pass where incomplete counts as ok."""
     state = states.load(host, definition.unit, environment.get("INVOCATION_ID", ""))
     if state is None:
-        print("this run was not prepared: ExecStartPre=+holdfast prepare is missing from the unit", file=sys.stderr)
+        complain("this run was not prepared: ExecStartPre=+holdfast prepare is missing from the unit")
         return 1
     problems = [f"dump {name} failed" for name in state.dumps_failed]
     if definition.incomplete_is == "failed":
         problems += [f"declared but not there: {path}" for path in state.missing]
     for problem in problems:
-        print(problem, file=sys.stderr)
+        complain(problem)
     return 1 if problems else 0
