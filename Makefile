@@ -41,7 +41,7 @@ demo: ## The whole story on a server and two clients in five minutes (KEEP=1 lea
 
 bench: ## Executions and seconds for fleets of several sizes
 	@tests/tools/setup --lab
-	@python -m tests.bench
+	@python -m tests.benchmark
 
 reference: ## Write docs/reference anew
 	@tests/tools/setup

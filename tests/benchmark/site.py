@@ -33,7 +33,9 @@ FLOOR = """\
 """
 
 
-def play(folder: Path, playbook: str, *arguments: str, timeout: float = 3600) -> tuple[float, dict[str, list[str]], str]:
+def play(
+    folder: Path, playbook: str, *arguments: str, timeout: float = 3600
+) -> tuple[float, dict[str, list[str]], str]:
     """Run a playbook; seconds, what ran on each host, and the output. Raises RuntimeError when it fails."""
     counts = folder / "executions.json"
     environment = {
@@ -47,7 +49,9 @@ def play(folder: Path, playbook: str, *arguments: str, timeout: float = 3600) ->
     }
     command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", "inventory.yml", playbook, *arguments]
     begun = time.monotonic()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
     seconds = time.monotonic() - begun
     if done.returncode != 0:
         raise RuntimeError(f"{playbook} failed:\n{done.stdout[-6000:]}\n{done.stderr[-2000:]}")
@@ -57,7 +61,9 @@ def play(folder: Path, playbook: str, *arguments: str, timeout: float = 3600) ->
 def inventory(folder: Path, lab: Lab, clients: list[str], jobs: int, recipient: str) -> None:
     """Write an inventory of `clients` with `jobs` jobs each."""
     described = lab.inventory({"backup_servers": ["vault1"], "backup_clients": clients})
-    described["all"]["hosts"] = {host: value for host, value in described["all"]["hosts"].items() if host in ["vault1", *clients]}
+    described["all"]["hosts"] = {
+        host: value for host, value in described["all"]["hosts"].items() if host in ["vault1", *clients]
+    }
     described["all"]["vars"].update(
         backup_escrow={"recipients": [recipient]},
         backup_repositories={"vault": {"server": "vault1"}},
@@ -104,9 +110,15 @@ def main() -> int:
     lab = Lab("bench")
     try:
         names = [f"c{number}" for number in range(1, max(arguments.clients) + 1)]
-        lab.up(["vault1=trixie:layer=server", *(f"{name}=trixie:layer=restic" for name in names)], owner=os.getpid(), timeout=600)
+        lab.up(
+            ["vault1=trixie:layer=server", *(f"{name}=trixie:layer=restic" for name in names)],
+            owner=os.getpid(),
+            timeout=600,
+        )
         subprocess.run(["age-keygen", "-o", "key"], cwd=folder, check=True, capture_output=True, timeout=30)
-        key = subprocess.run(["age-keygen", "-y", "key"], cwd=folder, check=True, capture_output=True, text=True, timeout=30)
+        key = subprocess.run(
+            ["age-keygen", "-y", "key"], cwd=folder, check=True, capture_output=True, text=True, timeout=30
+        )
         (folder / "floor.yml").write_text(FLOOR)
         print("clients  jobs  executions client/server  site s  floor s  site/floor", flush=True)
         for clients in arguments.clients:

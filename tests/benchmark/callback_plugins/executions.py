@@ -42,8 +42,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if action in CONTROLLER_ONLY:
             return
         delegated = (result.result.get("_ansible_delegated_vars") or {}).get("ansible_delegated_host")
-        times = len(result.result["results"]) if isinstance(result.result.get("results"), list) and result.task.loop else 1
-        self._ran.setdefault(delegated or result.host.get_name(), []).extend([f"{action}: {result.task.get_name()}"] * times)
+        times = (
+            len(result.result["results"]) if isinstance(result.result.get("results"), list) and result.task.loop else 1
+        )
+        self._ran.setdefault(delegated or result.host.get_name(), []).extend(
+            [f"{action}: {result.task.get_name()}"] * times
+        )
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """A module ran."""
