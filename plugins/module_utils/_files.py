@@ -21,7 +21,7 @@ import posixpath
 import pwd
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,8 +224,33 @@ class Tree:
         except FileNotFoundError:
             return frozenset()
 
-    def write(self, path: str, content: bytes, *, uid: int, gid: int, mode: int) -> None:
-        """Replace ``path`` atomically by a new file. It always is a new inode, so hard links lead nowhere."""
+    def attribute(self, path: str, name: str) -> bytes | None:
+        """Return an extended attribute of a regular file, None if it has none. Raises FileNotFoundError, OSError."""
+        parent, base = posixpath.split(path)
+        fd = os.open(base, _FILE_FLAGS, dir_fd=self.directory(parent))
+        try:
+            return os.getxattr(fd, name)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+                raise
+            return None
+        finally:
+            os.close(fd)
+
+    def write(
+        self,
+        path: str,
+        content: bytes,
+        *,
+        uid: int,
+        gid: int,
+        mode: int,
+        attributes: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Replace ``path`` atomically by a new file. It always is a new inode, so hard links lead nowhere.
+
+        ``attributes`` are extended attributes that it has when it appears.
+        """
         parent, name = posixpath.split(path)
         fd = self.directory(parent)
         temporary = _temporary_name(name)
@@ -237,6 +262,9 @@ class Tree:
                 stream.flush()
                 os.fchown(stream.fileno(), uid, gid)
                 os.fchmod(stream.fileno(), mode)
+                # After the owner: changing it takes capabilities away.
+                for attribute, value in (attributes or {}).items():
+                    os.setxattr(stream.fileno(), attribute, value)
                 os.fsync(stream.fileno())
             os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
         except OSError:

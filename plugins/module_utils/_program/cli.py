@@ -129,7 +129,7 @@ def _capable_copy(arguments: argparse.Namespace) -> int:
         differs = _capable.make(arguments.source, arguments.path, arguments.group).differs
     except (ValueError, UnsafePathError, OSError) as error:
         raise ProgramError(f"the copy {arguments.path} cannot be made: {error}") from error
-    print(f"the copy was made anew ({', '.join(differs)})" if differs else "the copy is as it should be")
+    say(f"the copy was made anew ({', '.join(differs)})" if differs else "the copy is as it should be")
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -325,3 +326,16 @@ def test_making_a_directory_that_exists_sets_it(tree: Tree, tmp_path: Path) -> N
     (tmp_path / "dir").mkdir(mode=0o755)
     tree.make_directory(str(tmp_path / "dir"), uid=0, gid=NOBODY, mode=0o710)
     assert tree.directory_entry(str(tmp_path / "dir")) == Entry("directory", 0, NOBODY, 0o710)
+
+
+def test_extended_attributes_are_there_when_the_file_appears(tree: Tree) -> None:
+    with tempfile.TemporaryDirectory(prefix="holdfast-test-") as place:
+        path = f"{place}/file"
+        tree.write(path, b"x", uid=0, gid=0, mode=0o600)
+        assert tree.attribute(path, "trusted.holdfast") is None
+        tree.write(path, b"x", uid=0, gid=0, mode=0o600, attributes={"trusted.holdfast": b"\0y"})
+        assert tree.attribute(path, "trusted.holdfast") == b"\0y"
+        with pytest.raises(OSError, match="File name too long|Numerical result out of range"):
+            tree.attribute(path, "trusted." + "x" * 300)
+        with pytest.raises(FileNotFoundError):
+            tree.attribute(f"{place}/gone", "trusted.holdfast")
