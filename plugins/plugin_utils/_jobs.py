@@ -27,6 +27,9 @@ DUMP_COMMANDS: dict[str, dict[str, t.Any]] = {
     },
 }
 
+# Runs a command as another account, without the capability to do that.
+SWITCH = ("setpriv", "--init-groups", "--inh-caps=-all", "--ambient-caps=-all")
+
 KEEP_SPAN = re.compile(r"\A(?P<count>[1-9][0-9]{0,4})(?P<unit>[hdwmy])\Z")
 KEEP_WITHIN = ("within", "within_hourly", "within_daily", "within_weekly", "within_monthly", "within_yearly")
 # A component of a pattern as Go reads it: escapes, classes that are closed and not empty, anything else.
@@ -339,7 +342,11 @@ def backup_arguments(
 def dump_arguments(
     name: str, definition: dict[str, t.Any], repository: dict[str, t.Any], dump: dict[str, t.Any]
 ) -> list[str]:
-    """The arguments of ``restic backup`` for one dump: a snapshot of its own with a stable path and tag."""
+    """The arguments of ``restic backup`` for one dump: a snapshot of its own with a stable path and tag.
+
+    A local repository belongs to the backup's account, so restic runs as that one, and only the command as the database's.
+    """
+    switch = [*SWITCH, f"--reuid={dump['user']}", f"--regid={dump['user']}", "--"] if repository.get("path") else []
     return [
         *_common_arguments(name, definition, repository),
         f"--tag=dump:{dump['name']}",
@@ -348,6 +355,7 @@ def dump_arguments(
         f"--stdin-filename={dump['path']}",
         "--stdin-from-command",
         "--",
+        *switch,
         *dump["command"],
     ]
 

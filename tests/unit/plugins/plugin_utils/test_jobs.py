@@ -453,3 +453,12 @@ def test_the_command_of_a_dump() -> None:
     assert "--tag=dump:postgresql" in arguments
     assert "--tag=t" in arguments
     assert "--stdin-filename=/postgresql/x.dump" in arguments
+
+
+def test_the_command_of_a_dump_into_a_local_repository_changes_the_account() -> None:
+    job = made(dumps=[{"kind": "postgresql", "user": "pg"}])
+    arguments = _jobs.dump_arguments("s", job, {"options": {}, "path": "/var/backups/x"}, job["dumps"][0])
+    command = arguments[arguments.index("--stdin-from-command") + 2 :]
+    assert command[0] == "setpriv"
+    assert {"--reuid=pg", "--regid=pg", "--init-groups", "--inh-caps=-all", "--ambient-caps=-all"} <= set(command)
+    assert command[command.index("--") :] == ["--", "pg_dumpall", "--clean", "--if-exists"]

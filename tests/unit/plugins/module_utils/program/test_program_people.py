@@ -37,11 +37,15 @@ SUMMARY_NUMBERS = json.loads(SUMMARY)
 
 
 def shown(*, active: str = "inactive", loaded: str = "loaded", unit: str = UNIT) -> str:
-    """systemctl show of a service and its timer, as systemd 257 prints it."""
-    return (
-        f"Id=holdfast-{unit}.service\nLoadState={loaded}\nActiveState={active}\nInvocationID={INVOCATION}\n\n"
-        f"NextElapseUSecRealtime=@{int(NOW) + 7200}\nId=holdfast-{unit}.timer\nLoadState=loaded\nActiveState=active\n"
-    )
+    """systemctl show of a service, as systemd 257 prints it."""
+    return f"Id=holdfast-{unit}.service\nLoadState={loaded}\nActiveState={active}\nInvocationID={INVOCATION}\n"
+
+
+def timers(following: int | None = int(NOW) + 7200, unit: str = UNIT) -> str:
+    """systemctl list-timers, as systemd 252 and 257 print it."""
+    stamp = following and following * 1000000
+    timer = {"next": stamp, "left": stamp, "last": 0, "passed": 0}
+    return json.dumps([{**timer, "unit": f"holdfast-{unit}.timer", "activates": f"holdfast-{unit}.service"}])
 
 
 def outcome(host: FakeHost, **changes: Any) -> dict[str, Any]:
@@ -76,7 +80,8 @@ def call(host: FakeHost, *argv: str) -> int:
 def ready(host: FakeHost) -> FakeHost:
     """A host with one run unit that systemd knows."""
     define(host)
-    host.answer("systemctl", "show", "--timestamp=unix", stdout=shown())
+    host.answer("systemctl", "show", stdout=shown())
+    host.answer("systemctl", "list-timers", f"holdfast-{UNIT}.timer", stdout=timers())
     return host
 
 
@@ -159,11 +164,22 @@ def test_status_for_people(ready: FakeHost, capsys: Capture) -> None:
 
 def test_never_ran_and_not_there(host: FakeHost, capsys: Capture) -> None:
     define(host)
-    host.answer("systemctl", "show", stdout=shown(loaded="not-found").replace("=active", "=inactive"))
+    host.answer("systemctl", "show", stdout=shown(loaded="not-found"))
     assert call(host, "status") == 0
     said = capsys.readouterr().out
     assert "never_ran  -       never    -    no timer  -" in said
+    host.answer("systemctl", "list-timers", stdout=timers(None))
+    call(host, "status", "--json")
+    assert json.loads(capsys.readouterr().out)["units"][0]["next"] is None
     assert f"systemd has no {SERVICE}; run the site playbook" in said
+
+
+def test_when_systemd_does_not_answer(ready: FakeHost, capsys: Capture) -> None:
+    ready.answer("systemctl", "list-timers", status=1, stdout="", stderr="no bus")
+    assert call(ready, "status") == 0
+    ready.answer("systemctl", "list-timers", status=1, stdout="{", stderr="no bus")
+    assert call(ready, "status") == 1
+    assert "systemctl list-timers failed: no bus" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("line", "share"), [(STATUS, 18.0), ("nothing", None)])
@@ -318,7 +334,17 @@ def test_dry_run(ready: FakeHost, capsys: Capture) -> None:
         "  files: 2 new, 0 changed, 1 unchanged, 2.9 MiB in all; would add 2.9 MiB\n"
     )
     verbs = [words[1] for words in ready.calls if words[0] == "systemctl"]
-    assert verbs == ["show", "cat", "daemon-reload", "start", "show", "stop", "reset-failed", "daemon-reload"]
+    assert verbs == [
+        "show",
+        "list-timers",
+        "cat",
+        "daemon-reload",
+        "start",
+        "show",
+        "stop",
+        "reset-failed",
+        "daemon-reload",
+    ]
     assert not copy.exists()
     assert ready.path(f"/run/holdfast/{UNIT}.sources").read_bytes() == b"/srv/optional\0"
     assert outcomes.last(ready, UNIT) is None

@@ -327,7 +327,7 @@ def test_odd_lines(host: FakeHost) -> None:
     line = json.loads(entries("x"))
     bytes_line = {**line, "MESSAGE": [0xFF, 0x41]}
     empty = {**line, "MESSAGE": None}
-    host.answer("--output=json", stdout="\n".join(["{", "[]", "{}", json.dumps(bytes_line), json.dumps(empty), ""]))
+    host.answer("journalctl", "--output=json", stdout="\n".join(["{", "[]", "{}", json.dumps(bytes_line), json.dumps(empty), ""]))
     assert [entry.text for entry in journal.read(host, INVOCATION)] == ["\ufffdA", ""]
 
 
