@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import typing as t
 
+from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -46,5 +47,6 @@ class ActionModule(ActionBase):
         elif arguments["format"] == "json":
             display.display(json.dumps(state, indent=2, sort_keys=True))
         else:
-            display.display("\n" + _report.table(state) + "\n")
+            for line in ["", *_report.table(state).splitlines(), ""]:
+                display.display(line, color=C.COLOR_ERROR if _report.NO_ESCROW in line else None)
         return result

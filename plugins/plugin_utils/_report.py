@@ -13,6 +13,8 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program import te
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import one_line, said, shorten
 
 UNREACHED = "not asked"
+# Shown in red for ever after.
+NO_ESCROW = "has no escrow: when this host is gone, nobody can restore"
 OUTCOMES = (_outcome.OK, _outcome.INCOMPLETE, _outcome.FAILED, _outcome.NEVER_RAN)
 WIDEST = 40
 
@@ -79,7 +81,7 @@ def notes(client: dict[str, t.Any]) -> list[str]:
         if repository["access"] == "local":
             found.append(f"{name} is on the host itself: a start, not a backup")
         elif client["escrow"]["mode"] == "none":
-            found.append(f"{name} has no escrow: when this host is gone, nobody can restore")
+            found.append(f"{name} {NO_ESCROW}")
         if client["escrow"]["mode"] == "controller":
             found.append(f"{name}: the escrow lies in plaintext on the controller")
         if repository["tls"] == "off":
@@ -91,7 +93,8 @@ def notes(client: dict[str, t.Any]) -> list[str]:
 
 def table(state: dict[str, t.Any]) -> str:
     """The fleet's table, a line for each run unit, and the notes below it."""
-    rows, remarks = [], []
+    rows = []
+    remarks: dict[str, list[str]] = {}
     for host, client in state["hosts"].items():
         for unit in client["units"]:
             age = unit.get("age_seconds")
@@ -108,12 +111,14 @@ def table(state: dict[str, t.Any]) -> str:
                 )
             )
         if not client["answered"]:
-            remarks.append(f"{host}: gave no answer; is it provisioned?")
-        remarks += [f"{host}: {note}" for note in client["notes"]]
+            remarks.setdefault("gave no answer; is it provisioned?", []).append(one_line(host))
+        for note in client["notes"]:
+            remarks.setdefault(note, []).append(one_line(host))
+    below = [f"{', '.join(hosts)}: {note}" for note, hosts in remarks.items()]
     if not rows:
-        return "\n".join(["no run unit in the fleet", *remarks])
+        return "\n".join(["no run unit in the fleet", *below])
     header = ("HOST", "JOB", "REPOSITORY", "OUTCOME", "REASON", "LAST OK", "SNAPSHOT", "NEXT")
-    return "\n".join([text.table(header, rows), *([""] if remarks else []), *remarks])
+    return "\n".join([text.table(header, rows), *([""] if below else []), *below])
 
 
 def _cell(value: t.Any, width: int) -> str:

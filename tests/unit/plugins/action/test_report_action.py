@@ -16,7 +16,7 @@ from ansible.playbook.task import Task
 from ansible_collections.holdfast.backup.plugins.action import report
 from ansible_collections.holdfast.backup.plugins.action.report import ActionModule
 
-HOSTS = {
+HOSTS: dict[str, Any] = {
     "web1": {
         "backup_id": "web1",
         "client": {
@@ -47,14 +47,26 @@ def act(args: dict[str, Any], variables: dict[str, Any] | None = None, **keys: A
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(report.display, "display", lines.append)
+
+    def display(line: str, color: str | None = None) -> None:
+        lines.append(f"{color}: {line}" if color else line)
+
+    monkeypatch.setattr(report.display, "display", display)
     return lines
 
 
 def test_the_table(shown: list[str]) -> None:
     result = act({"hosts": HOSTS, "answers": {"web1": None}})
     assert (result["changed"], result["state"]["hosts"]["web1"]["answered"]) == (False, False)
-    assert "web1  s    v           not asked" in shown[0]
+    assert any(line.startswith("web1  s    v           not asked") for line in shown)
+
+
+def test_no_escrow_is_red(shown: list[str]) -> None:
+    client = {**HOSTS["web1"]["client"], "escrow": {"mode": "none"}}
+    client["repositories"] = [{"name": "v", "access": "rest", "tls": "private"}]
+    act({"hosts": {"web1": {"backup_id": "web1", "client": client}}, "answers": {"web1": None}})
+    assert "red: web1: v has no escrow: when this host is gone, nobody can restore" in shown
+    assert len([line for line in shown if line.startswith("red: ")]) == 1
 
 
 def test_json(shown: list[str]) -> None:

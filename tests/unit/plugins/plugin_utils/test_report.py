@@ -161,3 +161,9 @@ def test_a_missing_jmespath_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match="pip install jmespath"):
         _report.search({}, "x")
+
+
+def test_a_note_of_several_hosts_is_one_line() -> None:
+    client = {"units": [], "notes": ["retention: not applied"], "answered": True}
+    lines = _report.table({"hosts": {"db1": client, "web1": client}}).splitlines()
+    assert lines[-1] == "db1, web1: retention: not applied"
