@@ -5,15 +5,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import typing as t
-from pathlib import Path
-
-from ansible.errors import AnsibleError
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _zipapp
-
 DOCUMENTATION = r"""
 name: program
 short_description: The host program of the collection, built in memory
@@ -50,8 +41,17 @@ _raw:
       sample: IyEvdXNyL2Jpbi9weXRob24zIC1JUwo=
 """
 
+import base64
+import hashlib
+import typing as t
+from pathlib import Path
 
-class LookupModule(LookupBase):  # type: ignore[misc]
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _zipapp
+
+
+class LookupModule(LookupBase):
     """See DOCUMENTATION."""
 
     def run(

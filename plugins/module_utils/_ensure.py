@@ -21,7 +21,8 @@ from ._model import Repository
 from ._outcome import ABSENT, DAMAGED, LOCKED, PRESENT, UNREACHABLE, WRONG_KEY
 from ._record import Record
 from ._restic import ENGINE, INIT_MINIMUM, EngineError, Look, MissingBinaryError, Restic, find_binary
-from ._run import Result, account, run
+from ._run import Result, account
+from ._run import run as run_program
 from ._source import MissingFileError, Source
 
 RECORDS = "/var/lib/holdfast/repositories"
@@ -164,9 +165,10 @@ class Ensure:
     """Bring one target to `present`."""
 
     def __init__(
-        self, target: Target, *, check_mode: bool, timeout: float, runner: Callable[..., Result] = run
+        self, target: Target, *, check_mode: bool, timeout: float, runner: Callable[..., Result] = run_program
     ) -> None:
-        assert target.source is not None, "an unchecked target cannot be opened"
+        if target.source is None:
+            raise ValueError("an unchecked target cannot be opened")
         self._target = target
         self._source = target.source
         self._check_mode = check_mode
@@ -334,9 +336,9 @@ def _same_key(one: str, other: str) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
-def ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable[..., Result] = run) -> Done:
+def ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable[..., Result] = run_program) -> Done:
     """Bring `target` to `present` and return what was done; a failure is in `error`, never raised."""
-    if target.unchecked is not None:
+    if target.unchecked is not None or target.source is None:
         location = target.source.public_location if target.source else redact(target.options["repository"] or "")
         repository = Repository(location, state=None, reason=f"not checked: {target.unchecked}")
         return Done(
@@ -348,9 +350,7 @@ def ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable
             before=target.record.render() if target.record else "",
             after=Record(PLACEHOLDER, PLACEHOLDER, PLACEHOLDER).render(),
         )
-    assert target.source is not None
-    if not target.opening:
-        assert target.record is not None
+    if not target.opening and target.record is not None:
         reason = "not checked: the record applies, so the repository was not opened"
         repository = Repository(target.source.public_location, reason=reason, id=target.record.id)
         return Done(target.name, repository, key=target.record.key)

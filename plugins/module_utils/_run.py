@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO, cast
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -130,10 +131,8 @@ def run(
             extra_groups=None if owner is None else os.getgrouplist(owner.pw_name, owner.pw_gid),
         )
         with process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            selector.register(process.stdout, selectors.EVENT_READ, "stdout")
-            selector.register(process.stderr, selectors.EVENT_READ, "stderr")
+            selector.register(cast("IO[bytes]", process.stdout), selectors.EVENT_READ, "stdout")
+            selector.register(cast("IO[bytes]", process.stderr), selectors.EVENT_READ, "stderr")
             while selector.get_map():
                 now = time.monotonic()
                 if now >= deadline:

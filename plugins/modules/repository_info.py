@@ -107,7 +107,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 repository:
-  description: The repository. Every key is always there; null is what cannot be known.
+  description:
+    - The repository. Every key is always there; null is what cannot be known.
+    - Beside what is listed, C(keys) is the number of keys of a local repository. A template reads it as
+      C(result.repository['keys']), because C(.keys) is a method of every dictionary.
   returned: always, except for a directory of many repositories
   type: dict
   contains:
@@ -213,10 +216,6 @@ repository:
           description: Host that holds it. Null for the same reason.
           type: str
           returned: always
-    keys:
-      description: Number of keys. Null for repositories that are not local.
-      type: int
-      returned: always
     size:
       description: Bytes of all files of a local repository, if O(size) was asked for.
       type: int

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -252,7 +251,7 @@ class Lab:
                 services.end(state.watchdog)
             entry = Path(__file__).with_name("lab")
             state.watchdog = services.spawn(
-                [sys.executable, str(entry), "_watch", self.name, str(owner), str(state.owner.start)],
+                [str(entry), "_watch", self.name, str(owner), str(state.owner.start)],
                 state.directory / "watchdog.log",
             )
         state.save()

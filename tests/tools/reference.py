@@ -29,7 +29,7 @@ class Links(LinkProvider):
 
     def plugin_link(self, plugin: dom.PluginIdentifier) -> str | None:
         """The page of a plugin of this collection, else ansible's own page or none."""
-        namespace, _, name = plugin.fqcn.rpartition(".")
+        namespace, name = plugin.fqcn.rsplit(".", 1)
         if namespace == COLLECTION:
             return f"{name}_{plugin.type}.md"
         if namespace == "ansible.builtin":

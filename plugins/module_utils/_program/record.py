@@ -13,7 +13,7 @@ from .. import _secrets
 from .._outcome import INCOMPLETE, OK
 from . import evidence, hooks, journal, outcomes
 from .assess import Assessment, Ending
-from .definition import Definition
+from .definition import Definition, Hook
 from .evidence import Evidence
 from .host import Host, seconds_of, timestamp, version
 from .journal import Digest
@@ -46,7 +46,7 @@ def record(host: Host, definition: Definition, environment: Mapping[str, str]) -
     # Written before anybody is told: telling may take its time, and may fail.
     outcomes.write(host, definition.unit, outcome)
     if _is_bad(definition, outcome) and definition.on_failure is not None:
-        outcome["told"] = _tell(definition, outcome)
+        outcome["told"] = _tell(definition, definition.on_failure, outcome)
         outcomes.write(host, definition.unit, outcome)
     if before is None or not known.invocation or before.get("invocation_id") != known.invocation:
         outcomes.remember(host, definition.unit, outcome)
@@ -117,13 +117,12 @@ def _is_bad(definition: Definition, outcome: dict[str, Any]) -> bool:
     return outcome["outcome"] not in accepted
 
 
-def _tell(definition: Definition, outcome: dict[str, Any]) -> bool:
-    assert definition.on_failure is not None
+def _tell(definition: Definition, hook: Hook, outcome: dict[str, Any]) -> bool:
     names = ("outcome", "reason", "message", "started", "ended", "snapshot", "last_ok")
     variables = hooks.environment(
         definition, host=definition.host, **{name: str(outcome[name] or "") for name in names}
     )
-    problem = hooks.run(definition.on_failure, variables)
+    problem = hooks.run(hook, variables)
     if problem:
         complain(f"nobody was told of this: {problem}")
     return problem is None
