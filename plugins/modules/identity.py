@@ -407,10 +407,12 @@ class _Run:
         }
 
     def _bundle(self, plan: _secrets.Plan) -> str:
+        # When it was made is not part of the fingerprint: it only tells which bundle is the newest.
+        content = {**plan.bundle, "made": int(time.time())}
         if self._escrow["mode"] == "controller":
-            return base64.b64encode(_escrow.canonical(plan.bundle) + b"\n").decode("ascii")
+            return base64.b64encode(_escrow.canonical(content) + b"\n").decode("ascii")
         try:
-            ciphertext = _escrow.encrypt(plan.bundle, self._escrow["recipients"], self._escrow["age_binary"])
+            ciphertext = _escrow.encrypt(content, self._escrow["recipients"], self._escrow["age_binary"])
         except _escrow.AgeMissing:
             if self._check_mode:
                 return _secrets.UNBORN

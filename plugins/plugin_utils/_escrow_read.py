@@ -42,12 +42,18 @@ def secrets_of(directory: str, repositories: t.Sequence[str], key: str | None) -
             except ValueError as error:
                 refused.append(error)
             else:
-                opened.append((bundle.get("repository_id") is not None, os.path.getmtime(path), path, bundle))
+                opened.append((bundle.get("repository_id") is not None, _made(bundle), path, bundle))
         if not opened:
             raise refused[-1]
         best = max(opened, key=lambda each: each[:3])[3]
         result[repository] = {name: best[name] for name in KEYS if best.get(name)}
     return result
+
+
+def _made(bundle: dict[str, t.Any]) -> int:
+    """When the bundle was made, in seconds since 1970; the file's time says nothing after a git clone."""
+    made = bundle.get("made")
+    return made if isinstance(made, int) else 0
 
 
 def _open(path: str, key: str | None) -> dict[str, t.Any]:

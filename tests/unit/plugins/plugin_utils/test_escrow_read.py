@@ -162,3 +162,10 @@ def test_with_age_itself(state: State, tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="age cannot open") as caught:
         state.read(key)
     assert "GEHEIM" not in str(caught.value).upper().replace(key.upper(), "")
+
+
+def test_the_newest_bundle_says_so_itself(state: State) -> None:
+    # The file of the older bundle is the younger one, as after a clone of the state directory.
+    state.bundle({"password": "new", "repository_id": "1", "made": 2000}, age=500)
+    state.bundle({"password": "old", "repository_id": "1", "made": 1000}, age=0)
+    assert state.read() == {"vault": {"password": "new"}}
