@@ -1,0 +1,217 @@
+"""The two clients of this scenario, and all jobs that they have."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet import Fleet, escrow_key, released_restic
+
+SCENARIO = Path(__file__).parents[1]
+HOSTS = ("web1", "db1")
+# Between them every character that systemd, a shell, restic or Ansible could take for its own.
+ODD = [
+    "/srv/odd/two  words ",
+    "/srv/odd/%n %% %i",
+    "/srv/odd/$HOME ${HOME} $$",
+    "/srv/odd/\"double\" 'single' `id`",
+    "/srv/odd/back\\slash \\n \\x41",
+    "/srv/odd/semi; hash # and & pipe |",
+    "/srv/odd/glob* [a-z] ?{x,y}",
+    "/srv/odd/new\nline\ttab",
+    "/srv/odd/-n --leading",
+    "/srv/odd/ünï ☃ ~ ! @ = : , +",
+]
+CANARIES = {
+    "/root/.canary": "600",
+    "/tmp/canary": "600",
+    "/var/tmp/canary": "600",
+    "/usr/lib/modules/canary.ko": "600",
+    "/boot/canary": "600",
+    "/etc/canary": "000",
+    "/srv/disk/canary": "000",
+    "/srv/closed/canary": "600",
+    "/var/lib/canary/canary": "640",
+}
+CANARY_USER = "carol"
+VARIABLE = "it's \"50%\" of $HOME \\n"
+
+
+def jobs(address: str) -> dict[str, Any]:
+    """All jobs of both hosts. None starts by itself while the tests run: the calendar is far away."""
+    kept = ["/srv/options/otherwise"]
+    note = "echo {} $(id -un) ${{HOLDFAST_OUTCOME:-none}} ${{HOLDFAST_REASON:-none}} $HOLDFAST_UNIT >>/run/hooks.log"
+    defined: dict[str, Any] = {
+        "odd": {"paths": ODD, "repositories": ["main"]},
+        "options": {
+            "paths": ["/srv/options"],
+            "optional_paths": ["/srv/missing", "/srv/optional"],
+            "exclude": ["*.skip", "/srv/options/no*"],
+            "exclude_if_present": [".nobackup", "LABEL:leave this out"],
+            "exclude_caches": True,
+            "exclude_larger_than": "1M",
+            "one_file_system": True,
+            "tags": ["first", "b=c"],
+            "host": "fixed.name",
+            "limit_download": 100000,
+            "retry_lock": 0,
+            "timeout": "15m",
+            "cpu_quota": "50%",
+            "memory_max": "1G",
+            "extra_args": ["--with-atime"],
+            "repositories": ["main"],
+        },
+        # Nothing but what is required: the defaults, in two repositories.
+        "plain": {"paths": ["/srv/options"]},
+        "squeezed": {"paths": ["/srv/text", "/srv/random"], "compression": "max", "repositories": ["main"]},
+        "loose": {
+            "paths": ["/srv/text", "/srv/random"],
+            "compression": "off",
+            "pack_size": 4,
+            "repositories": ["small"],
+        },
+        "slow": {
+            "paths": ["/srv/random"],
+            "pack_size": 4,
+            "limit_upload": 50,
+            "read_concurrency": 3,
+            "nice": 15,
+            "io_class": "best-effort",
+            "environment": {"ODD": VARIABLE, "GOMAXPROCS": 2},
+            "timeout": 75,
+            "repositories": ["narrow"],
+        },
+        "patient": {"paths": kept, "retry_lock": "12s", "repositories": ["small"]},
+        "proxied": {"paths": kept, "proxy": f"http://{address}:3128", "repositories": ["far"]},
+        "hooks": {
+            "paths": ["/srv/options/otherwise", "/srv/made"],
+            "pre": [
+                note.format("pre1"),
+                "mkdir -p /srv/made",
+                {"command": ["/bin/sh", "-c", note.format("pre2")], "user": "nobody"},
+            ],
+            "post": [note.format("post1"), {"command": note.format("post2"), "user": "nobody"}],
+            "repositories": ["main"],
+        },
+        "pre-fails": {
+            "paths": kept,
+            "pre": ["echo unwell >&2; exit 7", note.format("never")],
+            "post": [note.format("post")],
+            "repositories": ["main"],
+        },
+        "post-fails": {
+            "paths": kept,
+            "post": ["exit 8", note.format("post")],
+            "repositories": ["main"],
+        },
+        "databases": {
+            "paths": kept,
+            "dumps": [
+                {"kind": "postgresql"},
+                {"kind": "postgresql", "name": "pg-app", "database": "app"},
+                {"kind": "mariadb"},
+                {"kind": "mariadb", "name": "my-app", "database": "app"},
+                {"kind": "command", "name": "who", "user": "postgres", "command": ["cat", "/proc/self/status"]},
+            ],
+            "repositories": ["main", "far"],
+        },
+        "bad-dump": {
+            "paths": kept,
+            "dumps": [
+                {
+                    "kind": "command",
+                    "name": "broken",
+                    "user": "nobody",
+                    "command": ["sh", "-c", "echo half of it; exit 3"],
+                },
+                {"kind": "command", "name": "good", "user": "nobody", "command": ["echo", "all of it"]},
+            ],
+            "repositories": ["main"],
+        },
+        "lenient": {"paths": [*kept, "/srv/missing"], "incomplete": "ok", "repositories": ["main"]},
+        "strict": {"paths": [*kept, "/srv/missing"], "repositories": ["main"]},
+        "canary": {
+            "paths": [
+                "/root",
+                "/tmp",
+                "/var/tmp",
+                "/usr/lib/modules",
+                "/boot",
+                "/etc",
+                "/srv/disk",
+                "/srv/closed",
+                "/var/lib/canary",
+                "/home",
+            ],
+            "repositories": ["main"],
+        },
+        "exact": {
+            "paths": kept,
+            "schedule": {"calendar": "Sun *-02-29 04:00:00 America/New_York", "spread": 0},
+            "repositories": ["main"],
+        },
+        "spread": {"paths": kept, "schedule": {"calendar": "*-02-29", "spread": "6h"}, "repositories": ["main"]},
+    }
+    for job in defined.values():
+        job.setdefault("schedule", {"calendar": "*-02-29 05:00 UTC", "spread": 0})
+    del defined["plain"]["schedule"]
+    return defined
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Fleet:
+    """Two clients with files and databases, not yet provisioned."""
+    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "fleet"
+    folder.mkdir(exist_ok=True)
+    fleet = Fleet("jobs", folder, {"backup_clients": list(HOSTS)})
+    address = fleet.lab.addresses("web1")[0]
+    _key, public = escrow_key(folder) if not (folder / "backup-escrow.key").exists() else known_key(folder)
+    fleet.variables = {
+        "backup_escrow": {"recipients": [public]},
+        "backup_jobs": jobs(address),
+        "backup_on_failure": ["sh", "-c", "echo $HOLDFAST_UNIT $HOLDFAST_OUTCOME >>/run/told.log"],
+    }
+    for name in HOSTS:
+        fleet.host_variables[name] = {
+            "backup_repositories": {
+                "main": {},
+                "far": {"access": "url", "url": f"rest:http://{address}:8500/{name}/"},
+                "small": {},
+                "narrow": {},
+            }
+        }
+    fleet.host_variables["db1"].update(released_restic())
+    told = json.dumps(
+        {"odd": ODD, "canaries": CANARIES, "closed": ["/srv/closed"], "canary_user": CANARY_USER}
+    ).encode()
+    script = (SCENARIO / "prepare.py").read_text()
+
+    def prepare(name: str) -> None:
+        fleet.lab.exec(name, ["python3", "-c", script], input=told, check=True, timeout=120)
+
+    if fleet.on("web1").file("/srv/options").exists:
+        return fleet
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(prepare, HOSTS))
+    # What only one of them has: a time zone and a host name of its own; a rest-server and a proxy for both.
+    zone = "ln -sf /usr/share/zoneinfo/Asia/Kolkata /etc/localtime; hostname elsewhere"
+    fleet.lab.exec("db1", ["sh", "-c", zone], check=True)
+    proxy = (SCENARIO / "proxy.py").read_bytes()
+    services = (
+        "cat >/usr/local/lib/proxy.py; systemd-run --unit=proxy python3 /usr/local/lib/proxy.py 3128 /run/proxy.log;"
+        " systemd-run --unit=far restic-rest-server --listen=:8500 --path=/srv/far --no-auth"
+    )
+    fleet.lab.exec("web1", ["sh", "-c", services], input=proxy, check=True)
+    return fleet
+
+
+def known_key(folder: Path) -> tuple[Path, str]:
+    """The key of an earlier run of the same hosts."""
+    path = folder / "backup-escrow.key"
+    found = next(line for line in path.read_text().splitlines() if line.startswith("# public key: "))
+    return path, found.split(": ")[1]
