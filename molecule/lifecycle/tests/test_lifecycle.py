@@ -34,7 +34,7 @@ def answer(fleet: Fleet, location: str) -> int:
     """What the server says to a client that reads its repository's config."""
     url = urllib.parse.urlsplit(location[len("rest:") :])
     token = base64.b64encode(f"{url.username}:{urllib.parse.unquote(url.password or '')}".encode()).decode()
-    request = urllib.request.Request(  # noqa: S310 - the lab's own server
+    request = urllib.request.Request(
         f"https://{url.hostname}:{url.port}{url.path}config", headers={"Authorization": f"Basic {token}"}
     )
     authority = json.loads((fleet.folder / "authority.json").read_text())
@@ -117,7 +117,7 @@ def test_a_job_is_changed(fleet: Fleet) -> None:
     web1.check_output(f"systemctl stop {TIMER} && touch -d '7 days ago' /var/lib/systemd/timers/stamp-{TIMER}")
     web1.check_output(f"systemctl start {TIMER}")
     web1.check_output(
-        f"for try in $(seq 60); do test -s /var/lib/holdfast/outcomes/extra--vault.json && break; sleep 1; done"
+        "for try in $(seq 60); do test -s /var/lib/holdfast/outcomes/extra--vault.json && break; sleep 1; done"
     )
     assert starts(fleet, "web1", SERVICE) == 1
 
