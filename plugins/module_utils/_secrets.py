@@ -130,7 +130,6 @@ class Wanted:
     password: str | None = None
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     known: bool = False
-    new_identity: bool = False
     rest_rotate: bool = False
     rest_promote: bool = False
     rest_server_hash: str | None = None
@@ -267,8 +266,6 @@ def _check_form(wanted: Wanted) -> list[str]:
 
 
 def _check_loss(wanted: Wanted, stored: Stored, identity: Identity | None, directory: str) -> list[str]:
-    if wanted.new_identity:
-        return []
     path = f"{directory}/{wanted.name}"
     if stored.password is None and wanted.password is None:
         if wanted.known:

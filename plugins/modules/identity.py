@@ -15,7 +15,7 @@ description:
     plaintext; what travels are bcrypt hashes and bundles encrypted with C(age).
   - Every repository is checked before any is changed.
   - New secrets are never made where the controller's state directory or the client itself shows that there have been
-    some, unless O(repositories[].new_identity) says so. An existing password is never overwritten.
+    some. An existing password is never overwritten.
 options:
   directory:
     description: Where the secrets are; owned by root, mode C(0700).
@@ -80,10 +80,6 @@ options:
         default: {}
       known:
         description: Whether the controller's state directory has a hash or an escrow bundle of this repository.
-        type: bool
-        default: false
-      new_identity:
-        description: Make new secrets although old ones are known. The caller gives a new O(repositories[].location).
         type: bool
         default: false
       rest_rotate:
@@ -260,7 +256,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "password": {"type": "str", "no_log": True},
             "environment": {"type": "dict", "default": {}, "no_log": True},
             "known": {"type": "bool", "default": False},
-            "new_identity": {"type": "bool", "default": False},
             "rest_rotate": {"type": "bool", "default": False},
             "rest_promote": {"type": "bool", "default": False},
             "rest_server_hash": {"type": "str"},

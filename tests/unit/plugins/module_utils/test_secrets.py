@@ -260,18 +260,6 @@ def test_a_first_run_that_was_killed_is_finished() -> None:
     assert after.made
 
 
-def test_consent_makes_everything_new() -> None:
-    old = make(REST).files
-    wanted = changed(REST, known=True, new_identity=True)
-    assert errors(wanted) == []
-    left = dataclasses.replace(old, password=None)
-    assert errors(wanted, left) == []
-    done = make(wanted, left)
-    assert done.files.password not in (None, old.password)
-    assert done.identity.rest_current != Identity.parse(str(old.identity)).rest_current
-    assert make(wanted, done.files).files == done.files
-
-
 def test_known_and_complete_is_fine() -> None:
     files = make(REST).files
     assert errors(changed(REST, known=True), files) == []
