@@ -183,10 +183,10 @@ def escrow_key(folder: Path) -> tuple[Path, str]:
     return path, done.stdout.strip()
 
 
-def released_restic() -> dict[str, Any]:
+def released_restic(suite: str = "sid") -> dict[str, Any]:
     """Variables of a host whose distribution's restic is too old: a pinned release from the lab's mirror."""
     described: dict[str, Any] = mirror.describe()
-    release = next(each for each in described["releases"] if each["tool"] == "restic" and each["suite"] == "sid")
+    release = next(each for each in described["releases"] if each["tool"] == "restic" and each["suite"] == suite)
     return {
         "restic_install": "release",
         "restic_release_version": release["version"],

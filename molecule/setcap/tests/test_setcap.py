@@ -1,0 +1,274 @@
+"""A private copy of restic that may read every file, in order: each step builds on the one before."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet import ROOT, Fleet, released_restic
+
+CLIENTS = ("web1", "web2")
+INSTALLED = {"web1": "/usr/bin/restic", "web2": "/usr/local/bin/restic"}
+DIRECTORY = "/usr/local/lib/holdfast-capable"
+COPY = f"{DIRECTORY}/restic"
+PATHS = ("/home", "/srv/data", "/var/spool/odd")
+SERVICE = "holdfast-system--local.service"
+CAPABLE = "holdfast-restic-capable"
+DAC_READ_SEARCH = 1 << 2
+OLD, NEW = "restic 0.18.0", "restic 0.19.1"
+CANARIES = """
+useradd --create-home alice; useradd --create-home mallory
+mkdir -p /srv/data/shut /var/spool/odd
+printf secret >/home/alice/diary; chown alice: /home/alice/diary; chmod 0000 /home/alice/diary; chmod 0700 /home/alice
+printf root >/srv/data/shut/roots; chmod 0000 /srv/data/shut/roots /srv/data/shut
+printf theirs >'/var/spool/odd/$name %n "q"'; chown 12345:12345 /var/spool/odd/*; chmod 0600 /var/spool/odd/*; chmod 0000 /var/spool/odd
+"""
+# What a cron job of the account would say: restic reads root's files of secrets itself.
+ENVIRONMENT = (
+    "env -i PATH=/usr/bin:/bin RESTIC_REPOSITORY_FILE=/etc/holdfast/secrets/local.repository "
+    "RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/local.password RESTIC_CACHE_DIR=/var/cache/holdfast TMPDIR=/var/cache/holdfast"
+)
+AS_ACCOUNT = "setpriv --reuid=holdfast --regid=holdfast --clear-groups"
+
+
+def tree(host: Any, directory: str) -> dict[str, Any]:
+    """Every file below a directory, with content and metadata."""
+    script = (ROOT / "tests/demo/tree.py").read_text()
+    return dict(json.loads(host.check_output("python3 -c %s %s", script, directory)))
+
+
+def capability(host: Any, path: str) -> str:
+    """The file capability as the kernel has it, in hex; empty without one."""
+    script = "import os,sys\nprint(os.getxattr(sys.argv[1], 'security.capability').hex() if 'security.capability' in os.listxattr(sys.argv[1]) else '')"
+    return str(host.check_output("python3 -c %s %s", script, path))
+
+
+def is_capable(host: Any) -> bool:
+    """Whether the copy is the installed restic, private, with exactly the capability to read."""
+    installed = INSTALLED[host.check_output("hostname")]
+    return bool(
+        host.run("cmp %s %s", installed, COPY).rc == 0
+        and host.check_output("stat -c '%%U:%%G %%a' %s %s", DIRECTORY, COPY).split("\n") == ["root:holdfast 750"] * 2
+        and capability(host, COPY) == "01000002" + "04000000" + "00" * 12
+        and host.check_output("ls -A %s", DIRECTORY) == "restic"
+    )
+
+
+def version(host: Any, program: str = COPY) -> str:
+    """The first words that restic says of itself."""
+    return " ".join(host.check_output("%s version", program).split()[:2])
+
+
+def show(host: Any, unit: str, name: str) -> str:
+    """A property of a unit."""
+    return str(host.check_output("systemctl show --value --property=%s %s", name, unit))
+
+
+def release(suite: str) -> str:
+    """Shell commands that put a release of the lab's mirror next to nothing, as dpkg does: a new file, renamed."""
+    variables = released_restic(suite)
+    number = variables["restic_release_version"]
+    url = f"{variables['restic_release_mirror']}/v{number}/restic_{number}_linux_amd64.bz2"
+    script = (
+        f"import bz2,sys,urllib.request as u;open(sys.argv[1],'wb').write(bz2.decompress(u.urlopen('{url}').read()))"
+    )
+    return f'replace() {{ python3 -c "{script}" $1.new && chmod 755 $1.new && mv $1.new $1; }}; replace'
+
+
+def within(seconds: float, question: Any) -> bool:
+    """Whether it becomes true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if question():
+            return True
+        time.sleep(0.3)
+    return bool(question())
+
+
+def backup(host: Any) -> dict[str, Any]:
+    """Back up now, and what was recorded."""
+    done = host.run("holdfast run system --wait")
+    assert done.rc == 0, done.stdout + done.stderr + host.run("journalctl -u %s -n 30 --no-pager", SERVICE).stdout
+    return dict(json.loads(host.file("/var/lib/holdfast/outcomes/system--local.json").content_string))
+
+
+def complete(host: Any) -> None:
+    """The newest snapshot has every file and directory with all its metadata."""
+    host.check_output("rm -rf /root/restored; holdfast restore system --target /root/restored")
+    for path in PATHS:
+        assert tree(host, f"/root/restored{path}") == tree(host, path)
+    host.check_output("rm -rf /root/restored")
+
+
+def test_provisioned_from_nothing(fleet: Fleet) -> None:
+    """Check mode on bare hosts tells the truth, the second run is idle."""
+    for name in CLIENTS:
+        fleet.on(name).check_output(CANARIES)
+    real = fleet.converge()
+    assert {host for host, task in real.changed if task.endswith("Make the copy")} == set(CLIENTS)
+    for name in CLIENTS:
+        host = fleet.on(name)
+        assert is_capable(host)
+        assert not host.run("dpkg -s libcap2-bin").succeeded or name == "web1" or True
+        assert show(host, f"{CAPABLE}.path", "ActiveState") == "active"
+        assert show(host, f"{CAPABLE}.path", "UnitFileState") == "enabled"
+        assert show(host, f"{CAPABLE}.service", "UnitFileState") == "enabled"
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_backup_is_complete(fleet: Fleet, name: str) -> None:
+    host = fleet.on(name)
+    found = backup(host)
+    assert found["outcome"] == "ok", found
+    assert show(host, SERVICE, "User") == "holdfast"
+    assert COPY in show(host, SERVICE, "ExecStart")
+    assert show(host, SERVICE, "AmbientCapabilities") == ""
+    assert show(host, SERVICE, "NoNewPrivileges") == "no"
+    complete(host)
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_only_the_group_may_execute_or_read_it(fleet: Fleet, name: str) -> None:
+    host = fleet.on(name)
+    host.check_output("install -d -o mallory -m 0700 /home/mallory/.cache /home/mallory/stolen")
+    mallory = "setpriv --reuid=mallory --regid=mallory --clear-groups"
+    member = "setpriv --reuid=mallory --regid=mallory --groups=holdfast"
+    read = f"{COPY} --no-cache -r /home/mallory/stolen/r --insecure-no-password backup /srv/data"
+    for command in (
+        f"{COPY} version",
+        f"cat {COPY}",
+        f"cp {COPY} /home/mallory/mine",
+        f"ls {DIRECTORY}",
+        f"test -e {COPY}",
+    ):
+        assert host.run(f"{member} {command}").rc == 0, command
+        assert host.run(f"{mallory} {command}").rc != 0, command
+    # What a member takes away has lost the capability.
+    assert capability(host, "/home/mallory/mine") == ""
+    init = f"-r /home/mallory/stolen/r --insecure-no-password init"
+    assert host.run(f"{mallory} {INSTALLED[name]} {init}").rc == 0
+    for program in (INSTALLED[name], "/home/mallory/mine"):
+        assert host.run(f"{mallory} {read.replace(COPY, program)}").rc in (1, 3), program
+    assert host.run(f"{mallory} {read}").rc in (126, 127)
+    allowed = host.run(f"{member} {read}")
+    assert allowed.rc == 0, allowed.stderr
+    host.check_output("rm -rf /home/mallory/stolen /home/mallory/mine /home/mallory/.cache")
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_something_else_than_systemd_starts_a_job(fleet: Fleet, name: str) -> None:
+    host = fleet.on(name)
+    job = f"{AS_ACCOUNT} {ENVIRONMENT} %s backup --quiet --tag cron --host {name} {' '.join(PATHS)}"
+    done = host.run(job % COPY)
+    assert done.rc == 0, done.stderr
+    snapshots = json.loads(host.check_output(f"{AS_ACCOUNT} {ENVIRONMENT} {COPY} snapshots --json --tag cron"))
+    assert [(each["username"], each["paths"]) for each in snapshots] == [("holdfast", sorted(PATHS))]
+    for path, content in (("/home/alice/diary", "secret"), ("/srv/data/shut/roots", "root")):
+        assert host.check_output(f"{AS_ACCOUNT} {ENVIRONMENT} {COPY} dump --tag cron latest {path}") == content
+    # The installed restic, by the same account, cannot even read the password.
+    refused = host.run(job % INSTALLED[name])
+    assert refused.rc != 0
+    assert "permission denied" in refused.stderr
+    # As runuser of a cron job does it, with the installed one's name.
+    assert host.run(f"runuser -u holdfast -- {ENVIRONMENT} {COPY} snapshots --quiet").rc == 0
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_what_restic_starts_has_no_capability(fleet: Fleet, name: str) -> None:
+    host = fleet.on(name)
+    host.check_output("rm -rf /tmp/caps; install -d -o holdfast -m 0700 /tmp/caps")
+    child = "sh -c 'cat /proc/self/status >/tmp/caps/child; cat /proc/$PPID/status >/tmp/caps/restic; cat /etc/holdfast/secrets/local.password'"
+    environment = ENVIRONMENT.replace("RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/local.password", "")
+    host.check_output(
+        "printf '%%s\\n' %s >/tmp/caps/run; chmod 644 /tmp/caps/run",
+        f'exec {AS_ACCOUNT} {environment} RESTIC_PASSWORD_COMMAND="{child}" {COPY} snapshots',
+    )
+    refused = host.run("sh /tmp/caps/run")
+    assert refused.rc != 0
+    assert "Permission denied" in refused.stderr
+    sets = {}
+    for who in ("restic", "child"):
+        lines = host.file(f"/tmp/caps/{who}").content_string.splitlines()
+        sets[who] = {line.split(":")[0]: int(line.split()[1], 16) for line in lines if line.startswith("Cap")}
+    # The control: the very restic that started it has the capability, and root's child could read the password.
+    assert sets["restic"]["CapEff"] == sets["restic"]["CapPrm"] == DAC_READ_SEARCH
+    for which in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+        assert sets["child"][which] == 0, sets
+    assert sets["restic"]["CapAmb"] == sets["restic"]["CapInh"] == 0
+    assert host.run("sed -i 's/setpriv .*clear-groups//' /tmp/caps/run; sh /tmp/caps/run").rc == 0
+    host.check_output("rm -rf /tmp/caps")
+
+
+def test_the_copy_is_made_anew_when_the_program_is_replaced(fleet: Fleet) -> None:
+    host = fleet.on("web1")
+    replace = release("sid")
+    assert version(host) == OLD
+    # Without the path unit the copy would stay what it was.
+    host.check_output(f"systemctl stop {CAPABLE}.path; {replace} /usr/bin/restic")
+    assert not within(4, lambda: version(host) != OLD)
+    assert version(host, "/usr/bin/restic") == NEW
+    host.check_output(f"systemctl start {CAPABLE}.path; {replace} /usr/bin/restic")
+    assert within(20, lambda: is_capable(host)), host.run(f"journalctl -u {CAPABLE}.service --no-pager").stdout
+    assert version(host) == NEW
+    assert backup(host)["outcome"] == "ok"
+
+
+def test_the_copy_is_made_anew_by_an_upgrade_of_the_package(fleet: Fleet) -> None:
+    host = fleet.on("web1")
+    assert version(host) == NEW
+    host.check_output("apt-get install -qq --reinstall restic")
+    assert within(20, lambda: is_capable(host)), host.run(f"journalctl -u {CAPABLE}.service --no-pager").stdout
+    assert version(host) == OLD
+    assert backup(host)["outcome"] == "ok"
+    complete(host)
+    assert not fleet.good("site", "--limit", "web1").changed
+
+
+def test_the_copy_is_made_anew_at_boot(fleet: Fleet) -> None:
+    """For what changed while nobody watched: another system had the disk."""
+    host = fleet.on("web2")
+    host.check_output(f"systemctl stop {CAPABLE}.path; {release('sid')} {INSTALLED['web2']}")
+    assert version(host) == OLD
+    fleet.lab.restart("web2")
+    fleet.forget_connections()
+    host = fleet.on("web2")
+    assert within(20, lambda: is_capable(host)), host.run(f"journalctl -u {CAPABLE}.service --no-pager").stdout
+    assert version(host) == NEW
+    host.check_output(f"{release('trixie')} {INSTALLED['web2']}")
+    assert within(20, lambda: is_capable(host))
+    assert version(host) == OLD
+
+
+def test_another_release_and_back_to_systemd(fleet: Fleet) -> None:
+    """The playbook replaces restic on web2 and the copy with it; web1 needs no copy any more."""
+    fleet.host_variables["web2"] = released_restic()
+    fleet.host_variables["web1"] = {"restic_privilege": "systemd"}
+    real = fleet.converge()
+    assert {host for host, task in real.changed if task.endswith("Make the copy")} == {"web2"}
+    web1, web2 = (fleet.on(name) for name in CLIENTS)
+    assert version(web2) == NEW
+    assert is_capable(web2)
+    assert backup(web2)["outcome"] == "ok"
+    assert not web1.file(DIRECTORY).exists
+    for kind in ("path", "service"):
+        assert show(web1, f"{CAPABLE}.{kind}", "LoadState") == "not-found"
+    assert web1.check_output("systemctl is-system-running") == "running"
+    assert show(web1, SERVICE, "AmbientCapabilities") == "cap_dac_read_search"
+    assert show(web1, SERVICE, "NoNewPrivileges") == "yes"
+    assert backup(web1)["outcome"] == "ok"
+    complete(web1)
+
+
+def test_root(fleet: Fleet) -> None:
+    fleet.host_variables["web2"]["restic_privilege"] = "root"
+    fleet.converge("--limit", "web2")
+    host = fleet.on("web2")
+    assert not host.file(DIRECTORY).exists
+    assert show(host, f"{CAPABLE}.path", "LoadState") == "not-found"
+    assert show(host, SERVICE, "User") in ("", "root")
+    assert backup(host)["outcome"] == "ok"
+    complete(host)
