@@ -110,7 +110,8 @@ def package(session: nox.Session) -> None:
     (tarball,) = work.glob("*.tar.gz")
     with tarfile.open(tarball) as archive:
         names = archive.getnames()
-    surprising = sorted({name.split("/")[0] for name in names} ^ SHIPPED)
+    # The changelog comes with the first release.
+    surprising = sorted(({name.split("/")[0] for name in names} | {"CHANGELOG.rst"}) ^ SHIPPED)
     if surprising or any("__pycache__" in name for name in names):
         session.error(f"not as expected in the tarball: {', '.join(surprising) or '__pycache__'}")
     for environment in [MAIN, *([OTHER] if OTHER.exists() else [])]:

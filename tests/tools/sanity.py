@@ -20,6 +20,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# As in tests/config.yml.
+LOWEST = "3.9"
 
 BOOTSTRAP = '''\
 """Instead of pip's get-pip.py: bring pip into a new environment, without a download."""
@@ -82,13 +84,14 @@ def provide_bootstrap() -> None:
 
 
 def search_path(environment: Path, links: Path) -> str:
-    """A PATH on which each `python3.N` is one that runs: pyenv's own commands refuse those that are not selected."""
+    """A PATH with the environment's Python and, where there is one, the lowest that managed hosts may have.
+
+    pyenv's own commands are left out: ansible-test takes them for Pythons, and they refuse to run.
+    """
     links.mkdir()
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for python in sorted(pyenv.glob("versions/3.*/bin/python3.*[0-9]")):
-        link = links / python.name
-        if not link.exists():
-            link.symlink_to(python)
+    for python in sorted(pyenv.glob(f"versions/{LOWEST}.*/bin/python{LOWEST}"))[-1:]:
+        (links / python.name).symlink_to(python)
     directories = [name for name in os.environ["PATH"].split(os.pathsep) if Path(name) != pyenv / "shims"]
     return os.pathsep.join([str(environment / "bin"), *directories, str(links)])
 
