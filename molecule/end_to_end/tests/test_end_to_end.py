@@ -20,7 +20,7 @@ ATTACK = Path(__file__).with_name("attack.py")
 WATCH = Path(__file__).with_name("watch.py")
 FAULTY = ["web1", "db1"]
 CLIENTS = [*FAULTY, "six"]
-PLACES = {"/home": "/home/canary", "/root": "/root/canary", "/tmp": "/tmp/canary", "/var/tmp": "/var/tmp/canary"}
+PLACES = ["/home/canary", "/root/canary", "/tmp/canary", "/var/tmp/canary"]  # noqa: S108
 SERVER = "/srv/holdfast"
 RESTIC = (
     "export RESTIC_REPOSITORY_FILE=/etc/holdfast/secrets/vault.repository RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/vault.password"
@@ -34,7 +34,7 @@ def scenario() -> Scenario:
 
 
 def places(client):
-    return [*PLACES.values(), *(["/srv/other/canary"] if client in FAULTY else [])]
+    return [*PLACES, *(["/srv/other/canary"] if client in FAULTY else [])]
 
 
 def tree(scenario, host, directory):
