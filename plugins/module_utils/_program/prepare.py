@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from .. import _secrets
-from . import hooks, rest, sources
+from . import hooks, sources
 from .definition import Definition
 from .host import ESCROW, Host
 from .state import State
@@ -57,9 +57,13 @@ def _check(host: Host, definition: Definition) -> None:
         raise _Refused("no repository", f"{definition.record} is not there; run the site playbook for this host")
     if definition.escrow_mode in ("age", "controller"):
         _check_escrow(host, definition)
-    problem = rest.settle(host, definition)
-    if problem:
-        raise _Refused("wrong password", problem)
+    if definition.rest is not None:
+        # What speaks HTTP is slow to import, and most calls of the program need none of it.
+        from . import rest
+
+        problem = rest.settle(host, definition)
+        if problem:
+            raise _Refused("wrong password", problem)
 
 
 def _check_escrow(host: Host, definition: Definition) -> None:

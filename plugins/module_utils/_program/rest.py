@@ -34,8 +34,7 @@ def settle(host: Host, definition: Definition) -> str | None:
     A server that does not answer is left to restic, which tries for longer.
     """
     rest = definition.rest
-    if rest is None:
-        return None
+    assert rest is not None
     path = host.path(definition.identity_file)
     try:
         identity = _secrets.Identity.parse(path.read_text(encoding="utf-8"))
