@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
+import shlex
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,7 @@ CANARIES = {
     "/var/lib/canary/canary": "640",
 }
 CANARY_USER = "carol"
-VARIABLE = "it's \"50%\" of $HOME \\n"
+VARIABLE = 'it\'s "50%" of $HOME \\n'
 
 
 def jobs(address: str) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def jobs(address: str) -> dict[str, Any]:
             "repositories": ["main"],
         },
         # Nothing but what is required: the defaults, in two repositories.
-        "plain": {"paths": ["/srv/options"]},
+        "plain": {"paths": ["/srv/options"], "repositories": ["main", "far"]},
         "squeezed": {"paths": ["/srv/text", "/srv/random"], "compression": "max", "repositories": ["main"]},
         "loose": {
             "paths": ["/srv/text", "/srv/random"],
@@ -155,12 +158,148 @@ def jobs(address: str) -> dict[str, Any]:
             "schedule": {"calendar": "Sun *-02-29 04:00:00 America/New_York", "spread": 0},
             "repositories": ["main"],
         },
-        "spread": {"paths": kept, "schedule": {"calendar": "*-02-29", "spread": "6h"}, "repositories": ["main"]},
+        "spread": {"paths": kept, "schedule": {"calendar": "*-02-29 UTC", "spread": "6h"}, "repositories": ["main"]},
     }
     for job in defined.values():
         job.setdefault("schedule", {"calendar": "*-02-29 05:00 UTC", "spread": 0})
-    del defined["plain"]["schedule"]
     return defined
+
+
+class Client:
+    """One host, its outcomes and its snapshots."""
+
+    def __init__(self, fleet: Fleet, name: str) -> None:
+        self.name = name
+        self.host = fleet.on(name)
+        self.lab = fleet.lab
+
+    def sh(self, script: str, *, timeout: float = 120) -> str:
+        """Run a shell script that has to end well."""
+        done = self.lab.exec(self.name, ["sh", "-c", script], timeout=timeout)
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return str(done.stdout)
+
+    def holdfast(self, *arguments: str, timeout: float = 300) -> tuple[int, str, str]:
+        """Exit code, standard output and error of the program."""
+        done = self.lab.exec(self.name, ["holdfast", *arguments], timeout=timeout)
+        return done.returncode, str(done.stdout), str(done.stderr)
+
+    def outcome(self, unit: str) -> dict[str, Any]:
+        """The recorded outcome of a run unit."""
+        return dict(json.loads(self.sh(f"cat /var/lib/holdfast/outcomes/{unit}.json")))
+
+    def show(self, unit: str, *names: str) -> dict[str, str]:
+        """What systemd says of a unit."""
+        said = self.sh(f"systemctl show --property={','.join(names)} {unit}")
+        return dict(line.split("=", 1) for line in said.splitlines())
+
+    def restic(self, repository: str, *arguments: str) -> str:
+        """Ask restic as root, without leaving anything behind."""
+        base = f"/etc/holdfast/secrets/{repository}"
+        environment = f"RESTIC_PASSWORD_FILE={base}.password RESTIC_REPOSITORY_FILE={base}.repository"
+        return self.sh(f"{environment} restic --no-lock --no-cache {shlex.join(arguments)}")
+
+    def nodes(self, unit: str) -> dict[str, dict[str, Any]]:
+        """Every file in the last snapshot of a run unit, by path."""
+        said = self.restic(unit.split("--")[1], "ls", "--json", str(self.outcome(unit)["snapshot"]))
+        found = [json.loads(line) for line in said.splitlines()]
+        return {each["path"]: each for each in found if each.get("type")}
+
+    def snapshot(self, unit: str) -> dict[str, Any]:
+        """The last snapshot of a run unit, as restic describes it."""
+        said = self.restic(unit.split("--")[1], "snapshots", "--json", str(self.outcome(unit)["snapshot"]))
+        return dict(json.loads(said)[0])
+
+    def wait(self, units: list[str], seconds: float = 300) -> None:
+        """Wait until there is an outcome of each run unit, and no run any more."""
+        script = (
+            f"cd /var/lib/holdfast; for i in $(seq {seconds:.0f}); do missing=; for unit in {' '.join(units)}; do"
+            " test -e outcomes/$unit.json || missing=yes; done;"
+            ' test -n "$missing" || exit 0; sleep 1; done; ls outcomes; exit 1'
+        )
+        self.sh(script, timeout=seconds + 30)
+
+
+def elapse(client: Client, unit: str) -> float:
+    """When a timer elapses next, in seconds since 1970."""
+    name = f"holdfast-{unit}.timer".replace("-", "_2d").replace(".", "_2e")
+    said = client.sh(
+        f"busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1/unit/{name}"
+        " org.freedesktop.systemd1.Timer NextElapseUSecRealtime"
+    )
+    return int(said.split()[1]) / 1e6
+
+
+class Watch:
+    """What could be seen of a run while it went on."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.shares: list[float | None] = []
+        self.shown = ""
+        self.process: dict[str, str] = {}
+
+    def follow(self, unit: str) -> Watch:
+        """Look every two seconds until it has ended."""
+        service = f"holdfast-{unit}.service"
+        for _turn in range(120):
+            time.sleep(2)
+            (found,) = json.loads(self.client.holdfast("status", "--json", unit)[1])["units"]
+            if not found["running"]:
+                break
+            self.shares.append(found["percent_done"])
+            if found["percent_done"] is not None:
+                self.shown = self.client.holdfast("status", unit)[1]
+            pid = self.client.show(service, "MainPID")["MainPID"]
+            if pid != "0" and not self.process:
+                self.process = {
+                    "environment": self.client.sh(f"tr '\\0' '\\n' </proc/{pid}/environ"),
+                    "arguments": self.client.sh(f"tr '\\0' '\\n' </proc/{pid}/cmdline"),
+                    "nice": self.client.sh(
+                        f"ps -o ni= -p {pid} 2>/dev/null || cut -d' ' -f19 /proc/{pid}/stat"
+                    ).strip(),
+                    "io": self.client.sh(f"ionice -p {pid}").strip(),
+                    "capabilities": self.client.sh(f"grep ^CapEff /proc/{pid}/status").split()[1],
+                }
+        return self
+
+
+@pytest.fixture(scope="session")
+def clients(fleet: Fleet) -> dict[str, Client]:
+    """The hosts by name."""
+    return {name: Client(fleet, name) for name in HOSTS}
+
+
+@pytest.fixture(params=HOSTS)
+def client(request: pytest.FixtureRequest, clients: dict[str, Client]) -> Client:
+    """Each host in turn."""
+    return clients[request.param]
+
+
+@pytest.fixture(scope="session")
+def watches(fleet: Fleet, clients: dict[str, Client]) -> Iterator[dict[str, Future[Watch]]]:
+    """Start every job on every host as a person would; the slow one goes on while others are looked at."""
+    units = [
+        f"{job}--{name}" for job, value in fleet.variables["backup_jobs"].items() for name in value["repositories"]
+    ]
+    units = [unit for unit in units if not unit.startswith(("slow--", "patient--"))]
+    pool = ThreadPoolExecutor()
+
+    def start(client: Client) -> Future[Watch]:
+        client.sh(
+            "mkdir -p /etc/holdfast/sources.d/options.d; printf '# a role\n/srv/dropped in\n' >/etc/holdfast/sources.d/options.d/role.paths"
+        )
+        client.sh("touch /run/hooks.log; chmod 666 /run/hooks.log; touch -a -d 2020-01-01 /srv/options/kept.txt")
+        assert client.holdfast("run", "slow")[0] == 0
+        watch = pool.submit(Watch(client).follow, "slow--narrow")
+        for job in dict.fromkeys(unit.split("--")[0] for unit in units):
+            code, said, wrong = client.holdfast("run", job)
+            assert code == 0, said + wrong
+        client.wait(units)
+        return watch
+
+    yield dict(zip(HOSTS, pool.map(start, clients.values())))
+    pool.shutdown()
 
 
 @pytest.fixture(scope="session")

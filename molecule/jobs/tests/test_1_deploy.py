@@ -19,7 +19,9 @@ def test_L14_check_mode_passes_on_bare_hosts_and_tells_the_truth(fleet: Fleet) -
 def test_L7_the_deploy_started_no_backup(fleet: Fleet, name: str) -> None:
     host = fleet.on(name)
     # Positive control: there is something that could have run.
-    assert len(host.check_output("systemctl list-unit-files --plain --no-legend 'holdfast-*--*.timer'").splitlines()) > 20
+    assert (
+        len(host.check_output("systemctl list-unit-files --plain --no-legend 'holdfast-*--*.timer'").splitlines()) > 20
+    )
     services = host.check_output("systemctl show --property=Id,InvocationID,ActiveState 'holdfast-*--*.service'")
     assert "ActiveState=active" not in services
     assert host.run("ls /var/lib/holdfast/outcomes").stdout == ""
