@@ -63,13 +63,14 @@ class Fleet:
         self.groups = {group: list(hosts) for group, hosts in groups.items()}
         self.variables: dict[str, Any] = {}
         self.host_variables: dict[str, dict[str, Any]] = {}
+        # Where Ansible finds the collection.
+        self.collections = ROOT / ".collections"
         # A socket has a short path only.
         self._sockets = tempfile.mkdtemp(prefix="hf-", dir="/tmp")
         configuration = folder / "ansible.cfg"
         configuration.write_text("[defaults]\n")
         self._environment = {
             **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
             "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callback_plugins"),
             "ANSIBLE_CALLBACKS_ENABLED": "events",
             "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
@@ -120,7 +121,12 @@ class Fleet:
         done = subprocess.run(
             [str(part) for part in command],
             cwd=self.folder,
-            env={**self._environment, "HOLDFAST_EVENTS": str(events), **(environment or {})},
+            env={
+                **self._environment,
+                "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
+                "HOLDFAST_EVENTS": str(events),
+                **(environment or {}),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

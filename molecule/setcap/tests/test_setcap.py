@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,24 @@ ENVIRONMENT = (
     "RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/local.password RESTIC_CACHE_DIR=/var/cache/holdfast TMPDIR=/var/cache/holdfast"
 )
 AS_ACCOUNT = "setpriv --reuid=holdfast --regid=holdfast --clear-groups"
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Fleet:
+    """Their repositories are local: what may be read is the question here, not where it goes."""
+    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    fleet = Fleet("setcap", folder, {"backup_clients": ["web1", "web2"]})
+    fleet.variables = {
+        "restic_privilege": "setcap",
+        "backup_jobs": {
+            "system": {
+                "paths": ["/home", "/srv/data", "/var/spool/odd"],
+                "schedule": {"calendar": "Mon *-*-1..7 04:00"},
+            }
+        },
+    }
+    fleet.host_variables["web2"] = released_restic("trixie")
+    return fleet
 
 
 def tree(host: Any, directory: str) -> dict[str, Any]:
