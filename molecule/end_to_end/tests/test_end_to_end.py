@@ -19,7 +19,7 @@ ATTACK = Path(__file__).with_name("attack.py")
 WATCH = Path(__file__).with_name("watch.py")
 FAULTY = ["web1", "db1"]
 CLIENTS = [*FAULTY, "six"]
-PLACES = ["/home/canary", "/root/canary", "/tmp/canary", "/var/tmp/canary"]  # noqa: S108
+PLACES = ["/home/canary", "/root/canary", "/tmp/canary", "/var/tmp/canary"]
 SERVER = "/srv/holdfast"
 RESTIC = (
     "export RESTIC_REPOSITORY_FILE=/etc/holdfast/secrets/vault.repository RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/vault.password"
