@@ -152,7 +152,7 @@ class Storage:
             return Found(OTHER)
         try:
             status = os.fstat(descriptor)
-            if status.st_ino == SUBVOLUME_INODE:
+            if is_subvolume(status):
                 return Found(SUBVOLUME, subvolume_id(descriptor), (status.st_uid, status.st_gid))
             return Found(OTHER if os.listdir(descriptor) else EMPTY)
         finally:
@@ -209,6 +209,11 @@ class Storage:
             raise BtrfsError(f"the program btrfs is not in {PATH}: install btrfs-progs") from None
         if done.code:
             raise BtrfsError(f"'btrfs {' '.join(arguments)}' failed: {done.stderr.strip() or 'it took too long'}")
+
+
+def is_subvolume(status: os.stat_result) -> bool:
+    """Whether a directory on btrfs is the root of a subvolume."""
+    return status.st_ino == SUBVOLUME_INODE
 
 
 def subvolume_id(descriptor: int) -> int | None:
