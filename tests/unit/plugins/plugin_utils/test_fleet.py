@@ -540,3 +540,13 @@ def test_behind_a_proxy_that_speaks_tls() -> None:
     repositories = {"vault": {"server": "vault1", "tls": True, "port": 443}}
     found = client(one(server={"rest_server_tls": "off"}, backup_repositories=repositories))
     assert found["repositories"][0]["location"] == "rest:https://vault1:443/web1--vault/"
+
+
+@pytest.mark.parametrize("listen", ["", "127.0.0.1", "::1", "2001:db8::5"])
+def test_a_server_listens_on_one_address(listen: str) -> None:
+    client(one(server={"rest_server_listen": listen}))
+
+
+@pytest.mark.parametrize("listen", ["[::1]", "localhost", ["127.0.0.1", "::1"], 8000, "0.0.0.0:8000"])
+def test_a_server_listens_on_no_more(listen: t.Any) -> None:
+    assert "rest_server_listen" in only(one(server={"rest_server_listen": listen}))
