@@ -1,0 +1,288 @@
+"""Each bad variable ends the playbook site with one message that has the variable, its value and the cure.
+
+Nothing is changed on any host, nor on the controller. The runs go on at the same time, each from a folder of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet import Fleet, Run
+
+HOSTS = ("vault1", "web1", "old1", "plain1")
+PARALLEL = 4
+# What a host's directories hold: names, modes, owners, sizes, times, contents of what is small.
+LOOK = (
+    "cd / && find etc var/lib usr/local root home srv -xdev -path var/lib/systemd/random-seed -prune -o"
+    " -printf '%p %y %m %U:%G %s %T@ %l\\n' | sort;"
+    " find etc usr/local -xdev -type f -size -64k -exec sha256sum {} + | sort -k2;"
+    " getent passwd; test ! -d /run/systemd/system || systemctl list-unit-files --no-legend --no-pager"
+)
+RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+HASH = "$2b$12$" + "a" * 53
+GOOD_JOB: dict[str, Any] = {"paths": ["/etc"]}
+GOOD: dict[str, Any] = {
+    "backup_escrow": {"recipients": [RECIPIENT]},
+    "backup_repositories": {"vault": {"server": "vault1"}},
+    "backup_jobs": {"system": GOOD_JOB},
+}
+LOCAL: dict[str, Any] = {"backup_jobs": {"system": GOOD_JOB}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Variables of the inventory, and what the one message has to hold."""
+
+    name: str
+    expected: tuple[str, ...]
+    variables: dict[str, Any]
+    hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    clients: tuple[str, ...] = ("web1",)
+    servers: tuple[str, ...] = ("vault1",)
+    lines: int = 1
+
+
+def case(name: str, *expected: str, **variables: Any) -> Case:
+    """The good inventory with other variables."""
+    return Case(name, expected, {**GOOD, **variables})
+
+
+def job(name: str, key: str, value: Any, *expected: str) -> Case:
+    """The good inventory with one bad key of its job."""
+    jobs = {"system": {**GOOD_JOB, **({"paths": ["/etc"]} if key != "paths" else {}), key: value}}
+    return case(name, f"backup_jobs.system.{key}", *expected, backup_jobs=jobs)
+
+
+def repository(name: str, value: dict[str, Any], *expected: str) -> Case:
+    """The good inventory with a bad repository."""
+    return case(name, *expected, backup_repositories={"vault": value})
+
+
+NEWLINE = "x\nEnvironment=LD_PRELOAD=/tmp/evil.so"
+CASES = [
+    # Names.
+    case("job-name", "backup_jobs.'My Job' = 'My Job'", "lower-case letters", backup_jobs={"My Job": GOOD_JOB}),
+    case("job-name-double-hyphen", "'a--b'", "single hyphens", backup_jobs={"a--b": GOOD_JOB}),
+    case("job-name-reserved", "'locks'", "reserved name", "Choose another", backup_jobs={"locks": GOOD_JOB}),
+    case("job-name-newline", "is not a name", "lower-case letters", backup_jobs={"a\nb": GOOD_JOB}),
+    case("job-name-long", "is not a name", "28 characters at most", backup_jobs={"a" * 29: GOOD_JOB}),
+    case("repository-name", "'Vault_1'", "lower-case letters", backup_repositories={"Vault_1": {"server": "vault1"}}),
+    case("backup-id", "backup_id = 'Web 1'", "set backup_id for this host", backup_id="Web 1"),
+    Case(
+        "backup-id-twice",
+        ("backup_id = 'same'", "used by two hosts", "a backup_id of its own"),
+        {**GOOD, "backup_id": "same"},
+        clients=("web1", "old1"),
+        lines=2,  # the same user is the same location too
+    ),
+    # Types and character sets of a job.
+    job("path-relative", "paths", ["etc"], "paths[0] = 'etc'", "not an absolute path", "from the root"),
+    job("path-dots", "paths", ["/srv/../etc"], "'/srv/../etc'", "'..'", "Write the path that is meant"),
+    job("path-empty-list", "paths", [], "is empty", "Give at least one"),
+    job("unknown-key", "pathes", ["/etc"], "is not a known key", "Known keys: "),
+    job("calendar-characters", "schedule", {"calendar": "daily\nOnBootSec=1"}, "schedule.calendar", "systemd.time(7)"),
+    job("spread", "schedule", {"calendar": "daily", "spread": "soon"}, "spread = 'soon'", "like 90s or 2h"),
+    job("size", "exclude_larger_than", "lots", "'lots'", "like 500M"),
+    job("memory", "memory_max", "1X", "'1X'", "like 500M"),
+    job("pack-size", "pack_size", 1000, "= 1000", "from 4 to 128"),
+    job("keep-weeks", "keep", {"within_weekly": "8 weeks"}, "keep.within_weekly = '8 weeks'", "like 14d"),
+    job("keep-count-on-append-only", "keep", {"daily": 7}, "keep.daily = 7", "append-only", "Use a span of time"),
+    job("extra-args-own", "extra_args", ["--repo=/tmp/x"], "'--repo=/tmp/x'", "holdfast sets itself", "own key"),
+    job("extra-args-short", "extra_args", ["-r"], "'-r'", "long form"),
+    job("extra-args-newline", "extra_args", [f"--{NEWLINE}"], "is not one line of text"),
+    job("exclude-newline", "exclude", [NEWLINE], "exclude[0]", "is not one line of text"),
+    job("tag-newline", "tags", [NEWLINE], "tags[0]", "is not a tag"),
+    job("host-newline", "host", NEWLINE, "is not a host name"),
+    job("proxy-secret", "proxy", "http://me:hunter22@proxy:3128", "without credentials", "Use http://host:port"),
+    job("environment-own", "environment", {"RESTIC_PASSWORD": "hunter22"}, "holdfast sets itself"),
+    job("environment-secret", "environment", {"AWS_SECRET_ACCESS_KEY": "hunter22"}, "looks like a secret"),
+    job("environment-newline", "environment", {"LANG": NEWLINE}, "environment.LANG", "is not one line of text"),
+    job("hook-account", "pre", [{"command": "true", "user": NEWLINE}], "the name of an account"),
+    job("repository-unknown", "repositories", ["offsite"], "'offsite'", "Declared are: vault"),
+    # Repositories.
+    repository("engine-borg", {"engine": "borg", "server": "vault1"}, "= 'borg'", "not available", "engine: restic"),
+    repository("engine-rsync", {"engine": "rsync", "server": "vault1"}, "= 'rsync'", "not available"),
+    repository("access-ssh", {"access": "ssh", "server": "vault1"}, "= 'ssh'", "not available", "access: rest"),
+    repository("server-missing", {"access": "rest"}, "vault.server", "is missing", "access: rest needs it"),
+    repository("server-unknown", {"server": "web1"}, "= 'web1'", "backup_servers", "The group has: vault1"),
+    repository("url-secret", {"url": "rest:https://me:hunter22@elsewhere/x/"}, "vault.url = '<hidden>'", "environment"),
+    repository("url-newline", {"url": "sftp:host:/x\ny"}, "vault.url", "is not one line of text"),
+    repository("port", {"server": "vault1", "port": 70000}, "vault.port = 70000", "from 1 to 65535"),
+    repository("quota", {"server": "vault1", "quota": "much"}, "vault.quota = 'much'", "like 500M"),
+    repository("password-newline", {"server": "vault1", "password": "hunter22\n"}, "vault.password = '<hidden>'"),
+    repository(
+        "environment-restic-password",
+        {"url": "s3:https://s3.example.net/bucket", "environment": {"RESTIC_PASSWORD": "hunter22"}},
+        "vault.environment.RESTIC_PASSWORD",
+        "holdfast sets itself",
+        "a key of its own",
+    ),
+    Case(
+        "location-twice",
+        ("'s3:https://s3.example.net/bucket'", "vault of web1, vault of old1", "a location of its own"),
+        {**GOOD, "backup_repositories": {"vault": {"url": "s3:https://s3.example.net/bucket"}}},
+        clients=("web1", "old1"),
+    ),
+    # Key material.
+    case("escrow-missing", "backup_escrow", "is missing", "age-keygen -o backup-escrow.key", backup_escrow=None),
+    case("recipient", "recipients[0] = 'age1xyz'", "public key of age", backup_escrow={"recipients": ["age1xyz"]}),
+    case(
+        "recipient-typing-error",
+        "recipients[0]",
+        "checksum",
+        "Copy the whole line",
+        backup_escrow={"recipients": [RECIPIENT[:-1] + "q"]},
+    ),
+    case(
+        "recipient-secret-key",
+        "recipients[0] = <hidden>",
+        "the secret key never belongs here",
+        backup_escrow={"recipients": ["AGE-SECRET-KEY-1" + "Q" * 58]},
+    ),
+    case("recipient-newline", "recipients[0]", backup_escrow={"recipients": [f"{RECIPIENT}\n{RECIPIENT}"]}),
+    case(
+        "extra-user",
+        "rest_server_users[0].name",
+        "is not a user name",
+        rest_server_users=[{"name": "a:b\nc", "hash": HASH}],
+    ),
+    case(
+        "extra-user-hash",
+        "rest_server_users[0].hash = '<hidden>'",
+        "htpasswd -B",
+        rest_server_users=[{"name": "me", "hash": f"{HASH}\nyou:{HASH}"}],
+    ),
+    # Settings.
+    Case("account", ("restic_account", "the name of an account"), GOOD, {"web1": {"restic_account": NEWLINE}}),
+    Case("privilege", ("restic_privilege = 'sudo'", "systemd, setcap, root"), GOOD, {"web1": {"restic_privilege": "sudo"}}),
+    Case("revoke-max", ("backup_revoke_max = 'all'", "whole number"), GOOD, {"vault1": {"backup_revoke_max": "all"}}),
+    case("template", "backup_jobs", "cannot be evaluated", "Correct the template", backup_jobs="{{ nowhere }}"),
+    # What only the target can judge.
+    job("calendar", "schedule", {"calendar": "Foo 99:99"}, "= 'Foo 99:99'", "systemd-analyze of this host"),
+    case(
+        "release-below-floor",
+        "restic_release_version = '0.16.5'",
+        "below the floor 0.17.1",
+        "or later",
+        restic_install="release",
+        restic_release_version="0.16.5",
+        restic_release_sha256={"x86_64": "0" * 64},
+    ),
+    case("release-without-checksum", "restic_release_sha256", "SHA256SUMS", restic_install="release", restic_release_version="0.18.0"),
+    case("pinned-below-floor", "restic_package_version = '0.14.0-1+b5'", "or later", restic_package_version="0.14.0-1+b5"),
+    # What a host delivers stops that host; it is the only one here.
+    Case("package-below-floor", ("restic_package = 'restic'", "0.14.0", "restic_install: release"), LOCAL, clients=("old1",), servers=()),
+    Case("no-systemd", ("plain1: systemd", "not running as PID 1", "boots with systemd"), LOCAL, clients=("plain1",), servers=()),
+    Case(
+        "address",
+        ("backup_address of vault1 = 'nowhere.invalid'", "does not resolve on this host", "Give the server vault1 a backup_address"),
+        GOOD,
+        hosts={"vault1": {"backup_address": "nowhere.invalid"}},
+        clients=("vault1",),
+    ),
+]  # fmt: skip
+
+
+def look(fleet: Fleet) -> dict[str, str]:
+    """What is on each host."""
+    return {name: str(fleet.lab.exec(name, ["sh", "-c", LOOK], check=True).stdout) for name in HOSTS}
+
+
+def play(folder: Path, each: Case, *arguments: str, playbook: str = "site") -> Run:
+    """Run a playbook on the inventory of a case."""
+    folder.mkdir()
+    groups = {"backup_servers": each.servers, "backup_clients": each.clients}
+    fleet = Fleet("bad_input", folder, groups)
+    fleet.variables = each.variables
+    fleet.host_variables = {**each.hosts}
+    return fleet.run(playbook, *arguments)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a folder for each inventory."""
+    return tmp_path_factory.mktemp("inventories")
+
+
+@pytest.fixture(scope="session")
+def before(folder: Path) -> dict[str, str]:
+    """What is on the hosts before anything runs."""
+    return look(Fleet("bad_input", folder, {}))
+
+
+@pytest.fixture(scope="session")
+def runs(folder: Path, before: dict[str, str]) -> Iterator[dict[str, Future[Run]]]:
+    """All cases, under way."""
+    assert before
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        yield {each.name: pool.submit(play, folder / each.name, each) for each in CASES}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("each", CASES, ids=lambda each: each.name)
+def test_bad_input_is_refused_with_its_message(each: Case, runs: dict[str, Future[Run]], folder: Path) -> None:
+    done = runs[each.name].result()
+    assert done.code != 0, done.output
+    assert not done.changed, done.output
+    (message,) = set(done.failed.values()) or {""}
+    lines = [part for part in message.splitlines() if part.startswith("- ")]
+    assert len(lines) == each.lines, message
+    assert message.startswith("nothing was changed"), message
+    missing = [[part for part in each.expected if part not in line] for line in lines]
+    assert [] in missing, f"{missing} not in: {lines}"
+    assert "hunter22" not in done.output
+    assert not (folder / each.name / "holdfast-state").exists()
+
+
+def test_nothing_was_changed_on_any_host(folder: Path, before: dict[str, str], runs: dict[str, Future[Run]]) -> None:
+    for run in runs.values():
+        run.result()
+    fleet = Fleet("bad_input", folder, {})
+    after = look(fleet)
+    for name in HOSTS:
+        assert after[name].splitlines() == before[name].splitlines(), name
+    # The comparison sees a change.
+    fleet.on("web1").check_output("touch /etc/holdfast-was-here")
+    assert look(fleet)["web1"] != before["web1"]
+
+
+def test_the_good_inventory_is_accepted(folder: Path) -> None:
+    done = play(folder / "good", Case("good", (), GOOD), "--check")
+    assert done.code == 0, done.output
+    assert not (folder / "good/holdfast-state").exists()
+
+
+def test_bad_input_outside_the_limit_is_a_warning(folder: Path) -> None:
+    bad = Case(
+        "limit", (), {"backup_jobs": {}}, hosts={"web1": {"backup_jobs": {"Bad": GOOD_JOB}}}, clients=("web1", "vault1")
+    )
+    done = play(folder / "limit", bad, "--check", "--limit", "vault1")
+    assert done.code == 0, done.output
+    assert "web1: backup_jobs.Bad = 'Bad': is not a name" in done.text
+    refused = play(folder / "no-limit", bad, "--check")
+    assert refused.code != 0
+    assert "web1: backup_jobs.Bad = 'Bad': is not a name" in refused.failed["vault1"]
+
+
+def test_a_bad_query_of_the_status_is_refused(folder: Path) -> None:
+    good = Case("query", (), LOCAL, servers=())
+    bad = play(folder / "query", good, "-e", "query=hosts.[", playbook="status")
+    assert "query = 'hosts.[': is not a JMESPath expression" in "".join(bad.failed.values())
+    assert play(folder / "good-query", good, "-e", "query=length(hosts)", playbook="status").code == 0
+
+
+def test_a_missing_package_on_the_controller_is_named(folder: Path) -> None:
+    absent = folder / "absent"
+    absent.mkdir()
+    (absent / "jmespath.py").write_text("raise ImportError('not here')\n")
+    fleet = Fleet("bad_input", folder, {"backup_clients": ["web1"]})
+    fleet.variables = LOCAL
+    done = fleet.run("status", "-e", "query=hosts", environment={"PYTHONPATH": str(absent), "HOME": os.environ["HOME"]})
+    assert "pip install jmespath" in "".join(done.failed.values())
