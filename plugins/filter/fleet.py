@@ -15,4 +15,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
-        return {"fleet": _fleet.fleet, "repository_secrets": _fleet.repository_secrets, "rest_rendered": _limit.rendered}
+        return {
+            "fleet": _fleet.fleet,
+            "repository_secrets": _fleet.repository_secrets,
+            "rest_rendered": _limit.rendered,
+        }

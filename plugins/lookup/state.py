@@ -39,7 +39,7 @@ _raw:
   elements: dict
 """
 
-# ruff: noqa: E402 (ansible-test wants the documentation first)
+
 import os
 import typing as t
 

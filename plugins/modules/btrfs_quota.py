@@ -23,6 +23,7 @@ attributes:
     description: While the program C(btrfs) is not installed, present limits are listed in RV(not_checked).
   diff_mode:
     support: full
+    description: Shows each limit before and after.
   platform:
     support: full
     platforms: posix

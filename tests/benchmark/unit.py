@@ -23,7 +23,7 @@ from tests.lab import Lab
 HOST = "u1"
 UNIT = "holdfast-load--local.service"
 REPOSITORY = "/var/backups/holdfast/local"
-BARE = "/var/tmp/bare"  # noqa: S108 - on the test host
+BARE = "/var/tmp/bare"
 DATA = "/srv/load"
 # Text that zstd has to work for, so that the backup is long without much disk.
 MAKE = f"""

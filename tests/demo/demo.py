@@ -88,19 +88,32 @@ class Demo:
         self.restore()
         self.again()
         passed = time.monotonic() - self.begun
-        print(f"\n\033[1mDone in {passed:.0f} s.\033[0m What you saw is playbooks/site.yml and friends; README.md says how to do it at home.")
+        print(
+            f"\n\033[1mDone in {passed:.0f} s.\033[0m What you saw is playbooks/site.yml and friends; README.md says how to do it at home."
+        )
 
     def boot(self) -> None:
         """Real hosts with systemd and sshd."""
         self.step("Boot a lab of real hosts: a server and two clients (the first time builds the base systems)")
         for report in self.lab.up(HOSTS, owner=None if self.keep else os.getpid()):
-            print(f"  {report.name:8} {report.suite:10} {report.addresses[0]:14} {report.state} after {report.seconds:.1f} s")
+            print(
+                f"  {report.name:8} {report.suite:10} {report.addresses[0]:14} {report.state} after {report.seconds:.1f} s"
+            )
 
     def provision(self) -> None:
         """An inventory as a user writes it, and one run."""
         self.step("Write an inventory: 20 lines, and a key for the escrow")
-        subprocess.run(["age-keygen", "-o", "backup-escrow.key"], cwd=self.folder, check=True, capture_output=True, timeout=30)
-        key = subprocess.run(["age-keygen", "-y", "backup-escrow.key"], cwd=self.folder, check=True, capture_output=True, text=True, timeout=30)
+        subprocess.run(
+            ["age-keygen", "-o", "backup-escrow.key"], cwd=self.folder, check=True, capture_output=True, timeout=30
+        )
+        key = subprocess.run(
+            ["age-keygen", "-y", "backup-escrow.key"],
+            cwd=self.folder,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
         connection = self.lab.inventory({"backup_servers": ["vault1"], "backup_clients": ["web1", "db1"]})
         (self.folder / "inventory.yml").write_text(json.dumps(connection, indent=1))
         variables = self.folder / "group_vars" / "all"
@@ -174,13 +187,21 @@ class Demo:
         self.step("Destroy /home/alice on web1, and restore it")
         before = self.tree("web1", "/home/alice")
         self.on("web1", "rm", "-rf", "/home/alice")
-        self.playbook("restore", "--limit", "web1", "-e", "job=system", "-e", "target=/root/restored", "-e", "path=/home/alice")
+        self.playbook(
+            "restore", "--limit", "web1", "-e", "job=system", "-e", "target=/root/restored", "-e", "path=/home/alice"
+        )
         self.on("web1", "mv", "/root/restored/home/alice", "/home/alice")
         after = self.tree("web1", "/home/alice")
         if before != after:
-            changed = [bytes.fromhex(key).decode(errors="replace") for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
+            changed = [
+                bytes.fromhex(key).decode(errors="replace")
+                for key in before.keys() | after.keys()
+                if before.get(key) != after.get(key)
+            ]
             raise Failed(f"restored files differ: {changed}")
-        print(f"  {len(after)} files and directories are identical in content, owner, mode, times, attributes, ACLs and links.")
+        print(
+            f"  {len(after)} files and directories are identical in content, owner, mode, times, attributes, ACLs and links."
+        )
 
     def again(self) -> None:
         """Convergence."""

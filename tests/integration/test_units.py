@@ -150,7 +150,7 @@ def test_timer_stopped_for_a_week_does_not_fire(probe: Host) -> None:
 
 def test_job_removed_and_declared_again_does_not_fire(probe: Host) -> None:
     probe.units(probe.files("daily"))
-    retire = {"units": [], "phase": "retire", "retire_absent": True}
+    retire: dict[str, Any] = {"units": [], "phase": "retire", "retire_absent": True}
     announced = probe.units(check=True, **retire)
     retired = probe.units(**retire)
     assert facts(retired) == facts(announced)
@@ -187,7 +187,7 @@ def test_boot_catches_up_after_a_deploy(probe: Host) -> None:
 def test_running_service_of_a_retired_timer_is_waited_for(probe: Host) -> None:
     probe.units(probe.files("daily", command=f"sleep 30; echo ran >> {LOG}"))
     probe.sh(f"systemctl start --no-block {SERVICE}; sleep 0.5")
-    retire = {"units": [], "phase": "retire", "retire_absent": True}
+    retire: dict[str, Any] = {"units": [], "phase": "retire", "retire_absent": True}
     result = probe.run_module(probe.name, "units", {"namespace": "probe", "wait": 1, **retire})
     assert result["failed"]
     assert SERVICE in result["msg"]
@@ -226,7 +226,7 @@ def test_service_and_socket(probe: Host) -> None:
         ]
         return probe.module("file_tree", {"namespace": "probe", "files": files})
 
-    units = [
+    units: list[dict[str, Any]] = [
         {"name": "hf-probe.socket", "state": "started"},
         {"name": "hf-probe.service", "state": "started", "restart_on": ["/etc/hf-probe/config"]},
     ]

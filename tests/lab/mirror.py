@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from .archive import find_archive, kept_settings
 from .services import MIRROR_NAME_URL, MIRROR_URL, MIRROR_URL6
@@ -112,7 +113,7 @@ def upstream_version(package_version: str) -> str:
     return match[1]
 
 
-def describe() -> dict[str, object]:
+def describe() -> dict[str, Any]:
     """Where the mirror is and what it holds; built when it is not there."""
     return {
         "url": MIRROR_URL,

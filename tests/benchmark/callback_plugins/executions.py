@@ -25,7 +25,7 @@ CONTROLLER_ONLY = frozenset(
 ) | {f"holdfast.backup.{name}" for name in ("escrow_read", "preflight", "report", "state")}
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]
+class CallbackModule(CallbackBase):
     """One count for each host, and the names of what ran."""
 
     CALLBACK_VERSION = 2.0

@@ -20,7 +20,7 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another accoun
 
 def alive(pid: int) -> bool:
     """Tell whether a process still runs after the moment that a signal takes (a zombie does not run)."""
-    for _ in range(40):
+    for _dummy in range(40):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return False
@@ -115,7 +115,7 @@ def test_runs_as_another_account_that_reads_its_secret() -> None:
 @root_only
 def test_no_descriptor_is_left_open() -> None:
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(3):
+    for _dummy in range(3):
         run(["/bin/true"], files={"A": b"", "B": b""}, timeout=10)
     assert len(os.listdir("/proc/self/fd")) == before
 

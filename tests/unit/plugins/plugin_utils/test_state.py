@@ -124,7 +124,7 @@ def test_hosts_with_odd_names_stay_inside() -> None:
 
 
 def test_nothing_is_there() -> None:
-    empty = {"rest": {}, "escrow": {}, "ca": None, "rendered": None, "decommissioned": None}
+    empty: dict[str, Any] = {"rest": {}, "escrow": {}, "ca": None, "rendered": None, "decommissioned": None}
     assert _state.read_host("/nonexistent/state", "web1") == empty
     assert _state.read_fleet_id("/nonexistent/state") is None
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from program_host import RECORD, FakeHost
+
+from tests.unit.plugins.module_utils.program.program_host import RECORD, FakeHost
 
 
 @pytest.fixture

@@ -98,7 +98,10 @@ class FakeHost(Host):
     def journal(self, *lines: str | tuple[str, str], invocation: str = "") -> None:
         """What journalctl says; a line is restic's, or (program, text), where program `systemd` is PID 1."""
         self.answer(
-            "journalctl", "--output=json", *([f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else []), stdout=entries(*lines)
+            "journalctl",
+            "--output=json",
+            *([f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else []),
+            stdout=entries(*lines),
         )
 
 

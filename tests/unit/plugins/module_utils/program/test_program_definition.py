@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils._program import definition as definitions
 from ansible_collections.holdfast.backup.plugins.module_utils._program.host import ProgramError
-from program_host import FakeHost, define, raw
+
+from tests.unit.plugins.module_utils.program.program_host import FakeHost, define, raw
 
 
 def test_everything_is_read(host: FakeHost) -> None:

@@ -16,7 +16,8 @@ import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _tls
 from ansible_collections.holdfast.backup.plugins.module_utils._program import cli, outcomes, start, systemd, text
 from ansible_collections.holdfast.backup.plugins.module_utils._program import host as hosts
-from program_host import (
+
+from tests.unit.plugins.module_utils.program.program_host import (
     FATAL,
     INVOCATION,
     NOW,
@@ -281,7 +282,7 @@ def test_run_waits(host: FakeHost, capsys: Capture, changes: dict[str, Any], exp
     host.answer("systemctl", "show", stdout=shown(active="activating"))
     outcome(host, ended="2026-11-20T12:00:00Z")
     # The recorder is done a moment after the unit.
-    host.sleep = lambda _seconds: outcome(host, **changes)  # type: ignore[assignment, method-assign, return-value]
+    host.sleep = lambda _seconds: outcome(host, **changes)  # type: ignore[assignment, method-assign]
     assert call(host, "run", "system", "--wait") == status
     assert ["systemctl", "start", "--", SERVICE] in host.calls
     printed = capsys.readouterr().out

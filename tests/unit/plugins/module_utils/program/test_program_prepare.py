@@ -18,7 +18,18 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program.definitio
 from ansible_collections.holdfast.backup.plugins.module_utils._program.finish import finish
 from ansible_collections.holdfast.backup.plugins.module_utils._program.prepare import mounted, prepare
 from ansible_collections.holdfast.backup.plugins.module_utils._program.verify import verify
-from program_host import IDENTITY, INVOCATION, ME, NOW, SUMMARY, UNIT, FakeHost, define, hook
+
+from tests.unit.plugins.module_utils.program.program_host import (
+    IDENTITY,
+    INVOCATION,
+    ME,
+    NOW,
+    SUMMARY,
+    UNIT,
+    FakeHost,
+    define,
+    hook,
+)
 
 ENVIRONMENT = {"INVOCATION_ID": INVOCATION}
 

@@ -14,7 +14,8 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program import as
 from ansible_collections.holdfast.backup.plugins.module_utils._program.assess import Ending
 from ansible_collections.holdfast.backup.plugins.module_utils._program.record import record
 from ansible_collections.holdfast.backup.plugins.module_utils._program.state import State
-from program_host import (
+
+from tests.unit.plugins.module_utils.program.program_host import (
     FATAL,
     IDENTITY,
     INVOCATION,
