@@ -171,7 +171,7 @@ def test_only_the_group_may_execute_or_read_it(fleet: Fleet, name: str) -> None:
     assert host.run(f"{mallory} {INSTALLED[name]} {init}").rc == 0
     for program in (INSTALLED[name], "/home/mallory/mine"):
         assert host.run(f"{mallory} {read.replace(COPY, program)}").rc in (1, 3), program
-    assert host.run(f"{mallory} {read}").rc in (126, 127)
+    assert "failed to execute" in host.run(f"{mallory} {read}").stderr
     allowed = host.run(f"{member} {read}")
     assert allowed.rc == 0, allowed.stderr
     host.check_output("rm -rf /home/mallory/stolen /home/mallory/mine /home/mallory/.cache")
