@@ -152,7 +152,7 @@ def test_a_backup_is_complete(fleet: Fleet, name: str) -> None:
 @pytest.mark.parametrize("name", CLIENTS)
 def test_only_the_group_may_execute_or_read_it(fleet: Fleet, name: str) -> None:
     host = fleet.on(name)
-    host.check_output("install -d -o mallory -m 0700 /home/mallory/.cache /home/mallory/stolen")
+    host.check_output("rm -rf /home/mallory/stolen; install -d -o mallory -m 0700 /home/mallory/.cache /home/mallory/stolen")
     mallory = "runuser -u mallory --"
     member = "runuser -u mallory -G holdfast --"
     read = f"{COPY} --no-cache -r /home/mallory/stolen/r --insecure-no-password backup /srv/data"
