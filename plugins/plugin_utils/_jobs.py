@@ -27,8 +27,10 @@ DUMP_COMMANDS: dict[str, dict[str, t.Any]] = {
     },
 }
 
-# Runs a command as another account, without the capability to do that.
-SWITCH = ("setpriv", "--init-groups", "--inh-caps=-all", "--ambient-caps=-all")
+# Runs a command as the account $0 with its own groups, without the capability to become somebody.
+SWITCH = (
+    'exec setpriv --reuid="$0" --regid="$(id -g -- "$0")" --init-groups --inh-caps=-all --ambient-caps=-all -- "$@"'
+)
 
 KEEP_SPAN = re.compile(r"\A(?P<count>[1-9][0-9]{0,4})(?P<unit>[hdwmy])\Z")
 KEEP_WITHIN = ("within", "within_hourly", "within_daily", "within_weekly", "within_monthly", "within_yearly")
@@ -155,7 +157,7 @@ def _dump(where: str, value: t.Any) -> dict[str, t.Any]:
         if "command" not in dump or "user" not in dump or "name" not in dump:
             raise BadInput(where, "", "lacks name, user or command", "A dump of kind command needs all three")
         argv = dump["command"] + dump.get("extra_args", [])
-        filename = dump.get("filename", dump["name"])
+        name, suffix = dump["name"], ""
     else:
         if "command" in dump:
             raise BadInput(f"{where}.command", "", "goes with kind: command only", "Use extra_args, or kind: command")
@@ -164,14 +166,14 @@ def _dump(where: str, value: t.Any) -> dict[str, t.Any]:
         argv = list(known[which])
         end = argv.pop() if argv[-1] == "--" else None
         argv += dump.get("extra_args", []) + ([end, dump["database"]] if end else [])
-        filename = dump.get("filename", f"{dump.get('database', 'all')}.{known['suffix'][which]}")
-    name = dump.get("name", kind)
+        name, suffix = dump.get("name", kind), f".{known['suffix'][which]}"
     return {
         "kind": kind,
         "name": name,
         "user": dump.get("user") or DUMP_COMMANDS[kind]["user"],
         "command": argv,
-        "path": f"/{name}/{filename}",
+        # No directory in it: restic 0.18.0 refuses one.
+        "path": f"/{dump.get('filename', name + suffix)}",
     }
 
 
@@ -346,7 +348,7 @@ def dump_arguments(
 
     A local repository belongs to the backup's account, so restic runs as that one, and only the command as the database's.
     """
-    switch = [*SWITCH, f"--reuid={dump['user']}", f"--regid={dump['user']}", "--"] if repository.get("path") else []
+    switch = ["/bin/sh", "-c", SWITCH, dump["user"]] if repository.get("path") else []
     return [
         *_common_arguments(name, definition, repository),
         f"--tag=dump:{dump['name']}",

@@ -243,11 +243,11 @@ def test_dumps_are_snapshots_of_their_own(client: Client) -> None:
         paths = {each["dump"]: each["paths"] for each in found}
         assert paths == {
             None: ["/srv/options/otherwise"],
-            "postgresql": ["/postgresql/all.sql"],
-            "pg-app": ["/pg-app/app.dump"],
-            "mariadb": ["/mariadb/all.sql"],
-            "my-app": ["/my-app/app.sql"],
-            "who": ["/who/who"],
+            "postgresql": ["/postgresql.sql"],
+            "pg-app": ["/pg-app.dump"],
+            "mariadb": ["/mariadb.sql"],
+            "my-app": ["/my-app.sql"],
+            "who": ["/who"],
         }
         assert all(("dump:" + str(each["dump"]) in each["tags"]) == (each["dump"] is not None) for each in found)
         assert {each["hostname"] for each in found} == {client.name}
@@ -258,7 +258,7 @@ def test_the_dump_runs_as_the_databases_account_without_capability(client: Clien
     target = f"/srv/who-{repository}"
     code, said, wrong = client.holdfast("restore", f"databases--{repository}", "--dump", "who", "--target", target)
     assert code == 0, said + wrong
-    status = dict(line.split(":\t", 1) for line in client.sh(f"cat {target}/who/who").splitlines())
+    status = dict(line.split(":\t", 1) for line in client.sh(f"cat {target}/who").splitlines())
     uid, gid = client.sh("id -u postgres; id -g postgres").split()
     assert status["Uid"].split() == [uid] * 4
     assert status["Gid"].split() == [gid] * 4
@@ -285,7 +285,7 @@ ROWS = ["1", "apple", "2", 'pear\'s "ü"', "3"]
 
 
 def test_postgresql_comes_back(client: Client) -> None:
-    whole, one = dumped(client, "postgresql", "/postgresql/all.sql"), dumped(client, "pg-app", "/pg-app/app.dump")
+    whole, one = dumped(client, "postgresql", "/postgresql.sql"), dumped(client, "pg-app", "/pg-app.dump")
     version = client.sh("ls /usr/lib/postgresql").split()[-1]
     client.sh(f"pg_createcluster --port 5999 --start {version} empty", timeout=120)
     postgres = "runuser -u postgres -- "
@@ -303,7 +303,7 @@ def test_postgresql_comes_back(client: Client) -> None:
 
 
 def test_mariadb_comes_back(client: Client) -> None:
-    whole, one = dumped(client, "mariadb", "/mariadb/all.sql"), dumped(client, "my-app", "/my-app/app.sql")
+    whole, one = dumped(client, "mariadb", "/mariadb.sql"), dumped(client, "my-app", "/my-app.sql")
     start = (
         "mkdir -p /srv/mysql; chown mysql: /srv/mysql;"
         " mariadb-install-db --user=mysql --datadir=/srv/mysql --auth-root-authentication-method=socket >/dev/null;"
@@ -366,10 +366,10 @@ def test_retry_lock(client: Client) -> None:
     """Somebody holds the repository; a job waits as long as it was told to."""
     secrets = "/etc/holdfast/secrets/small"
     check = (
-        "systemd-run --quiet --unit=holder --setenv=RESTIC_PASSWORD_FILE={0}.password --setenv=RESTIC_REPOSITORY_FILE={0}.repository"
+        f"systemd-run --quiet --unit=holder --setenv=RESTIC_PASSWORD_FILE={secrets}.password --setenv=RESTIC_REPOSITORY_FILE={secrets}.repository"
         " --uid=root restic check --read-data --limit-download 5 --no-cache;"
         ' for i in $(seq 60); do test -n "$(ls /var/backups/holdfast/small/locks)" && break; sleep 0.2; done'
-    ).format(secrets)
+    )
     client.sh(check)
     assert client.holdfast("run", "patient", "--wait")[0] == 1
     locked = client.outcome("patient--small")

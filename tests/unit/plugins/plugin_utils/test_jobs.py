@@ -284,23 +284,23 @@ def test_hooks_refused(hook: t.Any) -> None:
 @pytest.mark.parametrize(
     ("dump", "user", "path", "command"),
     [
-        ({"kind": "postgresql"}, "postgres", "/postgresql/all.sql", ["pg_dumpall", "--clean", "--if-exists"]),
+        ({"kind": "postgresql"}, "postgres", "/postgresql.sql", ["pg_dumpall", "--clean", "--if-exists"]),
         (
             {"kind": "postgresql", "database": "My db", "extra_args": ["-Z0"], "name": "my-db"},
             "postgres",
-            "/my-db/My db.dump",
+            "/my-db.dump",
             ["pg_dump", "--format=custom", "-Z0", "--", "My db"],
         ),
         (
             {"kind": "mariadb", "database": "x", "user": "root", "filename": "x.sql"},
             "root",
-            "/mariadb/x.sql",
+            "/x.sql",
             [*_jobs.DUMP_COMMANDS["mariadb"]["one"], "x"],
         ),
         (
             {"kind": "command", "name": "ldap", "user": "openldap", "command": ["slapcat"], "extra_args": ["-n1"]},
             "openldap",
-            "/ldap/ldap",
+            "/ldap",
             ["slapcat", "-n1"],
         ),
     ],
@@ -452,13 +452,20 @@ def test_the_command_of_a_dump() -> None:
     assert arguments[arguments.index("--stdin-from-command") + 1 :] == ["--", "pg_dump", "--format=custom", "--", "x"]
     assert "--tag=dump:postgresql" in arguments
     assert "--tag=t" in arguments
-    assert "--stdin-filename=/postgresql/x.dump" in arguments
+    assert "--stdin-filename=/postgresql.dump" in arguments
 
 
 def test_the_command_of_a_dump_into_a_local_repository_changes_the_account() -> None:
     job = made(dumps=[{"kind": "postgresql", "user": "pg"}])
     arguments = _jobs.dump_arguments("s", job, {"options": {}, "path": "/var/backups/x"}, job["dumps"][0])
     command = arguments[arguments.index("--stdin-from-command") + 2 :]
-    assert command[0] == "setpriv"
-    assert {"--reuid=pg", "--regid=pg", "--init-groups", "--inh-caps=-all", "--ambient-caps=-all"} <= set(command)
-    assert command[command.index("--") :] == ["--", "pg_dumpall", "--clean", "--if-exists"]
+    assert command[:2] == ["/bin/sh", "-c"]
+    for part in (
+        '--reuid="$0"',
+        '--regid="$(id -g -- "$0")"',
+        "--init-groups",
+        "--inh-caps=-all",
+        "--ambient-caps=-all",
+    ):
+        assert part in command[2]
+    assert command[3:] == ["pg", "pg_dumpall", "--clean", "--if-exists"]
