@@ -7,6 +7,7 @@ nothing is downloaded while checks run, except by ansible-test, which pins and i
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -19,7 +20,7 @@ OTHER = ROOT / ".venvs/2.21"
 CACHE = ROOT / ".cache"
 COVERAGE = CACHE / "coverage"
 COVERAGE_FLOOR = 95
-COLLECTION = ".collections/ansible_collections/holdfast/backup"
+COLLECTION = "ansible_collections/holdfast/backup"
 # What the tarball holds on its top level.
 SHIPPED = {
     "CHANGELOG.rst", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "changelogs", "docs", "meta", "playbooks",
@@ -36,7 +37,7 @@ def run(session: nox.Session, *command: str, environment: Path = MAIN, **variabl
     if not program.exists():
         session.error(f"{program.relative_to(ROOT)} is missing: run `make setup`")
     paths = {
-        "PATH": f"{environment / 'bin'}:{session.env.get('PATH') or ''}",
+        "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
     }
     session.run(str(program), *command[1:], env={**paths, **variables}, external=True)
@@ -85,7 +86,10 @@ def changelog(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Documentation of plugins and roles: well formed, references resolve, docs/reference is up to date."""
-    run(session, "antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", COLLECTION)
+    tree = CACHE / "docs"
+    run(session, "python", "-m", "tests.tools.tree", str(tree))
+    lint = ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck"]
+    run(session, *lint, str(tree / COLLECTION))
     run(session, "python", "-m", "tests.tools.reference", "--check")
 
 

@@ -13,13 +13,13 @@ import argparse
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from .tree import copy
+
 # As in tests/config.yml.
 LOWEST = "3.9"
 
@@ -48,25 +48,9 @@ def main() -> int:
     provide_bootstrap()
     # Not inside the repository: ansible-test asks git which files count, and git ignores ours.
     with tempfile.TemporaryDirectory(prefix="holdfast-sanity-") as temporary:
-        tree = Path(temporary, "ansible_collections/holdfast/backup")
-        copy(tree)
+        tree = copy(Path(temporary))
         path = search_path(environment, Path(temporary, "pythons"))
         return subprocess.run(command, cwd=tree, env={**os.environ, "PATH": path}, check=False).returncode
-
-
-def copy(tree: Path) -> None:
-    """Make `tree` hold exactly the files that git knows or would add."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tree / name, follow_symlinks=False)
 
 
 def provide_bootstrap() -> None:
