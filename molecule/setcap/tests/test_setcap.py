@@ -152,7 +152,9 @@ def test_a_backup_is_complete(fleet: Fleet, name: str) -> None:
 @pytest.mark.parametrize("name", CLIENTS)
 def test_only_the_group_may_execute_or_read_it(fleet: Fleet, name: str) -> None:
     host = fleet.on(name)
-    host.check_output("rm -rf /home/mallory/stolen; install -d -o mallory -m 0700 /home/mallory/.cache /home/mallory/stolen")
+    host.check_output(
+        "rm -rf /home/mallory/stolen; install -d -o mallory -m 0700 /home/mallory/.cache /home/mallory/stolen"
+    )
     mallory = "runuser -u mallory --"
     member = "runuser -u mallory -G holdfast --"
     read = f"{COPY} --no-cache -r /home/mallory/stolen/r --insecure-no-password backup /srv/data"
@@ -200,7 +202,7 @@ def test_something_else_than_systemd_starts_a_job(fleet: Fleet, name: str) -> No
 def test_what_restic_starts_has_no_capability(fleet: Fleet, name: str) -> None:
     host = fleet.on(name)
     host.check_output("rm -rf /run/caps; install -d -o holdfast -m 0700 /run/caps")
-    child = "sh -c 'cat /proc/self/status >/run/caps/child; cat /proc/$PPID/status >/run/caps/restic; cat /etc/holdfast/secrets/local.password'"
+    child = "sh -c 'cat /proc/self/status >/run/caps/child; cat /proc/\\$PPID/status >/run/caps/restic; cat /etc/holdfast/secrets/local.password'"
     environment = ENVIRONMENT.replace("RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/local.password", "")
     host.check_output(
         "printf '%%s\\n' %s >/run/caps/run; chmod 644 /run/caps/run",
