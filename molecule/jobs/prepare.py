@@ -47,6 +47,7 @@ file("/srv/optional/there")
 file("/srv/dropped in/there")
 file("/srv/text/text", b"the same words again and again\n" * 60000)
 file("/srv/random/random", os.urandom(24 * 1024 * 1024))
+file("/srv/slow/random", os.urandom(40 * 1024 * 1024))
 
 for path, mode in told["canaries"].items():
     file(path, f"canary of {path}\n".encode(), int(mode, 8))

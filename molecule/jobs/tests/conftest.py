@@ -79,9 +79,9 @@ def jobs(address: str) -> dict[str, Any]:
             "repositories": ["small"],
         },
         "slow": {
-            "paths": ["/srv/random"],
+            "paths": ["/srv/slow"],
             "pack_size": 4,
-            "limit_upload": 50,
+            "limit_upload": 300,
             "read_concurrency": 3,
             "nice": 15,
             "io_class": "best-effort",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 from .host import Host
@@ -15,6 +16,8 @@ from .host import Host
 LINES = 2000
 TIMEOUT = 60
 _WARNING = 4
+# What programs send to move a terminal's cursor; restic does so when it is ended, also where there is no terminal.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +136,7 @@ def _entry(line: str) -> Entry | None:
         return Entry(
             time=int(content["__REALTIME_TIMESTAMP"]) / 1e6,
             program=str(content.get("SYSLOG_IDENTIFIER", "")),
-            text=str(text),
+            text=_ESCAPES.sub("", str(text)),
             priority=int(content.get("PRIORITY", 6)),
             pid1=content.get("_PID") == "1",
         )

@@ -328,8 +328,11 @@ def test_odd_lines(host: FakeHost) -> None:
     line = json.loads(entries("x"))
     bytes_line = {**line, "MESSAGE": [0xFF, 0x41]}
     empty = {**line, "MESSAGE": None}
-    host.answer("journalctl", "--output=json", stdout="\n".join(["{", "[]", "{}", json.dumps(bytes_line), json.dumps(empty), ""]))
-    assert [entry.text for entry in journal.read(host, INVOCATION)] == ["\ufffdA", ""]
+    # As restic 0.18 says it when it is ended.
+    cursor = {**line, "MESSAGE": [*b"\x1b[2Ksignal \x1b[1;31mterminated\x1b[0m"]}
+    odd = [json.dumps(each) for each in (bytes_line, empty, cursor)]
+    host.answer("journalctl", "--output=json", stdout="\n".join(["{", "[]", "{}", *odd, ""]))
+    assert [entry.text for entry in journal.read(host, INVOCATION)] == ["\ufffdA", "", "signal terminated"]
 
 
 def test_digest() -> None:
