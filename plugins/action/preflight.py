@@ -41,6 +41,7 @@ class ActionModule(ActionBase):
             fleet_id = _state.read_fleet_id(state_dir)
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from None
+        _limit.keep(model["hosts"], known, {host for problem in model["errors"] for host in problem["hosts"]})
         concerned = _limit.concerned(model["hosts"], limited)
         stopping = [problem for problem in model["errors"] if concerned & set(problem["hosts"])]
         elsewhere = [problem for problem in model["errors"] if problem not in stopping]

@@ -46,6 +46,31 @@ def concerned(hosts: dict[str, t.Any], limited: set[str]) -> set[str]:
     return limited | used | {"all"}
 
 
+def keep(hosts: dict[str, t.Any], known: dict[str, t.Any], unsure: set[str]) -> None:
+    """Give servers back what bad input hides from the model: users and names of clients in ``unsure``, as last rendered.
+
+    The error of a client outside the limit is a warning, and its server is rendered whole all the same: a typing error
+    must not revoke anybody. ``hosts`` is changed.
+    """
+    for entry in (known[name] | {"server": hosts[name]["server"]} for name in hosts if hosts[name]["server"]):
+        last = entry["rendered"] or {}
+        users = entry["server"]["users"]
+        there = {user["name"] for user in users}
+        for host in sorted(unsure & set(known)):
+            entry["server"]["names"] = sorted({*entry["server"]["names"], *last.get("names", [])})
+            users += [
+                {
+                    "name": identity["user"],
+                    "host": host,
+                    "backup_id": identity["user"].rpartition("--")[0],
+                    "repository": repository,
+                    "quota": None,
+                }
+                for repository, identity in sorted(known[host]["rest"].items())
+                if identity["user"] in last.get("users", {}) and identity["user"] not in there
+            ]
+
+
 def rendered(accounts: list[dict[str, t.Any]], names: list[str], htpasswd: dict[str, t.Any]) -> dict[str, t.Any]:
     """What a server was last rendered with, as the state directory keeps it: a digest for each user, and its names.
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -67,6 +68,22 @@ def test_bad_input_of_the_server_of_a_limited_client_stops(tmp_path: Path) -> No
     with pytest.raises(AnsibleActionFail, match="vault1: rest_server_tls"):
         act({"state_dir": str(tmp_path), "limit": ["web1"], "mode": "read"}, variables)
     assert act({"state_dir": str(tmp_path), "limit": ["db1"]}, variables)["warnings"]
+
+
+def test_bad_input_outside_the_limit_revokes_nobody(tmp_path: Path) -> None:
+    variables = fleet(backup_repositories={"vault": {"server": "vault1"}})
+    bad = fleet(backup_repositories={"vault": {"server": "vault1"}}, backup_jobs={"system": {"paths": ["etc"]}})
+    users = [each["name"] for each in act({"state_dir": str(tmp_path)}, variables)["hosts"]["vault1"]["server"]["users"]]
+    assert users == ["web1--vault"]
+    hashed = "$2b$12$" + "a" * 53
+    web1, vault1 = tmp_path / "hosts/web1/rest", tmp_path / "hosts/vault1"
+    for directory in (web1, vault1):
+        directory.mkdir(parents=True)
+    (web1 / "vault.json").write_text(json.dumps({"user": "web1--vault", "hash": hashed, "next_hash": None}))
+    (vault1 / "rendered.json").write_text(json.dumps({"users": {"web1--vault": "0"}, "names": ["vault1"]}))
+    result = act({"state_dir": str(tmp_path), "limit": ["vault1"]}, bad)
+    assert "web1: backup_jobs.system.paths[0]" in result["warnings"][0]
+    assert [each["name"] for each in result["hosts"]["vault1"]["server"]["users"]] == users
 
 
 def test_a_server_outside_the_limit(tmp_path: Path) -> None:

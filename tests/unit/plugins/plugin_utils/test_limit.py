@@ -67,6 +67,33 @@ def test_hosts_outside_the_limit_are_nobodys_concern() -> None:
     assert _limit.problems(hosts(), known(), {"vault1", "somebody"}) == []
 
 
+def test_bad_input_of_a_client_takes_nothing_from_it() -> None:
+    """The error of a host outside the limit is a warning, so its server must render it as before."""
+    model = hosts()
+    model["vault1"]["server"] = {"users": [{"name": "new--vault"}], "names": ["vault1"]}
+    state = known(rendered(), user="web1--vault", hash=HASH)
+    _limit.keep(model, state, set())
+    assert model["vault1"]["server"] == {"users": [{"name": "new--vault"}], "names": ["vault1"]}
+    _limit.keep(model, state, {"web1", "all"})
+    server = model["vault1"]["server"]
+    assert [user["name"] for user in server["users"]] == ["new--vault", "web1--vault"]
+    assert server["users"][1] == {
+        "name": "web1--vault",
+        "host": "web1",
+        "backup_id": "web1",
+        "repository": "vault",
+        "quota": None,
+    }
+    assert server["names"] == ["vault1", "vault1.example"]
+    # Once is enough, and a server that never served it does not begin to.
+    _limit.keep(model, state, {"web1"})
+    assert len(server["users"]) == 2
+    other = {**hosts(), "vault2": {"client": None, "server": {"users": [], "names": ["vault2"]}}}
+    other["vault1"]["server"] = {"users": [], "names": []}
+    _limit.keep(other, {**state, "vault2": KNOWN}, {"web1"})
+    assert other["vault2"]["server"] == {"users": [], "names": ["vault2"]}
+
+
 def test_decommissioned_hosts() -> None:
     state = known(rendered(), hash=HASH)
     state["web1"]["decommissioned"] = {"time": "2026-11-01"}
