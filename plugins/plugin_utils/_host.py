@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _htpasswd
@@ -89,10 +90,13 @@ def inventory_problems(
 
     if client is not None:
         _named_version(tool, error)
-        _calendars(info, client, error)
-    served = info.get("htpasswd")
-    if server is not None and served is not None:
-        _served(served, server, error)
+    # A host may say anything: what is not even of the right form is that host's problem, and must not stop the others.
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+        if client is not None:
+            _calendars(info, client, error)
+        served = info.get("htpasswd")
+        if server is not None and served is not None:
+            _served(served, server, error)
     return [str(problem) for problem in errors]
 
 

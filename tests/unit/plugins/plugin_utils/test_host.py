@@ -230,3 +230,19 @@ def test_versions_that_a_variable_names(tool: dict[str, t.Any], variable: str) -
 
 def test_calendars_stop_everybody() -> None:
     assert "schedule.calendar" in stopping(info={"calendars": {"daily": {"valid": False}}})[0]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"calendars": 5},
+        {"calendars": {"daily": "bad"}},
+        {"calendars": ["daily"]},
+        {"htpasswd": 5},
+        {"htpasswd": {"fleet_id": "abc", "users": 5}},
+        {"htpasswd": {}},
+    ],
+)
+def test_nonsense_of_one_host_stops_no_other(said: dict[str, t.Any]) -> None:
+    server = {"fleet_id": "abc", "state_dir": "/s", "revoke_max": 1, "users": []}
+    assert _host.inventory_problems({**INFO, **said}, CLIENT, TOOL, server, "web1") == []
