@@ -19,6 +19,39 @@ OUTCOMES = (_outcome.OK, _outcome.INCOMPLETE, _outcome.FAILED, _outcome.NEVER_RA
 WIDEST = 40
 
 
+def _text(value: t.Any) -> bool:
+    return isinstance(value, str)
+
+
+def _number(value: t.Any) -> bool:
+    # Not NaN, which is no JSON, nor what no clock and no disk can reach.
+    return isinstance(value, (int, float)) and abs(value) < 1e18
+
+
+def _flag(value: t.Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _texts(value: t.Any) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _numbers(value: t.Any) -> bool:
+    return isinstance(value, dict) and all(map(_number, value.values()))
+
+
+# What `holdfast status --json` says. One client that says something else must not spoil the answer for the whole fleet.
+ANSWER: dict[str, t.Callable[[t.Any], bool]] = {"holdfast": _text, "restic": _text, "time": _text}
+UNIT: dict[str, t.Callable[[t.Any], bool]] = {
+    **dict.fromkeys(("unit", "job", "repository", "engine", "access", "escrow", "outcome", "reason", "message"), _text),
+    **dict.fromkeys(("started", "ended", "last_ok", "snapshot", "next", "repository_state"), _text),
+    **dict.fromkeys(("duration_seconds", "exit_status", "percent_done", "age_seconds"), _number),
+    **dict.fromkeys(("told", "loaded", "running"), _flag),
+    **dict.fromkeys(("missing", "dumps_failed"), _texts),
+    "summary": _numbers,
+}
+
+
 def fleet_state(hosts: dict[str, t.Any], answers: dict[str, t.Any]) -> dict[str, t.Any]:
     """The fleet as JSON: for each client its run units, and what about its protection deserves attention.
 
@@ -64,11 +97,16 @@ def _answered(answer: t.Any) -> dict[str, t.Any] | None:
     if not isinstance(status, dict) or not isinstance(status.get("units"), list):
         return None
     units = [
-        {**unit, "outcome": unit["outcome"] if unit.get("outcome") in OUTCOMES else UNREACHED}
+        {**_plain(unit, UNIT), "outcome": unit["outcome"] if unit.get("outcome") in OUTCOMES else UNREACHED}
         for unit in status["units"]
         if isinstance(unit, dict) and isinstance(unit.get("unit"), str)
     ]
-    return {**status, "units": units}
+    return {**_plain(status, ANSWER), "units": units}
+
+
+def _plain(said: dict[str, t.Any], fields: dict[str, t.Callable[[t.Any], bool]]) -> dict[str, t.Any]:
+    """The known fields, null where one is not what it should be."""
+    return {name: said[name] if fits(said[name]) else None for name, fits in fields.items() if name in said}
 
 
 def notes(client: dict[str, t.Any]) -> list[str]:

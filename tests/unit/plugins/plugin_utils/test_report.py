@@ -111,6 +111,31 @@ def test_a_hostile_client() -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("age_seconds", "10"),
+        ("age_seconds", "9" * 400),
+        ("age_seconds", "NaN"),
+        ("age_seconds", "-1e999"),
+        ("summary", '{"files_new": NaN}'),
+        ("message", "[" * 400 + "]" * 400),
+        ("missing", "[5]"),
+        ("running", '"yes"'),
+        ("more", '"x"'),
+    ],
+)
+def test_one_client_does_not_spoil_the_answer_for_the_fleet(field: str, value: str) -> None:
+    seen = json.dumps({**SEEN, field: "@"}).replace('"@"', value)
+    found = state(f'{{"units": [{seen}], "time": {value}}}')
+    assert "system" in _report.table(found)
+    json.dumps(found, indent=2, allow_nan=False)
+    unit = found["hosts"]["web1"]["units"][0]
+    assert unit["outcome"] == "failed"
+    assert unit.get(field) == (10 if value == "10" else None)
+    assert _report.search(found, "max(hosts.*.units[] | [?age_seconds].age_seconds)") in (10, 7200, None)
+
+
+@pytest.mark.parametrize(
     ("changed", "note"),
     [
         ({"units": []}, "no job: nothing of this host is backed up"),
