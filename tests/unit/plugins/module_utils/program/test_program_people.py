@@ -566,6 +566,31 @@ def test_restore_refuses(ready: FakeHost, capsys: Capture, arguments: list[str],
     assert not any("restore" in words for words in ready.calls)
 
 
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"], ["--force"]])
+def test_restore_refuses_a_target_of_somebody_else(ready: FakeHost, capsys: Capture, arguments: list[str]) -> None:
+    """Its owner could put a link in the way of root's restic, and have a file of theirs written anywhere."""
+    place = ready.path("/tmp/restored")
+    place.mkdir(parents=True)
+    if os.geteuid() == 0:
+        os.chown(place, 65534, 65534)
+        assert call(ready, "restore", "system", "--target", "/tmp/restored", *arguments) == 2
+        assert "belongs to uid 65534" in capsys.readouterr().err
+        assert call(ready, "restore", "system", "--target", "/tmp/restored/below", *arguments) == 2
+        os.chown(place, 0, 0)
+    for mode in (0o1777, 0o775, 0o757):
+        place.chmod(mode)
+        os.chown(place, -1, 65534 if os.geteuid() == 0 else os.getegid())
+        assert call(ready, "restore", "system", "--target", "/tmp/restored/", *arguments) == 2
+        assert "choose a directory that only root may write to" in capsys.readouterr().err
+    assert not any("restore" in words for words in ready.calls)
+    # A directory of its own in a sticky one is safe.
+    place.chmod(0o1777)
+    assert call(ready, "restore", "system", "--target", "/tmp/restored/a/b/", "--snapshot", "0123abcd", *arguments) == 0
+    assert [
+        (each.exists(), each.exists() and each.stat().st_mode & 0o777) for each in (place / "a", place / "a/b")
+    ] == ([(False, False)] * 2 if arguments == ["--dry-run"] else [(True, 0o755), (True, 0o700)])
+
+
 def test_restore_with_force_and_its_failure(ready: FakeHost, capsys: Capture) -> None:
     assert call(ready, "restore", "system", "--target", "/srv", "--force", "--snapshot", "0123abcd") == 0
     ready.answer("restore", status=11)
