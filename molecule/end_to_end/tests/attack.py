@@ -6,6 +6,7 @@ Prints the HTTP status of every attack (`refused`) and of the legitimate request
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import json
 import os
@@ -39,9 +40,10 @@ def main(other: str) -> None:
     def controls(when: str) -> None:
         for kind in ("config", *(f"{each}/{names[each]}" for each in TYPES)):
             result["controls"][f"{when}: read {kind}"] = ask("GET", f"/{user}/{kind}")[0]
-        name = os.urandom(32).hex()
+        content = os.urandom(32)
+        name = hashlib.sha256(content).hexdigest()
         # What append-only leaves: writing and removing a lock, with the same methods that are refused elsewhere.
-        result["controls"][f"{when}: write a lock"] = ask("POST", f"/{user}/locks/{name}", b"x")[0]
+        result["controls"][f"{when}: write a lock"] = ask("POST", f"/{user}/locks/{name}", content)[0]
         result["controls"][f"{when}: remove it"] = ask("DELETE", f"/{user}/locks/{name}")[0]
 
     result: dict[str, dict[str, int]] = {"controls": {}, "refused": {}}
