@@ -433,7 +433,7 @@ def _unit(
         "dumps": [
             {
                 "name": dump["name"],
-                "unit": f"holdfast-{unit}--{dump['name']}",
+                "unit": f"holdfast-{unit}--{dump['name']}.service",
                 "user": dump["user"],
                 "arguments": _jobs.dump_arguments(name, job, repository, dump),
             }

@@ -188,6 +188,16 @@ class Client:
         """The recorded outcome of a run unit."""
         return dict(json.loads(self.sh(f"cat /var/lib/holdfast/outcomes/{unit}.json")))
 
+    def outcomes(self) -> dict[str, dict[str, Any]]:
+        """All recorded outcomes."""
+        found = [
+            json.loads(line)
+            for line in self.sh(
+                "cd /var/lib/holdfast/outcomes; cat *.json | tr -d '\\n' | sed 's/}{/}\\n{/g'"
+            ).splitlines()
+        ]
+        return {each["unit"]: each for each in found}
+
     def show(self, unit: str, *names: str) -> dict[str, str]:
         """What systemd says of a unit."""
         said = self.sh(f"systemctl show --property={','.join(names)} {unit}")
@@ -249,7 +259,8 @@ class Watch:
                 break
             self.shares.append(found["percent_done"])
             if found["percent_done"] is not None:
-                self.shown = self.client.holdfast("status", unit)[1]
+                shown = self.client.holdfast("status", unit)[1]
+                self.shown = shown if "%" in shown else self.shown
             pid = self.client.show(service, "MainPID")["MainPID"]
             if pid != "0" and not self.process:
                 self.process = {

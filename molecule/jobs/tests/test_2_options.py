@@ -25,14 +25,15 @@ def test_everything_is_as_it_should_be(client: Client) -> None:
         "lenient--main": ("incomplete", "source missing"),
         "strict--main": ("incomplete", "source missing"),
     }
-    names = client.sh("cd /var/lib/holdfast/outcomes; ls *.json").split()
-    found = {name[:-5]: client.outcome(name[:-5]) for name in names if not name.startswith("slow--")}
+    found = {unit: each for unit, each in client.outcomes().items() if unit != "slow--narrow"}
     assert len(found) > 17
+    said = client.sh("systemctl show --property=Id,Result 'holdfast-*--*.service'")
+    results = {block.split("Id=")[1].split("\n")[0]: block for block in said.strip().split("\n\n")}
     for unit, outcome in found.items():
         assert (outcome["outcome"], outcome["reason"]) == expected.get(unit, ("ok", None)), outcome
-        # L1: a unit that systemd shows as good saved everything.
-        result = client.show(f"holdfast-{unit}.service", "Result")["Result"]
-        assert (result == "success") == (unit not in expected or unit == "lenient--main"), unit
+        # A unit that systemd shows as good saved everything, or was told that less is enough.
+        good = "Result=success" in results[f"holdfast-{unit}.service"]
+        assert good == (unit not in expected or unit == "lenient--main"), unit
     told = {line.split()[0] for line in client.sh("cat /run/told.log").splitlines()}
     assert told - {"slow--narrow"} == set(expected) - {"lenient--main"}
 
@@ -376,7 +377,7 @@ def test_retry_lock(client: Client) -> None:
     assert (locked["outcome"], locked["reason"]) == ("failed", "locked")
     assert 12 <= locked["duration_seconds"] < 40
     assert client.holdfast("run", "patient")[0] == 0
-    client.sh("sleep 3; systemctl stop holder; rm -f /var/backups/holdfast/small/locks/*")
+    client.sh("sleep 3; systemctl kill --signal=KILL holder; rm -f /var/backups/holdfast/small/locks/*")
     client.sh(
         "for i in $(seq 60); do systemctl is-active -q holdfast-patient--small.service || break; systemctl show -P ActiveState holdfast-patient--small.service | grep -q activating || break; sleep 0.5; done; sleep 1"
     )
@@ -391,7 +392,7 @@ def test_a_throttled_run_tells_its_share_and_is_ended(client: Client, watches: d
     shares = [share for share in watch.shares if share is not None]
     assert shares, watch.shares
     assert 0 <= shares[-1] <= 100
-    assert f"{shares[-1]:.0f} %" in watch.shown
+    assert any(f"{share:.0f} %" in watch.shown for share in shares), watch.shown
     outcome = client.outcome("slow--narrow")
     assert (outcome["outcome"], outcome["reason"], outcome["service_result"]) == ("failed", "timeout", "timeout")
     assert outcome["snapshot"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from conftest import ODD, Client
@@ -88,7 +89,7 @@ def test_snapshots(client: Client) -> None:
 
 
 def test_restore_one_path(client: Client) -> None:
-    for number, path in enumerate(ODD):
+    for number, path in enumerate(path for path in ODD if re.search("[*\n$]", path)):
         target = f"/srv/one/{number}"
         code, said, wrong = client.holdfast("restore", "odd", "--target", target, "--path", path)
         assert code == 0, said + wrong

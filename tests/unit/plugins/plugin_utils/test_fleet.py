@@ -390,7 +390,7 @@ def test_a_command_that_no_unit_can_hold() -> None:
 
 def test_dumps_become_companions() -> None:
     found = client(one(backup_jobs={"db": {"paths": ["/etc"], "dumps": [{"kind": "postgresql"}]}}))
-    assert found["units"][0]["dumps"][0]["unit"] == "holdfast-db--vault--postgresql"
+    assert found["units"][0]["dumps"][0]["unit"] == "holdfast-db--vault--postgresql.service"
     assert found["units"][0]["dumps"][0]["user"] == "postgres"
 
 
