@@ -187,7 +187,8 @@ def _line(user: User, now: str | None, policy: Policy, outcome: Outcome) -> str 
     if user.next_hash is None:
         return user.hash
     if now == user.next_hash:
-        # Switched by an earlier run: the client tries both, so there is no way back.
+        # Switched by an earlier run, of which the client did not hear: there is no way back.
+        outcome.switched.append(user.name)
         return user.next_hash
     if not policy.switch:
         return user.hash

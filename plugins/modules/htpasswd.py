@@ -153,7 +153,7 @@ foreign:
   type: list
   elements: str
 switched:
-  description: Users that got their next hash.
+  description: Users that have their next hash now, got in this run or in an earlier one that ended before their client knew.
   returned: success
   type: list
   elements: str
