@@ -159,7 +159,8 @@ def test_rotation(run: Run, place: Path) -> None:
     for switch in (True, False):
         result = run(users=[{**idle, "busy": True}, busy, unknown], switch=switch)
         assert not result["changed"]
-        assert "web1--vault" not in result["switched"] + result["deferred"]
+        # A run that ended before the client knew is made good by the next.
+        assert result["switched"] == ["web1--vault"]
     # The client has taken the new one for its current one.
     assert not run(users=[user("web1", "n"), busy, unknown])["changed"]
 
