@@ -60,7 +60,7 @@ def main(other: str) -> None:
         for path in (f"/{user}/{kind}",)
     ]
     attempts += [("DELETE", path, None) for path in (f"/{user}/", f"/{user}", f"/{user}/data/", "/", f"/{user}/keys/")]
-    attempts += [("POST", f"/{user}/?create=true", b""), ("POST", f"/{other}/?create=true", b"")]
+    attempts += [("POST", f"/{other}/?create=true", b""), ("POST", f"/{user}-new/?create=true", b"")]
     for path in (
         f"/{other}/config",
         f"/{other}/snapshots/",

@@ -285,6 +285,10 @@ def test_L1_a_disk_error_is_noticed(scenario):
             "sync; python3 -c 'import os; fd = os.open(\"/srv/bad/file\", os.O_RDONLY); os.posix_fadvise(fd, 0, 0, 4)'",
         )
         subprocess.run(["truncate", "--size=24M", str(image)], check=True)
+        loop = subprocess.run(
+            ["losetup", "-j", str(image), "-n", "-O", "NAME"], check=True, capture_output=True, text=True
+        )
+        subprocess.run(["losetup", "--set-capacity", loop.stdout.strip()], check=True)
         assert scenario.run(client, "cat /srv/bad/file >/dev/null").returncode != 0
         assert backup(scenario, client, "unreadable").returncode == 1
         assert_noticed(scenario, client, "unreadable--vault", "incomplete", "source unreadable")
