@@ -99,6 +99,8 @@ def _extra_args(where: str, value: t.Any) -> list[str]:
             )
         if option in OWN_OPTIONS:
             raise BadInput(at, argument, "is an option that holdfast sets itself", "Use the job's own key for it")
+        if option == "--skip-if-unchanged":
+            raise BadInput(at, argument, "makes runs without a snapshot, which count as failed", "Remove it")
         if argument in VALUE_OPTIONS:
             raise BadInput(at, argument, "lacks its value", f"Write {option}=value, one word")
     return arguments

@@ -65,7 +65,9 @@ def _digest(host: Host, definition: Definition, invocation: str, *, expected: bo
         if look:
             host.sleep(PAUSE)
         journal.sync(host)
-        found = journal.digest(journal.read(host, invocation), program, definition.service)
+        # A hook may say more than is read.
+        entries = journal.read(host, invocation, program=program)
+        found = journal.digest(entries, program, definition.service)
         if found.summary is not None:
             break
     return found

@@ -45,12 +45,18 @@ class Digest:
     last: float | None = None
 
 
-def read(host: Host, invocation: str, *, lines: int = LINES, more: tuple[str, ...] = ()) -> list[Entry]:
-    """The last lines of the invocation, oldest first. `more` are further alternatives to match."""
+def read(
+    host: Host, invocation: str, *, program: str = "", lines: int = LINES, more: tuple[str, ...] = ()
+) -> list[Entry]:
+    """The last lines of the invocation, oldest first: of all its programs, or of `program` and systemd only.
+
+    `more` are further alternatives to match.
+    """
     if not invocation:
         return []
     # Only fields with a leading underscore cannot be forged; systemd's own lines carry another one, hence _PID=1.
-    ours = [f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}", "_PID=1"]
+    ours = [f"_SYSTEMD_INVOCATION_ID={invocation}", *([f"SYSLOG_IDENTIFIER={program}"] if program else [])]
+    ours += ["+", f"INVOCATION_ID={invocation}", "_PID=1"]
     return _entries(host, [f"--lines={lines}", *ours, *more])
 
 

@@ -88,6 +88,7 @@ def test_the_inventory_name_is_checked_where_it_is_used() -> None:
 @pytest.mark.parametrize(
     "argument",
     [
+        "--skip-if-unchanged",
         *sorted(_jobs.OWN_OPTIONS),
         *(f"{option}=x" for option in sorted(_jobs.OWN_OPTIONS)),
         *["-r", "-r/x", "-rfoo", "-fr/x", "-f=true", "-o", "-vv", "-n", "-h", "-f"],

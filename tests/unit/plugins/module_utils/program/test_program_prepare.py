@@ -202,6 +202,7 @@ def test_finish(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     tell = hook(f'echo "$HOLDFAST_OUTCOME/$HOLDFAST_REASON/$HOLDFAST_SNAPSHOT" >>{trace}')
     ended = {**ENVIRONMENT, "SERVICE_RESULT": "success", "EXIT_CODE": "exited", "EXIT_STATUS": "0"}
     host.journal(SUMMARY)
+    state.State(UNIT, INVOCATION, NOW).save(host)
     assert finish(host, define(host), ended) == 0
     assert host.calls == []
     assert finish(host, define(host, post=[tell]), ended) == 0

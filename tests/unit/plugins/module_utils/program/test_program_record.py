@@ -175,6 +175,37 @@ def test_findings(
     assert (found["outcome"], found["reason"]) == expected
 
 
+def test_a_summary_without_a_snapshot_is_no_success(host: FakeHost) -> None:
+    """restic backup --skip-if-unchanged ends with 0 and a summary, and saves nothing."""
+    findings(host)
+    for without in ({"snapshot_id": ""}, {}):
+        summary = {name: value for name, value in json.loads(SUMMARY).items() if name != "snapshot_id"}
+        host.journal(json.dumps({**summary, **without}))
+        found = recorded(host, monitor())
+        assert (found["outcome"], found["reason"], found["snapshot"] or None) == ("failed", "unknown", None)
+        assert found["message"] == "exit status 0, but no snapshot was made"
+
+
+def test_what_restic_skips_makes_a_run_incomplete_whatever_its_status(host: FakeHost) -> None:
+    """Restic before 0.19 ends with 0 when it does not see a path that root saw before, from its sandbox say."""
+    findings(host)
+    host.journal(SKIPPED, "/srv/optional does not exist, skipping", SUMMARY)
+    found = recorded(host, monitor())
+    assert (found["outcome"], found["reason"], found["snapshot"]) == ("incomplete", "source missing", SNAPSHOT)
+    assert "/srv/gone" in found["message"]
+    host.journal("/srv/optional does not exist, skipping", SUMMARY)
+    assert recorded(host, monitor())["outcome"] == "ok"
+
+
+def test_without_its_findings_a_run_is_no_success(host: FakeHost) -> None:
+    host.journal(SUMMARY)
+    State(UNIT, "0" * 32, NOW - 30).save(host)
+    found = recorded(host, monitor())
+    assert (found["outcome"], found["reason"], found["snapshot"]) == ("failed", "unknown", SNAPSHOT)
+    findings(host)
+    assert recorded(host, monitor())["outcome"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("gone", "reason"),
     [
@@ -216,6 +247,7 @@ def test_history_is_bounded(host: FakeHost) -> None:
 
 
 def test_last_ok_is_carried_on(host: FakeHost) -> None:
+    findings(host)
     host.journal(SUMMARY)
     recorded(host, monitor())
     host.clock += 3600
@@ -237,6 +269,7 @@ def test_without_word_from_systemd_it_asks(host: FakeHost) -> None:
 
 
 def test_a_run_that_systemd_refused(host: FakeHost) -> None:
+    findings(host)
     host.journal(SUMMARY)
     late = json.loads(entries(("systemd", "Dependency failed for the backup.")))
     # One from before the run is no news.
@@ -278,6 +311,7 @@ def test_nothing_to_record(host: FakeHost, capsys: pytest.CaptureFixture[str]) -
 def test_telling(
     host: FakeHost, tmp_path: Path, changes: dict[str, Any], environment: dict[str, str], told: bool | None
 ) -> None:
+    findings(host)
     host.journal(SUMMARY)
     command = hook(f"env | grep ^HOLDFAST_ | sort >{tmp_path}/told")
     found = recorded(host, environment, **{"on_failure": command, **changes})
@@ -322,6 +356,17 @@ def test_only_evidence_that_cannot_be_forged_is_asked_for(host: FakeHost) -> Non
     (call,) = host.calls
     assert call[-4:] == [f"_SYSTEMD_INVOCATION_ID={INVOCATION}", "+", f"INVOCATION_ID={INVOCATION}", "_PID=1"]
     assert journal.read(host, "") == []
+
+
+def test_a_hook_that_says_much_does_not_hide_the_summary(host: FakeHost) -> None:
+    findings(host)
+    chatty = entries(*[("holdfast", "done")] * journal.LINES)
+    host.answer("journalctl", "--output=json", stdout=chatty)
+    host.answer("journalctl", "--output=json", "SYSLOG_IDENTIFIER=restic", stdout=entries(SUMMARY))
+    host.answer("JOB_RESULT=dependency")
+    assert recorded(host, monitor())["outcome"] == "ok"
+    asked = next(call for call in host.calls if "SYSLOG_IDENTIFIER=restic" in call)
+    assert asked[-5:-3] == [f"_SYSTEMD_INVOCATION_ID={INVOCATION}", "SYSLOG_IDENTIFIER=restic"]
 
 
 def test_odd_lines(host: FakeHost) -> None:
