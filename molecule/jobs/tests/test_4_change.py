@@ -15,13 +15,13 @@ pytestmark = pytest.mark.usefixtures("watches")
 MANIFESTS = "/var/lib/holdfast/file_tree"
 
 
-def modes(client: Client) -> dict[str, str]:
+def modes(client: Client) -> dict[str, list[str]]:
     """Owner and mode of everything that is holdfast's, but for what runs leave."""
     said = client.sh(
         "find /etc/holdfast /var/lib/holdfast /usr/local/bin /usr/local/lib/holdfast /var/backups/holdfast -maxdepth 2"
         " -printf '%p %u:%g %m\\n'; find /etc/systemd/system -maxdepth 1 -name 'holdfast-*' -printf '%p %u:%g %m\\n'"
     )
-    return dict(line.rsplit(" ", 2)[0::2] for line in said.splitlines())
+    return {line.rsplit(" ", 2)[0]: line.rsplit(" ", 2)[1:] for line in said.splitlines()}
 
 
 def invocations(client: Client) -> dict[str, str]:
