@@ -9,6 +9,8 @@ import dataclasses
 import re
 import typing as t
 
+from ansible_collections.holdfast.backup.plugins.module_utils._program.text import one_line
+
 SHOWN = 80
 SAID = 300
 SEARCHED = 4096
@@ -47,11 +49,6 @@ class Problem:
         """The one message with host, variable, value and cure."""
         shown = f" = {self.value}" if self.value else ""
         return one_line(f"{', '.join(self.hosts)}: {self.variable}{shown}: {self.wrong}. {self.cure}")
-
-
-def one_line(text: str) -> str:
-    """Text for a terminal: what cannot be printed is escaped, so that a message stays one line and moves no cursor."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def shorten(value: t.Any) -> str:

@@ -10,7 +10,7 @@ import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _outcome
 from ansible_collections.holdfast.backup.plugins.module_utils._program import text
-from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import one_line, said, shorten
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import said, shorten
 
 UNREACHED = "not asked"
 # Shown in red for ever after.
@@ -138,7 +138,7 @@ def table(state: dict[str, t.Any]) -> str:
             age = unit.get("age_seconds")
             rows.append(
                 (
-                    one_line(host),
+                    text.one_line(host),
                     unit["job"],
                     unit["repository"],
                     unit["outcome"],
@@ -149,9 +149,9 @@ def table(state: dict[str, t.Any]) -> str:
                 )
             )
         if not client["answered"]:
-            remarks.setdefault("gave no answer; is it provisioned?", []).append(one_line(host))
+            remarks.setdefault("gave no answer; is it provisioned?", []).append(text.one_line(host))
         for note in client["notes"]:
-            remarks.setdefault(note, []).append(one_line(host))
+            remarks.setdefault(note, []).append(text.one_line(host))
     below = [f"{', '.join(hosts)}: {note}" for note, hosts in remarks.items()]
     if not rows:
         return "\n".join(["no run unit in the fleet", *below])
@@ -161,7 +161,7 @@ def table(state: dict[str, t.Any]) -> str:
 
 def _cell(value: t.Any, width: int) -> str:
     """What a client said as one short line: it must not move the cursor of whoever reads the table."""
-    return one_line(value[:width]) if isinstance(value, str) and value else "-"
+    return text.one_line(value[:width]) if isinstance(value, str) and value else "-"
 
 
 def search(state: dict[str, t.Any], query: str) -> t.Any:

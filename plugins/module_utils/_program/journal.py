@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from .host import Host
+from .text import one_line
 
 # The summary comes last; of a run that complains about more files than this, the latest lines are looked at.
 LINES = 2000
@@ -99,7 +100,7 @@ def error_text(content: dict[str, Any]) -> str:
     error = content.get("error")
     text = str(error.get("message", "")) if isinstance(error, dict) else str(error or "")
     item = str(content.get("item", ""))
-    return text if item in text else f"{item}: {text}"
+    return one_line(text if item in text else f"{item}: {text}")
 
 
 def _restic(result: Digest, text: str) -> None:

@@ -9,14 +9,24 @@ import sys
 from collections.abc import Sequence
 
 
+def one_line(text: str) -> str:
+    """Text for a terminal: what cannot be printed is escaped, so that it stays one line and moves no cursor."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def _shown(text: str) -> str:
+    # Much of what is said holds names of files, which any user may choose.
+    return "".join(each if each in "\n\t" else one_line(each) for each in text)
+
+
 def say(line: str = "") -> None:
     """Tell the person or the journal a line at once."""
-    print(line, flush=True)  # pylint: disable=ansible-bad-function # a program of its own, not a module
+    print(_shown(line), flush=True)  # pylint: disable=ansible-bad-function # a program of its own, not a module
 
 
 def complain(line: str) -> None:
     """Tell standard error a line."""
-    print(line, file=sys.stderr, flush=True)  # pylint: disable=ansible-bad-function # as above
+    print(_shown(line), file=sys.stderr, flush=True)  # pylint: disable=ansible-bad-function # as above
 
 
 def size(value: float | None) -> str:
@@ -43,6 +53,6 @@ def span(seconds: float | None) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell."""
-    cells = [list(header), *(list(row) for row in rows)]
+    cells = [[one_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)

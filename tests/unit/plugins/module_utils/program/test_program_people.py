@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _tls
-from ansible_collections.holdfast.backup.plugins.module_utils._program import cli, outcomes, start, systemd, text
+from ansible_collections.holdfast.backup.plugins.module_utils._program import (
+    cli,
+    journal,
+    outcomes,
+    start,
+    systemd,
+    text,
+)
 from ansible_collections.holdfast.backup.plugins.module_utils._program import host as hosts
 
 from tests.unit.plugins.module_utils.program.program_host import (
@@ -506,6 +513,23 @@ def test_credentials_that_are_gone(ready: FakeHost, capsys: Capture) -> None:
     ready.path("/var/lib/holdfast/repositories/vault.env").unlink()
     assert call(ready, "snapshots", "system") == 0
     assert "RESTIC_KEY_HINT" not in ready.environments[-1]
+
+
+# --- what users can have printed
+
+
+NASTY = "/home/m/\x1b]0;x\x07\nsystem--vault  ok\udcff"
+
+
+def test_names_of_files_move_no_cursor_and_make_no_line(capsys: Capture) -> None:
+    line = journal.error_text({"error": {"message": "denied"}, "item": NASTY})
+    assert line == r"/home/m/\x1b]0;x\x07\nsystem--vault  ok\udcff: denied"
+    text.say(text.table(("PATH", "SIZE"), [(NASTY, "1")]))
+    text.complain(f"two\nlines\tand {NASTY[:9]}")
+    said = capsys.readouterr()
+    assert said.out.splitlines()[1].split() == [*line[:-8].split(), "1"]
+    assert said.err == "two\nlines\tand /home/m/\\x1b\n"
+    said.out.encode("utf-8")
 
 
 # --- restore
