@@ -127,13 +127,13 @@ def package(session: nox.Session) -> None:
             run(session, *command, environment=environment, ANSIBLE_COLLECTIONS_PATH=path)
 
 
-@nox.session
+@nox.session(default=False)
 def sanity(session: nox.Session) -> None:
     """ansible-test sanity of ansible-core 2.19, no ignore files."""
     run(session, "python", "-m", "tests.tools.sanity", *session.posargs)
 
 
-@nox.session(name="sanity-2.21")
+@nox.session(name="sanity-2.21", default=False)
 def sanity_other(session: nox.Session) -> None:
     """ansible-test sanity of ansible-core 2.21, where a Python >= 3.12 is there."""
     run(session, "python", "-m", "tests.tools.sanity", *session.posargs, environment=other(session))

@@ -16,7 +16,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import Any, cast
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -131,8 +131,8 @@ def run(
             extra_groups=None if owner is None else os.getgrouplist(owner.pw_name, owner.pw_gid),
         )
         with process:
-            selector.register(cast("IO[bytes]", process.stdout), selectors.EVENT_READ, "stdout")
-            selector.register(cast("IO[bytes]", process.stderr), selectors.EVENT_READ, "stderr")
+            selector.register(cast(Any, process.stdout), selectors.EVENT_READ, "stdout")
+            selector.register(cast(Any, process.stderr), selectors.EVENT_READ, "stderr")
             while selector.get_map():
                 now = time.monotonic()
                 if now >= deadline:

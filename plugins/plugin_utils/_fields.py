@@ -226,7 +226,7 @@ def proxy(where: str, value: t.Any) -> str:
     """The URL of a proxy without credentials, since it stands in a unit file."""
     match = PROXY.match(value) if isinstance(value, str) else None
     try:
-        if match is None or not int(match["port"] or 1) <= 65535:
+        if match is None or int(match["port"] or 1) > 65535:
             raise ValueError
         address(where, match["host"].strip("[]"))
     except ValueError:

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026 holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -63,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(repositories):
             make(Path(scratch) / f"client{number:04}--vault", snapshots)
-        median = statistics.median(measure(Path(scratch), repositories) for _ in range(RUNS))
+        median = statistics.median(measure(Path(scratch), repositories) for _run in range(RUNS))
     print(
         f"keyless: {repositories} repositories of {snapshots} snapshots: median {median:.2f} s of {RUNS} runs "
         f"(aim: {AIM_SECONDS:.0f} s)"

@@ -147,7 +147,7 @@ class Demo:
         self.playbook("site")
         print("  A job's unit, as anyone can read it on db1 (systemctl cat holdfast-system--vault.service):")
         unit = self.on("db1", "systemctl", "cat", "holdfast-system--vault.service")
-        command = unit[unit.index("ExecStart=/") :].split("\nExecStartPost")[0]
+        command = unit[unit.index("ExecStart=/") :].split("\nExecStartPost", 1)[0]
         print(textwrap.indent(command, "    "))
 
     def back_up(self) -> None:
@@ -236,7 +236,7 @@ def main() -> int:
         if keep:
             print(f"\nThe hosts stay up. Inventory and state directory: {folder}")
             for spec in HOSTS:
-                print(f"  log in: tests/lab/lab ssh {LAB} {spec.split('=')[0]}")
+                print(f"  log in: tests/lab/lab ssh {LAB} {spec.split('=', 1)[0]}")
             print(f"  tear down: tests/lab/lab down {LAB}; rm -r {folder}")
         else:
             demo.lab.down()

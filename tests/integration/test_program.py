@@ -607,7 +607,7 @@ def test_cost(client: Client) -> None:
         "cd /; TIMEFORMAT='%U %S'; export INVOCATION_ID=x; time ("
         f"for c in prepare verify finish record; do holdfast $c {UNIT} >/dev/null 2>&1; done)"
     )
-    spent = min(sum(map(float, client.sh(script).split())) for _ in range(3))
+    spent = min(sum(map(float, client.sh(script).split())) for _time in range(3))
     assert spent < 1
 
 

@@ -449,7 +449,7 @@ def serving(place: Path, binary: str, scheme: str) -> Iterator[Server]:
         argv += ["--tls", "--tls-cert", str(place / "ca.pem"), "--tls-key", str(place / "key.pem")]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(100):
+        for _attempt in range(100):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 1):
                 break
             time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,9 +22,9 @@ def main() -> int:
     }
     for kind in KINDS:
         listed = subprocess.run(
-            [program, "-t", kind, "--list", COLLECTION], stdout=subprocess.PIPE, text=True, check=True, timeout=120
+            [program, "-t", kind, "--list", "--json", COLLECTION], stdout=subprocess.PIPE, check=True, timeout=120
         ).stdout
-        names = sorted({line.split()[0] for line in listed.splitlines() if line.startswith(f"{COLLECTION}.")})
+        names = sorted(json.loads(listed))
         missing = wanted.get(kind, set()) - {name.removeprefix(f"{COLLECTION}.") for name in names}
         if missing or not names:
             print(f"{kind}: not documented: {', '.join(sorted(missing)) or 'none found'}")

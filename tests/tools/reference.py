@@ -93,7 +93,7 @@ def render(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tup
     for kind, title in KINDS.items():
         index.append(f"## {title}\n")
         for name, entry in found[kind].items():
-            summary = next(points(entry))[1] if kind == "role" else entry["doc"]
+            summary = points(entry)[0][1] if kind == "role" else entry["doc"]
             file = f"{name}_{kind}.md"
             index.append(f"- [{name}]({file}): {Text(kind, name).one(summary.get('short_description', ''))}")
             yield file, "\n".join([NOTE, *(role(name, entry) if kind == "role" else plugin(kind, name, entry))])
@@ -187,9 +187,9 @@ def role(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
         yield from options(text, spec.get("options") or {})
 
 
-def points(entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def points(entry: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The entry points of a role, `main` first."""
-    yield from sorted(entry["entry_points"].items(), key=lambda item: (item[0] != "main", item[0]))
+    return sorted(entry["entry_points"].items(), key=lambda item: (item[0] != "main", item[0]))
 
 
 def plugin(kind: str, name: str, entry: Mapping[str, Any]) -> Iterator[str]:

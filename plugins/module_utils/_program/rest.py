@@ -34,7 +34,8 @@ def settle(host: Host, definition: Definition) -> str | None:
     A server that does not answer is left to restic, which tries for longer.
     """
     rest = definition.rest
-    assert rest is not None
+    if rest is None:
+        return None
     path = host.path(definition.identity_file)
     try:
         identity = _secrets.Identity.parse(path.read_text(encoding="utf-8"))

@@ -292,6 +292,7 @@ def test_killed_between_the_files(run: Run, place: Path, monkeypatch: pytest.Mon
         run(users=[user("web1")])
         left = [die_at]
 
+        # pylint: disable-next=dangerous-default-value # shared on purpose
         def write(self: _files.Tree, *args: Any, left: list[int] = left, **kwargs: Any) -> None:
             left[0] -= 1
             if left[0] == 0:

@@ -38,7 +38,7 @@ TOOL = {
 }
 
 
-def judged(
+def judged(  # pylint: disable=dangerous-default-value # only read
     info: dict[str, t.Any] | None = None,
     tool: dict[str, t.Any] | None = None,
     facts: dict[str, t.Any] | None = None,
@@ -113,7 +113,7 @@ SERVER = {"fleet_id": "f1", "state_dir": "/fleet/state", "users": ["web1--vault"
 SERVED = {"web1--vault": "web1", "web2--vault": "web2"}
 
 
-def of_the_inventory(
+def of_the_inventory(  # pylint: disable=dangerous-default-value # only read
     info: dict[str, t.Any] | None = None,
     tool: dict[str, t.Any] | None = None,
     server: dict[str, t.Any] | None = None,
