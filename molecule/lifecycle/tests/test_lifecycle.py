@@ -67,9 +67,9 @@ def just_passed() -> str:
     return datetime.now(timezone.utc).strftime("*-*-* %H:%M:%S UTC")
 
 
-def extra(fleet: Fleet, job: dict[str, Any] | None) -> None:
-    """Declare one more job on web1, or none."""
-    fleet.host_variables["web1"] = {"backup_jobs__extra": {"extra": job}} if job else {}
+def more(fleet: Fleet, **jobs: dict[str, Any]) -> None:
+    """Declare these jobs on web1, besides that of all hosts."""
+    fleet.host_variables["web1"] = {"backup_jobs__more": jobs}
 
 
 def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet) -> None:
@@ -97,7 +97,7 @@ TIMER, SERVICE = "holdfast-extra--vault.timer", "holdfast-extra--vault.service"
 
 def test_a_job_is_added(fleet: Fleet) -> None:
     """And is not started, though its time has just passed (L7)."""
-    extra(fleet, {"paths": ["/etc"], "schedule": {"calendar": just_passed(), "spread": 0}})
+    more(fleet, extra={"paths": ["/etc"], "schedule": {"calendar": just_passed(), "spread": 0}})
     real = fleet.converge("--limit", "web1")
     assert {host for host, _task in real.changed} == {"web1"}
     assert fleet.on("web1").service(TIMER).is_running
@@ -108,7 +108,7 @@ def test_a_job_is_changed(fleet: Fleet) -> None:
     """Its calendar to a time that has just passed, and its timer was stopped for a week: no deploy starts it (L7)."""
     web1 = fleet.on("web1")
     web1.check_output(f"systemctl stop {TIMER} && touch -d '7 days ago' /var/lib/systemd/timers/stamp-{TIMER}")
-    extra(fleet, {"paths": ["/etc"], "exclude": ["*.tmp"], "schedule": {"calendar": just_passed(), "spread": 0}})
+    more(fleet, extra={"paths": ["/etc"], "exclude": ["*.tmp"], "schedule": {"calendar": just_passed(), "spread": 0}})
     fleet.converge("--limit", "web1")
     assert "--exclude=*.tmp" in web1.check_output(f"systemctl cat {SERVICE}")
     assert web1.service(TIMER).is_running
@@ -127,7 +127,7 @@ def test_a_job_is_removed(fleet: Fleet) -> None:
     web1 = fleet.on("web1")
     assert web1.file("/etc/holdfast/units/extra--vault.json").exists
     before = snapshots(fleet, "web1--vault")
-    extra(fleet, None)
+    more(fleet)
     fleet.converge("--limit", "web1")
     assert web1.check_output("find /etc /var/lib/systemd -name '*extra--vault*'") == ""
     assert web1.check_output(f"systemctl show -p LoadState --value {TIMER} {SERVICE}").split() == [
@@ -141,11 +141,15 @@ def test_a_job_is_removed(fleet: Fleet) -> None:
 def test_a_job_is_declared_again(fleet: Fleet) -> None:
     """Nothing counts as missed (L7)."""
     before = starts(fleet, "web1", SERVICE)
-    extra(fleet, {"paths": ["/etc"], "schedule": {"calendar": just_passed(), "spread": 0}})
+    more(
+        fleet,
+        extra={"paths": ["/etc"], "schedule": {"calendar": just_passed(), "spread": 0}},
+        # For the rotation below: a backup that takes a while.
+        slow={"paths": ["/srv/slow"], "limit_upload": 300, "schedule": {"calendar": "2099-01-01", "spread": 0}},
+    )
     fleet.converge("--limit", "web1")
     assert fleet.on("web1").service(TIMER).is_running
     assert starts(fleet, "web1", SERVICE) == before
-    extra(fleet, None)
 
 
 def test_a_host_is_added_with_limit(fleet: Fleet) -> None:
@@ -171,12 +175,6 @@ def test_half_an_inventory_revokes_nobody(fleet: Fleet, left: list[str]) -> None
 def test_the_rest_password_is_rotated_during_a_running_backup(fleet: Fleet) -> None:
     web1 = fleet.on("web1")
     # A backup that cannot end before we let it: throttled, and stopped while it uploads.
-    fleet.host_variables["web1"] = {
-        "backup_jobs__extra": {
-            "slow": {"paths": ["/srv/slow"], "limit_upload": 300, "schedule": {"calendar": "2099-01-01", "spread": 0}}
-        }
-    }
-    fleet.converge("--limit", "web1")
     web1.check_output("mkdir -p /srv/slow && head -c 3M /dev/urandom >/srv/slow/data")
     old = {name: secret(fleet, name) for name in ("web1", "web2")}
     have = snapshots(fleet, "web1--vault")
