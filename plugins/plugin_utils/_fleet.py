@@ -42,8 +42,37 @@ def _listen(where: str, value: t.Any) -> str:
         ) from None
 
 
+def _place(where: str, value: t.Any) -> str:
+    """A path that stands in unit files as it is; empty for none."""
+    return "" if value == "" else f.plain_path(where, value)
+
+
+# What rest-server is told anyway; the last one counts for it, so that one more would undo a promise.
+SERVER_OPTIONS = frozenset(
+    "--append-only --cpu-profile --htpasswd-file --listen --no-auth --path --private-repos --prometheus --prometheus-no-auth"
+    " --proxy-auth-username --tls --tls-cert --tls-key".split()
+)
+
+
+def _server_args(where: str, value: t.Any) -> list[str]:
+    arguments: list[str] = f.listing(f.line)(where, value)
+    for number, argument in enumerate(arguments):
+        if argument.split("=", 1)[0] in SERVER_OPTIONS:
+            raise BadInput(
+                f"{where}[{number}]", argument, "is an option that holdfast sets itself", "Use the role's own variable"
+            )
+    return arguments
+
+
 # Variables of the facade and of roles that end in unit files, or decide what is revoked.
 SETTINGS: dict[str, f.Checker] = {
+    **dict.fromkeys(("restic_binary", "restic_release_path", "restic_program", "restic_home", "jobs_program"), _place),
+    **dict.fromkeys(("rest_server_binary", "rest_server_release_path", "rest_server_mount"), _place),
+    **dict.fromkeys(("rest_server_tls_certificate", "rest_server_tls_key", "rest_server_tls_ca"), _place),
+    **dict.fromkeys(
+        ("rest_server_private_repos", "rest_server_prometheus", "rest_server_prometheus_no_auth"), f.boolean
+    ),
+    "rest_server_extra_args": _server_args,
     "restic_account": f.text(
         f.ACCOUNT.pattern[2:-2], "the name of an account", "Use lower-case letters, digits, _ and -"
     ),
