@@ -159,7 +159,12 @@ def plan_htpasswd(
             outcome.changed_users += [] if name not in outcome.lines or name in outcome.changed_users else [name]
         else:
             outcome.foreign.append(name)
-    problem = too_many(outcome.revoked, ours, policy.revoke_max)
+    lost = list(outcome.revoked)
+    if manifest is None and not policy.keep_foreign:
+        # The manifest was lost: whoever is there may be ours.
+        ours = {name: name.rpartition("--")[0] or name for name in current}
+        lost += [name for name in outcome.foreign if name in current and name not in outcome.lines]
+    problem = too_many(lost, ours, policy.revoke_max)
     if problem:
         raise ValueError(problem)
     return outcome

@@ -282,7 +282,8 @@ class _Update:
         entry = tree.entry(path)
         if entry is not None and entry.kind != "file":
             raise ValueError(f"{path} is no regular file (links are refused): move it away")
-        if entry is not None and "/escrow/" in relative:
+        # hosts/<host>/escrow/<repository>/<bundle>; a host may be called escrow, too.
+        if entry is not None and _ESCROW_FILE.match(relative.split("/", 2)[-1]):
             return
         if entry is not None and (entry.uid, entry.mode, entry.content) == (os.geteuid(), 0o600, content):
             return

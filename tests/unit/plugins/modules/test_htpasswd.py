@@ -208,6 +208,21 @@ def test_revoking_too_many_hosts(run: Run, place: Path) -> None:
     assert len(both(run, place, users=[], revoke_max=2)["revoked"]) == 4
 
 
+def test_a_lost_manifest_is_no_licence_to_revoke(run: Run, place: Path) -> None:
+    """Half an inventory, and /var/lib/holdfast of the server gone: nobody knows whose the other lines are."""
+    names = ("a", "b", "c")
+    content = "".join(f"{name}--{repo}:{hashed('x')}\n" for name in names for repo in ("offsite", "vault"))
+    write(place, content)
+    for check in (True, False):
+        message = run(check=check, users=[{**user("a"), "name": "a--vault"}], revoke_max=1)["msg"]
+        assert "3 hosts would lose access (a, b, c)" in message
+    assert text(place) == content
+    both_of_a = [{**user("a"), "name": f"a--{repo}", "hash": hashed("x")} for repo in ("offsite", "vault")]
+    assert "2 hosts would lose access (b, c)" in run(users=both_of_a, revoke_max=1)["msg"]
+    assert text(place) == content
+    assert len(both(run, place, users=both_of_a, revoke_max=2)["foreign"]) == 4
+
+
 def test_extra_user_counts_by_its_name(run: Run, place: Path) -> None:
     run(users=[{"name": "metrics", "hash": hashed("a")}, {"name": "other", "hash": hashed("a")}])
     assert "other, metrics" not in run(users=[], revoke_max=1)["msg"]

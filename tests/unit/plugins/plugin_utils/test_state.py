@@ -268,6 +268,15 @@ def test_bundles_are_never_overwritten(state: Path) -> None:
     assert (state / "hosts/web1" / AGE_PATH).read_bytes().endswith(b"x\xff")
 
 
+def test_a_host_called_escrow_is_a_host(state: Path) -> None:
+    update(state, {"rest/vault.json": REST, AGE_PATH: AGE}, host="escrow")
+    rotated = {**REST, "hash": "$2b$12$" + "b" * 53}
+    assert update(state, {"rest/vault.json": rotated}, host="escrow").written == ["hosts/escrow/rest/vault.json"]
+    assert _state.read_host(str(state), "escrow")["rest"]["vault"] == rotated
+    other = {"b64": base64.b64encode(b"age-encryption.org/v1\nother").decode()}
+    assert update(state, {AGE_PATH: other}, host="escrow").written == []
+
+
 def test_removal(state: Path, certificate: str) -> None:
     assert update(state, remove=["ca.pem"]).removed == []
     assert not state.exists()
