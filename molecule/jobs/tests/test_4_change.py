@@ -7,7 +7,7 @@ import json
 import time
 
 import pytest
-from conftest import HOSTS, Client, elapse
+from conftest import HOSTS, Client, elapse, starts
 
 from tests.fleet import Fleet
 
@@ -22,13 +22,6 @@ def modes(client: Client) -> dict[str, list[str]]:
         " -printf '%p %u:%g %m\\n'; find /etc/systemd/system -maxdepth 1 -name 'holdfast-*' -printf '%p %u:%g %m\\n'"
     )
     return {line.rsplit(" ", 2)[0]: line.rsplit(" ", 2)[1:] for line in said.splitlines()}
-
-
-def invocations(client: Client) -> dict[str, str]:
-    """The last run of each unit that systemd knows."""
-    said = client.sh("systemctl show --property=Id,InvocationID 'holdfast-*--*.service'")
-    blocks = (dict(line.split("=", 1) for line in block.splitlines()) for block in said.strip().split("\n\n"))
-    return {block["Id"]: block["InvocationID"] for block in blocks}
 
 
 def test_L3_changed_comes_from_state(fleet: Fleet, clients: dict[str, Client]) -> None:
@@ -53,7 +46,7 @@ def test_L3_changed_comes_from_state(fleet: Fleet, clients: dict[str, Client]) -
 def test_L14_check_mode_tells_the_truth_when_a_job_is_added(fleet: Fleet, clients: dict[str, Client]) -> None:
     """And L7: neither a new job nor a calendar that has just passed starts a backup."""
     spread = {name: elapse(client, "spread--main") for name, client in clients.items()}
-    ran = {name: invocations(client) for name, client in clients.items()}
+    ran = {name: starts(client) for name, client in clients.items()}
     before = {name: modes(client) for name, client in clients.items()}
     passed = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=20)
     jobs = fleet.variables["backup_jobs"]
@@ -64,10 +57,11 @@ def test_L14_check_mode_tells_the_truth_when_a_job_is_added(fleet: Fleet, client
     real = fleet.converge()
     assert {host for host, _task in real.changed} == set(HOSTS)
     for name, client in clients.items():
-        now = invocations(client)
-        assert now.pop("holdfast-added--main.service") == ""
-        now.pop("holdfast-often--main.service")
+        now = starts(client)
+        now.pop("holdfast-often--main.service", None)
         assert now == ran[name]
+        # The new ones are there to start.
+        assert client.show("holdfast-added--main.timer", "ActiveState")["ActiveState"] == "active"
         assert elapse(client, "plain--main") == passed.replace(microsecond=0).timestamp() + 86400
         assert elapse(client, "spread--main") == spread[name]
         after = modes(client)
@@ -149,8 +143,11 @@ def test_L7_a_boot_starts_what_was_missed_and_nothing_else(fleet: Fleet, clients
     db1.sh(
         f"systemctl stop holdfast-exact--main.timer; touch -d 2000-01-01 {stamp}; systemctl disable -q holdfast-often--main.timer"
     )
+    before = db1.outcome("exact--main")["ended"]
     fleet.lab.restart("db1")
+    # The recorder comes last.
     db1.sh(
-        "systemctl is-system-running --wait; for i in $(seq 30); do systemctl show -P Result,InvocationID holdfast-exact--main.service | grep -q . && break; sleep 1; done; sleep 2"
+        "systemctl is-system-running --wait; for i in $(seq 60); do"
+        f" grep -q {before} /var/lib/holdfast/outcomes/exact--main.json || exit 0; sleep 1; done; exit 1"
     )
-    assert {unit for unit, invocation in invocations(db1).items() if invocation} == {"holdfast-exact--main.service"}
+    assert starts(db1) == {"holdfast-exact--main.service": 1}
