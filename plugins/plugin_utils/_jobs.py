@@ -27,10 +27,11 @@ DUMP_COMMANDS: dict[str, dict[str, t.Any]] = {
     },
 }
 
-# Runs a command as the account $0 with its own groups, without the capability to become somebody.
-SWITCH = (
-    'exec setpriv --reuid="$0" --regid="$(id -g -- "$0")" --init-groups --inh-caps=-all --ambient-caps=-all -- "$@"'
-)
+# Runs a command as the account $0 with its own groups, without the capability to become somebody, and without the
+# credentials that restic has in its environment.
+SWITCH = 'exec setpriv --reuid="$0" --regid="$(id -g -- "$0")" --init-groups --inh-caps=-all --ambient-caps=-all --reset-env -- "$@"'
+# What a hook has, too.
+DUMP_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 KEEP_SPAN = re.compile(r"\A(?P<count>[1-9][0-9]{0,4})(?P<unit>[hdwmy])\Z")
 KEEP_WITHIN = ("within", "within_hourly", "within_daily", "within_weekly", "within_monthly", "within_yearly")
@@ -348,9 +349,10 @@ def dump_arguments(
 ) -> list[str]:
     """The arguments of ``restic backup`` for one dump: a snapshot of its own with a stable path and tag.
 
-    A local repository belongs to the backup's account, so restic runs as that one, and only the command as the database's.
+    Only the command runs as the database's account. Restic runs as the backup's: whoever is the account restic runs as can
+    read its password, and with that all of the host's files in the repository.
     """
-    switch = ["/bin/sh", "-c", SWITCH, dump["user"]] if repository.get("path") else []
+    variables = {**DUMP_ENVIRONMENT, **definition["environment"]}
     return [
         *_common_arguments(name, definition, repository),
         f"--tag=dump:{dump['name']}",
@@ -359,7 +361,8 @@ def dump_arguments(
         f"--stdin-filename={dump['path']}",
         "--stdin-from-command",
         "--",
-        *switch,
+        *("/bin/sh", "-c", SWITCH, dump["user"]),
+        *("env", *(f"{key}={value}" for key, value in sorted(variables.items()))),
         *dump["command"],
     ]
 

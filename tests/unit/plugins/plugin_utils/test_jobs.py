@@ -450,15 +450,17 @@ def test_the_least_command() -> None:
 def test_the_command_of_a_dump() -> None:
     job = made(dumps=[{"kind": "postgresql", "database": "x"}], tags=["t"])
     arguments = _jobs.dump_arguments("s", job, {"options": {}}, job["dumps"][0])
-    assert arguments[arguments.index("--stdin-from-command") + 1 :] == ["--", "pg_dump", "--format=custom", "--", "x"]
+    assert arguments[-4:] == ["pg_dump", "--format=custom", "--", "x"]
     assert "--tag=dump:postgresql" in arguments
     assert "--tag=t" in arguments
     assert "--stdin-filename=/postgresql.dump" in arguments
 
 
-def test_the_command_of_a_dump_into_a_local_repository_changes_the_account() -> None:
-    job = made(dumps=[{"kind": "postgresql", "user": "pg"}])
-    arguments = _jobs.dump_arguments("s", job, {"options": {}, "path": "/var/backups/x"}, job["dumps"][0])
+@pytest.mark.parametrize("repository", [{"options": {}}, {"options": {}, "path": "/var/backups/x"}])
+def test_only_the_command_of_a_dump_is_the_databases_account(repository: dict[str, t.Any]) -> None:
+    """Restic as that account would show it the repository's password."""
+    job = made(dumps=[{"kind": "postgresql", "user": "pg"}], environment={"PGPORT": 5433, "LANG": "C"})
+    arguments = _jobs.dump_arguments("s", job, repository, job["dumps"][0])
     command = arguments[arguments.index("--stdin-from-command") + 2 :]
     assert command[:2] == ["/bin/sh", "-c"]
     for part in (
@@ -467,6 +469,8 @@ def test_the_command_of_a_dump_into_a_local_repository_changes_the_account() -> 
         "--init-groups",
         "--inh-caps=-all",
         "--ambient-caps=-all",
+        "--reset-env",
     ):
         assert part in command[2]
-    assert command[3:] == ["pg", "pg_dumpall", "--clean", "--if-exists"]
+    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    assert command[3:] == ["pg", "env", "LANG=C", path, "PGPORT=5433", "pg_dumpall", "--clean", "--if-exists"]
