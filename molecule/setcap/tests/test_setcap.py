@@ -238,6 +238,25 @@ def test_the_copy_is_made_anew_when_the_program_is_replaced(fleet: Fleet) -> Non
     assert backup(host)["outcome"] == "ok"
 
 
+def test_what_changes_while_the_copy_is_made_is_not_missed(fleet: Fleet) -> None:
+    """systemd does not watch while its service runs: dpkg renames the new file when the first event was handled."""
+    host = fleet.on("web1")
+    drop_in = f"/etc/systemd/system/{CAPABLE}.service.d"
+    slow = f"printf '[Service]\\nExecStartPost=/bin/sleep 5\\n' >{drop_in}/slow.conf"
+    host.check_output(f"mkdir -p {drop_in}; {slow}; systemctl daemon-reload; cp /usr/bin/restic /root/new")
+    start = "touch /usr/bin/restic; sleep 2.5; printf x >>/root/new; install /root/new /usr/bin/.new; mv /usr/bin/.new /usr/bin/restic"
+    host.check_output(start)
+    assert show(host, f"{CAPABLE}.service", "ActiveState") == "activating"
+    assert not is_capable(host)
+    assert within(30, lambda: is_capable(host))
+    # Without the second look it is missed.
+    host.check_output(f"printf '[Unit]\\nOnSuccess=\\n' >{drop_in}/deaf.conf; systemctl daemon-reload; {start}")
+    assert not within(10, lambda: is_capable(host))
+    assert show(host, f"{CAPABLE}.service", "ActiveState") == "inactive"
+    host.check_output(f"rm -r {drop_in}; systemctl daemon-reload; touch /usr/bin/restic")
+    assert within(20, lambda: is_capable(host))
+
+
 def test_the_copy_is_made_anew_by_an_upgrade_of_the_package(fleet: Fleet) -> None:
     host = fleet.on("web1")
     assert version(host) == NEW
