@@ -6,14 +6,20 @@ import base64
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
 from tests.lab.state import CACHE
 from tests.scenario import Scenario
 
+T = TypeVar("T")
+# What tests/demo/tree.py prints: names in hexadecimal, and what each is.
+Tree = dict[str, list[Any]]
+Done = subprocess.CompletedProcess[str]
 TREE = Path(__file__).resolve().parents[3] / "tests/demo/tree.py"
 ATTACK = Path(__file__).with_name("attack.py")
 WATCH = Path(__file__).with_name("watch.py")
@@ -34,40 +40,40 @@ def scenario() -> Scenario:
     return Scenario()
 
 
-def places(client):
+def places(client: str) -> list[str]:
     return [*PLACES, *(["/srv/other/canary"] if client in FAULTY else [])]
 
 
-def tree(scenario, host, directory):
-    return json.loads(scenario.on(host, f"python3 - {directory}", stdin=TREE.read_bytes()))
+def tree(scenario: Scenario, host: str, directory: str) -> Tree:
+    return dict(json.loads(scenario.on(host, f"python3 - {directory}", stdin=TREE.read_bytes())))
 
 
-def different(before, after):
+def different(before: Tree, after: Tree) -> list[tuple[bytes, list[Any] | None, list[Any] | None]]:
     """Names whose description differs, for people."""
     changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     return [(bytes.fromhex(key), before.get(key), after.get(key)) for key in changed]
 
 
-def saved_as(found):
+def saved_as(found: Tree) -> Tree:
     """A tree as a snapshot can hold it: restic leaves sockets out."""
     return {key: value for key, value in found.items() if not value[0].startswith("0o14")}
 
 
-def backup(scenario, client, unit, timeout=180):
+def backup(scenario: Scenario, client: str, unit: str, timeout: float = 180) -> Done:
     return scenario.run(client, f"holdfast run {unit} --wait", timeout=timeout)
 
 
-def outcome(scenario, client, unit):
-    return json.loads(scenario.on(client, f"cat /var/lib/holdfast/outcomes/{unit}.json"))
+def outcome(scenario: Scenario, client: str, unit: str) -> dict[str, Any]:
+    return dict(json.loads(scenario.on(client, f"cat /var/lib/holdfast/outcomes/{unit}.json")))
 
 
-def everywhere(hosts, call):
+def everywhere(hosts: list[str], call: Callable[[str], T]) -> dict[str, T]:
     with ThreadPoolExecutor(len(hosts)) as pool:
         return dict(zip(hosts, pool.map(call, hosts), strict=True))
 
 
 @pytest.fixture(scope="module")
-def canaries(scenario):
+def canaries(scenario: Scenario) -> dict[str, dict[str, Tree]]:
     """The planted trees of all clients, backed up."""
     before = everywhere(CLIENTS, lambda host: {place: tree(scenario, host, place) for place in places(host)})
     done = everywhere(CLIENTS, lambda host: backup(scenario, host, "canary"))
@@ -80,7 +86,7 @@ def canaries(scenario):
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_every_odd_file_comes_back(scenario, canaries, client):
+def test_every_odd_file_comes_back(scenario: Scenario, canaries: dict[str, dict[str, Tree]], client: str) -> None:
     """Through holdfast restore into an empty directory: content and metadata, places that hide things included."""
     assert outcome(scenario, client, "canary--vault")["outcome"] == "ok"
     scenario.on(client, "rm -rf /srv/restored && holdfast restore canary --target /srv/restored", timeout=200)
@@ -91,7 +97,7 @@ def test_every_odd_file_comes_back(scenario, canaries, client):
     scenario.on(client, "rm -rf /srv/restored")
 
 
-def test_damage_is_undone_in_place_by_the_playbook(scenario, canaries):
+def test_damage_is_undone_in_place_by_the_playbook(scenario: Scenario, canaries: dict[str, dict[str, Tree]]) -> None:
     """Deleted, changed, truncated, taken over, attributes gone: the playbook restore puts it all back."""
     damage = (
         "cd /home/canary; rm -rf private one-name -- '-leading dash'; echo changed >listed; : >random; chmod 777 mode-0000;"
@@ -111,7 +117,7 @@ def test_damage_is_undone_in_place_by_the_playbook(scenario, canaries):
 
 
 @pytest.mark.parametrize("client", FAULTY)
-def test_odd_paths_are_taken_literally(scenario, client):
+def test_odd_paths_are_taken_literally(scenario: Scenario, client: str) -> None:
     """Every odd character in `paths`, a line that is no UTF-8 in sources.d, and nothing that a careless reading would save."""
     scenario.on(client, r"printf '/srv/odd/invalid \377 utf-8\n' >/etc/holdfast/sources.d/odd.d/raw.paths")
     done = backup(scenario, client, "odd")
@@ -124,7 +130,7 @@ def test_odd_paths_are_taken_literally(scenario, client):
     assert not different(wanted, after)
 
 
-def test_from_escrow_alone_on_an_empty_machine(scenario, canaries):
+def test_from_escrow_alone_on_an_empty_machine(scenario: Scenario, canaries: dict[str, dict[str, Tree]]) -> None:
     """The age key, the bundle and the CA of the state directory, and plain restic: no holdfast, no controller."""
     assert scenario.run("blank", "ls /etc/holdfast /usr/local/bin/holdfast").returncode != 0
     bundles = sorted((scenario.state / "hosts/web1/escrow/vault").glob("*.age"), key=lambda path: path.stat().st_mtime)
@@ -145,7 +151,7 @@ def test_from_escrow_alone_on_an_empty_machine(scenario, canaries):
     assert scenario.run("blank", "age-keygen -o /root/other 2>&1; age -d -i /root/other /root/bundle").returncode != 0
 
 
-def location_of(bundle):
+def location_of(bundle: dict[str, str]) -> str:
     assert bundle["location"].startswith("rest:https://")
     if "@" in bundle["location"]:
         return bundle["location"]
@@ -155,7 +161,7 @@ def location_of(bundle):
 # --- what an intruder with a client's credentials tries
 
 
-def test_append_only_and_private(scenario, canaries):
+def test_append_only_and_private(scenario: Scenario, canaries: dict[str, dict[str, Tree]]) -> None:
     """Each attack is delivered: the legitimate request works just before and just after; every object stays as it was."""
     before = tree(scenario, "vault1", SERVER)
     tried = json.loads(scenario.on("web1", "python3 - db1--vault", stdin=ATTACK.read_bytes()))
@@ -168,14 +174,14 @@ def test_append_only_and_private(scenario, canaries):
     assert not [bytes.fromhex(key) for key in after.keys() - before.keys() if b"web1--vault" not in bytes.fromhex(key)]
 
 
-def assert_kept(before, after, least):
+def assert_kept(before: Tree, after: Tree, least: int) -> None:
     """Every object that was there is there, with the same content; locks come and go, and directories' times with them."""
     kept = {key: value for key, value in before.items() if value[8] and b"/locks/" not in bytes.fromhex(key)}
     assert len(kept) >= least
     assert not different(kept, {key: value for key, value in after.items() if key in kept})
 
 
-def test_forget_and_prune_say_what_they_like(scenario, canaries):
+def test_forget_and_prune_say_what_they_like(scenario: Scenario, canaries: dict[str, dict[str, Tree]]) -> None:
     """restic's words and exit code prove nothing: the server's files do. What is forgotten still restores."""
     before = tree(scenario, "vault1", f"{SERVER}/web1--vault")
     count = json.loads(scenario.on("web1", f"{RESTIC} restic --no-cache snapshots --json --no-lock"))
@@ -229,7 +235,7 @@ FAULTS = {
 }
 
 
-def assert_noticed(scenario, client, unit, expected, reason):
+def assert_noticed(scenario: Scenario, client: str, unit: str, expected: str, reason: str) -> None:
     found = outcome(scenario, client, unit)
     assert (found["outcome"], found["reason"]) == (expected, reason), found
     assert found["told"] is True
@@ -241,11 +247,11 @@ def assert_noticed(scenario, client, unit, expected, reason):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_L1_a_fault_is_noticed_as_what_it_is(scenario, fault):
+def test_L1_a_fault_is_noticed_as_what_it_is(scenario: Scenario, fault: str) -> None:
     """The unit is failed, the outcome says why, and somebody was told; before and after it the job is as good as it was."""
     unit, break_it, mend_it, expected, reason = FAULTS[fault]
 
-    def one(client):
+    def one(client: str) -> None:
         scenario.on(client, f"rm -f /var/log/told/{unit}")
         scenario.on(client, f"set -e; {break_it}")
         try:
@@ -258,10 +264,10 @@ def test_L1_a_fault_is_noticed_as_what_it_is(scenario, fault):
     everywhere(FAULTY, one)
 
 
-def test_after_the_faults_the_job_is_good(scenario):
+def test_after_the_faults_the_job_is_good(scenario: Scenario) -> None:
     """The control of the faults above: the same job with nothing broken."""
 
-    def one(client):
+    def one(client: str) -> None:
         done = backup(scenario, client, "good")
         assert done.returncode == 0, done.stdout + done.stderr
         assert outcome(scenario, client, "good--vault")["outcome"] == "ok"
@@ -270,15 +276,15 @@ def test_after_the_faults_the_job_is_good(scenario):
     everywhere(FAULTY, one)
 
 
-def test_files_are_saved_when_only_the_dump_failed(scenario):
+def test_files_are_saved_when_only_the_dump_failed(scenario: Scenario) -> None:
     assert outcome(scenario, "web1", "dump--vault")["snapshot"]
     assert outcome(scenario, "web1", "missing--vault")["snapshot"]
 
 
-def test_L1_a_disk_error_is_noticed(scenario):
+def test_L1_a_disk_error_is_noticed(scenario: Scenario) -> None:
     """Blocks of the source are gone: restic reads EIO, and the run is incomplete."""
 
-    def one(client):
+    def one(client: str) -> None:
         # The lab's disks are loop devices of this machine.
         loop = scenario.on(client, "findmnt -no SOURCE /srv/bad").strip()
         image = ["losetup", "--noheadings", "--output=BACK-FILE", loop]
@@ -294,7 +300,7 @@ def test_L1_a_disk_error_is_noticed(scenario):
     everywhere(FAULTY, one)
 
 
-def test_L1_an_unreachable_server_is_noticed(scenario):
+def test_L1_an_unreachable_server_is_noticed(scenario: Scenario) -> None:
     scenario.on("vault1", "systemctl stop holdfast-rest-server.socket holdfast-rest-server.service")
     try:
         done = everywhere(FAULTY, lambda client: backup(scenario, client, "good", timeout=300))
@@ -309,7 +315,7 @@ def test_L1_an_unreachable_server_is_noticed(scenario):
 
 
 @pytest.mark.parametrize("client", FAULTY)
-def test_a_repository_of_the_users_own_is_adopted(scenario, client):
+def test_a_repository_of_the_users_own_is_adopted(scenario: Scenario, client: str) -> None:
     config = scenario.on("vault1", f"sha256sum /srv/theirs/{client}/config; ls /srv/theirs/{client}/keys | wc -l")
     done = backup(scenario, client, "theirs")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -323,7 +329,7 @@ def test_a_repository_of_the_users_own_is_adopted(scenario, client):
 # --- a client without IPv4, with a login that is not root
 
 
-def test_ipv6_only_with_become(scenario, canaries):
+def test_ipv6_only_with_become(scenario: Scenario, canaries: dict[str, dict[str, Tree]]) -> None:
     address = scenario.lab.addresses("vault1")[1]
     location = scenario.on("six", "cat /etc/holdfast/secrets/vault.repository")
     assert f"@[{address}]:8000/" in location
@@ -336,7 +342,7 @@ def test_ipv6_only_with_become(scenario, canaries):
 # --- secrets
 
 
-def secrets_of(scenario, client):
+def secrets_of(scenario: Scenario, client: str) -> list[str]:
     """What must appear nowhere: every password of a client, as it is and in base64."""
     text = scenario.on(client, "cd /etc/holdfast/secrets; cat vault.password; cat vault.repository; cat *.identity")
     lines = text.split("\n")
@@ -347,11 +353,11 @@ def secrets_of(scenario, client):
     return sorted(found)
 
 
-def shapes(secret):
+def shapes(secret: str) -> list[str]:
     return [secret, base64.b64encode(secret.encode()).decode().rstrip("=")]
 
 
-def test_secrets_appear_nowhere(scenario, canaries):
+def test_secrets_appear_nowhere(scenario: Scenario, canaries: dict[str, dict[str, Tree]]) -> None:
     secrets = {client: secrets_of(scenario, client) for client in CLIENTS}
     every = [shape for client in CLIENTS for secret in secrets[client] for shape in shapes(secret)]
     # In a run that rotates, opens every repository and shows everything.
@@ -393,7 +399,7 @@ def test_secrets_appear_nowhere(scenario, canaries):
     assert b"age-encryption.org" in content
 
 
-def test_L4_systemctl_show_leaks_nothing(scenario):
+def test_L4_systemctl_show_leaks_nothing(scenario: Scenario) -> None:
     for client in CLIENTS:
         secrets = [shape for secret in secrets_of(scenario, client) for shape in shapes(secret)]
         shown = scenario.on(client, "systemctl show 'holdfast-*' --all; systemctl cat 'holdfast-*'", user="ops")
@@ -406,7 +412,7 @@ def test_L4_systemctl_show_leaks_nothing(scenario):
 # --- init and schedules
 
 
-def test_L2_a_wrong_password_fails_the_play_with_the_state(scenario):
+def test_L2_a_wrong_password_fails_the_play_with_the_state(scenario: Scenario) -> None:
     scenario.on("web1", f"cp -p {VAULT}.password /root/kept; echo wrong >{VAULT}.password")
     try:
         done = scenario.playbook("site", "--limit", "web1,vault1", "-e", "backup_verify_repositories=true", fails=True)
@@ -416,7 +422,7 @@ def test_L2_a_wrong_password_fails_the_play_with_the_state(scenario):
     assert re.search(r"wrong[_ ]key|wrong[_ ]password|another password", done.output), done.output
 
 
-def test_L11_nothing_is_scheduled_against_a_repository_that_was_never_made(scenario):
+def test_L11_nothing_is_scheduled_against_a_repository_that_was_never_made(scenario: Scenario) -> None:
     extra = json.dumps(
         {
             "backup_repositories__never": {"never": {"url": "rest:http://127.0.0.1:9/{{ inventory_hostname }}/"}},
@@ -433,6 +439,6 @@ def test_L11_nothing_is_scheduled_against_a_repository_that_was_never_made(scena
     assert "holdfast-canary--vault.timer" in scenario.on("web1", "systemctl list-timers --all --no-pager")
 
 
-def test_the_next_run_changes_nothing(scenario):
+def test_the_next_run_changes_nothing(scenario: Scenario) -> None:
     done = scenario.playbook("site")
     assert set(done.changed.values()) == {0}, done.output

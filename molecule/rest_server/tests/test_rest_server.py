@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from typing import Any
 
 import pytest
 
 from tests.scenario import Scenario
 
+Done = subprocess.CompletedProcess[str]
 SERVICE = "holdfast-rest-server.service"
 # Answers with the HTTP status of a request, 0 where there was no connection; no proxy, no retries.
 CURL = """python3 - <<'END'
@@ -38,13 +41,22 @@ def scenario() -> Scenario:
     return Scenario()
 
 
-def ask(scenario, host, url, *, method="GET", user="", password="", ca=None):
+def ask(
+    scenario: Scenario,
+    host: str,
+    url: str,
+    *,
+    method: str = "GET",
+    user: str = "",
+    password: str = "",
+    ca: str | None = None,
+) -> tuple[int, str]:
     answer = scenario.on(host, CURL.format(arguments=(method, url, user, password, ca)))
     status, _newline, text = answer.partition("\n")
     return int(status), text
 
 
-def own(scenario, client, repository):
+def own(scenario: Scenario, client: str, repository: str) -> tuple[str, str, str]:
     """URL, user and password of a client on a server."""
     location = scenario.on(client, f"cat /etc/holdfast/secrets/{repository}.repository").strip()
     found = re.match(r"rest:(https?)://([^:]+):([^@]+)@(.*)$", location)
@@ -52,22 +64,22 @@ def own(scenario, client, repository):
     return f"{found[1]}://{found[4]}", found[2], found[3]
 
 
-def backup(scenario, client, unit):
+def backup(scenario: Scenario, client: str, unit: str) -> Done:
     return scenario.run(client, f"holdfast run {unit} --wait", timeout=180)
 
 
-def outcome(scenario, client, unit):
-    return json.loads(scenario.on(client, f"cat /var/lib/holdfast/outcomes/{unit}.json"))
+def outcome(scenario: Scenario, client: str, unit: str) -> dict[str, Any]:
+    return dict(json.loads(scenario.on(client, f"cat /var/lib/holdfast/outcomes/{unit}.json")))
 
 
-def fingerprint(scenario, server, port):
+def fingerprint(scenario: Scenario, server: str, port: int) -> str:
     return scenario.on(
         server,
         f"openssl s_client -connect {scenario.lab.addresses(server)[0]}:{port} </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256",
     ).strip()
 
 
-def show(scenario, host, unit, name):
+def show(scenario: Scenario, host: str, unit: str, name: str) -> str:
     return scenario.on(host, f"systemctl show --value --property={name} {unit}").strip()
 
 
@@ -77,7 +89,7 @@ def show(scenario, host, unit, name):
 @pytest.mark.parametrize(
     ("server", "program"), [("vault1", "/usr/bin/restic-rest-server"), ("vault2", "/usr/local/bin/rest-server")]
 )
-def test_socket_activated_from_package_and_release(scenario, server, program):
+def test_socket_activated_from_package_and_release(scenario: Scenario, server: str, program: str) -> None:
     assert show(scenario, server, "holdfast-rest-server.socket", "ActiveState") == "active"
     assert show(scenario, server, "holdfast-rest-server.socket", "UnitFileState") == "enabled"
     assert program in show(scenario, server, SERVICE, "ExecStart")
@@ -86,7 +98,7 @@ def test_socket_activated_from_package_and_release(scenario, server, program):
     assert ("0.13" if server == "vault1" else "0.14") in version
 
 
-def test_it_listens_where_it_was_told_and_nowhere_else(scenario):
+def test_it_listens_where_it_was_told_and_nowhere_else(scenario: Scenario) -> None:
     listening = scenario.on("vault1", "ss -Hltn")
     address = scenario.lab.addresses("vault1")[0]
     assert f"{address}:9443" in listening
@@ -97,7 +109,7 @@ def test_it_listens_where_it_was_told_and_nowhere_else(scenario):
     ]
 
 
-def test_htpasswd_is_outside_the_data_with_bcrypt_of_cost_12(scenario):
+def test_htpasswd_is_outside_the_data_with_bcrypt_of_cost_12(scenario: Scenario) -> None:
     for server, path in (("vault1", "/srv/repositories"), ("vault2", "/srv/holdfast")):
         lines = scenario.on(server, "cat /etc/holdfast/rest-server/htpasswd").splitlines()
         assert lines
@@ -109,7 +121,7 @@ def test_htpasswd_is_outside_the_data_with_bcrypt_of_cost_12(scenario):
     }  # fmt: skip
 
 
-def test_backups_through_tls_and_through_the_proxy(scenario):
+def test_backups_through_tls_and_through_the_proxy(scenario: Scenario) -> None:
     for client in ("web1", "db1"):
         done = backup(scenario, client, "system")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -120,7 +132,7 @@ def test_backups_through_tls_and_through_the_proxy(scenario):
     assert scenario.on("vault2", "ls /srv/holdfast/web1--proxied/snapshots | wc -l").strip() == "1"
 
 
-def test_a_client_without_the_authority_refuses(scenario):
+def test_a_client_without_the_authority_refuses(scenario: Scenario) -> None:
     url, user, password = own(scenario, "web1", "vault")
     script = (
         "export RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/vault.password RESTIC_REPOSITORY_FILE=/etc/holdfast/secrets/vault.repository;"
@@ -134,7 +146,7 @@ def test_a_client_without_the_authority_refuses(scenario):
     assert ask(scenario, "web1", f"{url}config", user=user, password=password, ca=CA)[0] == 200
 
 
-def test_private_repositories(scenario):
+def test_private_repositories(scenario: Scenario) -> None:
     url, user, password = own(scenario, "web1", "vault")
     other = url.replace("web1--vault", "db1--vault")
     assert ask(scenario, "web1", f"{url}config", user=user, password=password, ca=CA)[0] == 200
@@ -143,7 +155,7 @@ def test_private_repositories(scenario):
     assert ask(scenario, "web1", f"{url}config", ca=CA)[0] == 401
 
 
-def test_an_extra_user_works_and_stays(scenario):
+def test_an_extra_user_works_and_stays(scenario: Scenario) -> None:
     root = (
         own(scenario, "web1", "vault")[0]
         .replace("https://", "rest:https://laptop:correct%20horse@")
@@ -157,7 +169,7 @@ def test_an_extra_user_works_and_stays(scenario):
     assert ask(scenario, "web1", f"{mine}config", user="laptop", password=LAPTOP, ca=CA)[0] in (401, 403)
 
 
-def test_prometheus(scenario):
+def test_prometheus(scenario: Scenario) -> None:
     url = own(scenario, "web1", "vault")[0]
     metrics = url.replace("web1--vault/", "metrics")
     assert ask(scenario, "web1", metrics, ca=CA)[0] == 401
@@ -169,7 +181,7 @@ def test_prometheus(scenario):
 # --- confinement
 
 
-def test_exposure(scenario):
+def test_exposure(scenario: Scenario) -> None:
     for host, unit, most in (
         ("vault1", SERVICE, 1.0),
         ("web1", "holdfast-system--vault.service", 2.0),
@@ -185,7 +197,7 @@ def test_exposure(scenario):
 # --- quotas
 
 
-def test_quotas_are_limits_of_qgroups(scenario):
+def test_quotas_are_limits_of_qgroups(scenario: Scenario) -> None:
     shown = scenario.on("vault1", "btrfs qgroup show -re --raw /srv/repositories")
     limits = {line.split()[-1]: line.split()[3] for line in shown.splitlines() if line.startswith("0/")}
     assert limits["db1--vault"] == str(24 << 20), shown
@@ -197,7 +209,7 @@ def test_quotas_are_limits_of_qgroups(scenario):
     ]
 
 
-def test_a_full_quota_hits_only_the_one_who_filled_it(scenario):
+def test_a_full_quota_hits_only_the_one_who_filled_it(scenario: Scenario) -> None:
     scenario.on("db1", "head -c 40M /dev/urandom >/etc/too-much")
     try:
         full = backup(scenario, "db1", "system--vault")
@@ -213,7 +225,7 @@ def test_a_full_quota_hits_only_the_one_who_filled_it(scenario):
 # --- killed
 
 
-def test_killed_twenty_times_in_a_row_it_serves_again(scenario):
+def test_killed_twenty_times_in_a_row_it_serves_again(scenario: Scenario) -> None:
     url, user, password = own(scenario, "web1", "vault")
     address = f"{scenario.lab.addresses('vault1')[0]}:9443"
     script = f"""
@@ -253,7 +265,7 @@ with Tree() as tree:
 """
 
 
-def test_the_certificate_is_renewed_without_ansible(scenario):
+def test_the_certificate_is_renewed_without_ansible(scenario: Scenario) -> None:
     url, user, password = own(scenario, "web1", "vault")
     timer = scenario.on(
         "vault1", "systemctl show -p Unit -p NextElapseUSecRealtime -p ActiveState holdfast-certificate.timer"
@@ -280,12 +292,12 @@ def test_the_certificate_is_renewed_without_ansible(scenario):
     assert "needs no renewal" in scenario.on("vault1", "journalctl -u holdfast-certificate.service --no-pager")
 
 
-def authority(scenario):
+def authority(scenario: Scenario) -> str:
     """The certificate authority that signs for vault1 now."""
     return scenario.on("vault1", "openssl x509 -in /etc/holdfast/tls/authority.pem -noout -fingerprint -sha256").strip()
 
 
-def test_a_new_address_takes_one_run(scenario):
+def test_a_new_address_takes_one_run(scenario: Scenario) -> None:
     """The new name needs a new authority: announced, given to all clients and taken over in one run."""
     extra = ("-e", "lab_vault_address=backup.example")
     before = authority(scenario)
