@@ -375,11 +375,10 @@ def test_retry_lock(client: Client) -> None:
     locked = client.outcome("patient--small")
     assert (locked["outcome"], locked["reason"]) == ("failed", "locked")
     assert 12 <= locked["duration_seconds"] < 40
-    assert client.holdfast("run", "patient")[0] == 0
-    client.sh("sleep 3; systemctl kill --signal=KILL holder; rm -f /var/backups/holdfast/small/locks/*")
     client.sh(
-        "for i in $(seq 60); do systemctl is-active -q holdfast-patient--small.service || break; systemctl show -P ActiveState holdfast-patient--small.service | grep -q activating || break; sleep 0.5; done; sleep 1"
+        "systemd-run --quiet sh -c 'sleep 3; systemctl kill --signal=KILL holder; rm -f /var/backups/holdfast/small/locks/*'"
     )
+    assert client.holdfast("run", "patient", "--wait")[0] == 0
     assert client.outcome("patient--small")["outcome"] == "ok"
 
 
