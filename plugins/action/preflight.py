@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _limit, _state
@@ -42,6 +43,8 @@ class ActionModule(ActionBase):
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from None
         _limit.keep(model["hosts"], known, {host for problem in model["errors"] for host in problem["hosts"]})
+        if C.config.get_config_value("INJECT_FACTS_AS_VARS"):
+            model["errors"] += _limit.delivered(hostvars, model["hosts"])
         concerned = _limit.concerned(model["hosts"], limited)
         stopping = [problem for problem in model["errors"] if concerned & set(problem["hosts"])]
         elsewhere = [problem for problem in model["errors"] if problem not in stopping]

@@ -6,7 +6,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import typing as t
+
+from ansible_collections.holdfast.backup.plugins.module_utils._program.text import one_line
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import below
+
+OURS = re.compile(r"\A(?:backup|restic|rest_server|jobs|escrow|common)_|\A__")
 
 
 def problems(hosts: dict[str, t.Any], known: dict[str, t.Any], limited: set[str]) -> list[str]:
@@ -44,6 +50,23 @@ def concerned(hosts: dict[str, t.Any], limited: set[str]) -> set[str]:
         if repository["server"]
     }
     return limited | used | {"all"}
+
+
+def delivered(hostvars: t.Mapping[str, t.Any], hosts: t.Iterable[str]) -> list[dict[str, t.Any]]:
+    """Variables of ours that a host delivered itself, as a fact that a cache kept: facts outrank the inventory.
+
+    A host could name itself so, like one that is gone, whose data is still there. It concerns everybody.
+    """
+    found = []
+    for host in hosts:
+        for name in sorted(name for name in hostvars[host].get("ansible_facts") or {} if OURS.match(str(name))):
+            shown = below("", name).lstrip(".")
+            message = (
+                f"{one_line(host)}: {shown}: is among the facts that this host delivered, which outrank the inventory. Run"
+                " again with --flush-cache, and look at what delivers it (ansible -m setup, set_fact with cacheable)"
+            )
+            found.append({"hosts": [host, "all"], "variable": str(name), "message": message})
+    return found
 
 
 def keep(hosts: dict[str, t.Any], known: dict[str, t.Any], unsure: set[str]) -> None:

@@ -86,6 +86,20 @@ def test_bad_input_outside_the_limit_revokes_nobody(tmp_path: Path) -> None:
     assert [each["name"] for each in result["hosts"]["vault1"]["server"]["users"]] == users
 
 
+def test_what_a_host_says_of_itself_never_names_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fact in a cache outranks the inventory: a hostile client could take the name of one that is gone."""
+    variables = fleet(backup_id="gone", ansible_facts={"backup_id": "gone", "distribution": "Debian"})
+    for limit in (["web1"], ["db1"]):
+        with pytest.raises(AnsibleActionFail, match=r"web1: backup_id: is among the facts .* --flush-cache"):
+            act({"state_dir": str(tmp_path), "limit": limit}, variables)
+    # Where facts are no variables the inventory has the last word.
+    monkeypatch.setenv("ANSIBLE_INJECT_FACT_VARS", "false")
+    assert act({"state_dir": str(tmp_path)}, variables)["warnings"] == []
+    monkeypatch.undo()
+    variables["hostvars"]["web1"]["ansible_facts"] = {"distribution": "Debian", "local": {"backup_id": "x"}}
+    assert act({"state_dir": str(tmp_path)}, variables)["warnings"] == []
+
+
 def test_a_server_outside_the_limit(tmp_path: Path) -> None:
     variables = fleet(backup_repositories={"vault": {"server": "vault1"}})
     with pytest.raises(AnsibleActionFail, match="--limit vault1,web1"):
