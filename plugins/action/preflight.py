@@ -28,6 +28,7 @@ class ActionModule(ActionBase):
             {
                 "state_dir": {"type": "str", "default": "holdfast-state"},
                 "limit": {"type": "list", "elements": "str"},
+                "fleet_id": {"type": "str"},
                 "mode": {"type": "str", "choices": ["site", "read"], "default": "site"},
             }
         )
@@ -56,7 +57,6 @@ class ActionModule(ActionBase):
                 "nothing was changed; correct the inventory:\n" + "\n".join(f"- {message}" for message in messages)
             )
         warnings = [problem["message"] for problem in elsewhere + model["warnings"]]
-        result.update(
-            changed=False, hosts=model["hosts"], state_dir=state_dir, fleet_id=fleet_id, known=known, warnings=warnings
-        )
+        result.update(changed=False, hosts=model["hosts"], state_dir=state_dir, known=known, warnings=warnings)
+        result.update(fleet_id=fleet_id, wanted_fleet_id=arguments["fleet_id"])
         return result

@@ -25,6 +25,9 @@ options:
     type: str
     choices: [site, read]
     default: site
+  fleet_id:
+    description: The fleet's id if the user gives it. Read here, since a fact of the same name outranks the inventory later.
+    type: str
 attributes:
   check_mode:
     description: Works the same in check mode.
@@ -58,6 +61,10 @@ state_dir:
   returned: success
 fleet_id:
   description: The fleet's id, null before the first run.
+  type: str
+  returned: success
+wanted_fleet_id:
+  description: The fleet's id that the user gave, null if none.
   type: str
   returned: success
 known:

@@ -415,3 +415,5 @@ def test_what_its_process_was_given(client: Client, watches: dict[str, Any]) -> 
     assert process["io"].startswith("best-effort")
     # CAP_DAC_READ_SEARCH and nothing else.
     assert int(process["capabilities"], 16) == 1 << 2
+    # A dump of its memory would hold the keys.
+    assert client.show("holdfast-slow--narrow.service", "LimitCORE") == {"LimitCORE": "0"}

@@ -47,6 +47,8 @@ def test_the_model(tmp_path: Path) -> None:
     assert sorted(result["hosts"]) == ["db1", "vault1", "web1"]
     assert (result["state_dir"], result["fleet_id"], sorted(result["known"])) == (path, None, ["db1", "vault1", "web1"])
     assert result["warnings"] == []
+    assert result["wanted_fleet_id"] is None
+    assert act({"state_dir": path, "fleet_id": "abcdefgh"}, fleet())["wanted_fleet_id"] == "abcdefgh"
     assert not (tmp_path / "state").exists()
 
 
@@ -73,7 +75,9 @@ def test_bad_input_of_the_server_of_a_limited_client_stops(tmp_path: Path) -> No
 def test_bad_input_outside_the_limit_revokes_nobody(tmp_path: Path) -> None:
     variables = fleet(backup_repositories={"vault": {"server": "vault1"}})
     bad = fleet(backup_repositories={"vault": {"server": "vault1"}}, backup_jobs={"system": {"paths": ["etc"]}})
-    users = [each["name"] for each in act({"state_dir": str(tmp_path)}, variables)["hosts"]["vault1"]["server"]["users"]]
+    users = [
+        each["name"] for each in act({"state_dir": str(tmp_path)}, variables)["hosts"]["vault1"]["server"]["users"]
+    ]
     assert users == ["web1--vault"]
     hashed = "$2b$12$" + "a" * 53
     web1, vault1 = tmp_path / "hosts/web1/rest", tmp_path / "hosts/vault1"
