@@ -250,10 +250,12 @@ def test_what_changes_while_the_copy_is_made_is_not_missed(fleet: Fleet) -> None
     assert not is_capable(host)
     assert within(30, lambda: is_capable(host))
     # Without the second look it is missed.
-    host.check_output(f"printf '[Unit]\\nOnSuccess=\\n' >{drop_in}/deaf.conf; systemctl daemon-reload; {start}")
+    again = f"/etc/systemd/system/{CAPABLE}-again.service.d"
+    deaf = f"mkdir {again}; printf '[Service]\\nExecStart=\\nExecStart=/bin/true\\n' >{again}/deaf.conf; systemctl daemon-reload"
+    host.check_output(f"{deaf}; {start}")
     assert not within(10, lambda: is_capable(host))
     assert show(host, f"{CAPABLE}.service", "ActiveState") == "inactive"
-    host.check_output(f"rm -r {drop_in}; systemctl daemon-reload; touch /usr/bin/restic")
+    host.check_output(f"rm -r {drop_in} {again}; systemctl daemon-reload; touch /usr/bin/restic")
     assert within(20, lambda: is_capable(host))
 
 
