@@ -81,17 +81,12 @@ def keep(hosts: dict[str, t.Any], known: dict[str, t.Any], unsure: set[str]) -> 
         there = {user["name"] for user in users}
         for host in sorted(unsure & set(known)):
             entry["server"]["names"] = sorted({*entry["server"]["names"], *last.get("names", [])})
-            users += [
-                {
-                    "name": identity["user"],
-                    "host": host,
-                    "backup_id": identity["user"].rpartition("--")[0],
-                    "repository": repository,
-                    "quota": None,
-                }
-                for repository, identity in sorted(known[host]["rest"].items())
-                if identity["user"] in last.get("users", {}) and identity["user"] not in there
-            ]
+            for repository, identity in sorted(known[host]["rest"].items()):
+                name = identity["user"]
+                if name in last.get("users", {}) and name not in there:
+                    there.add(name)
+                    same = {"name": name, "host": host, "repository": repository, "quota": None}
+                    users.append({**same, "backup_id": name.rpartition("--")[0]})
 
 
 def rendered(accounts: list[dict[str, t.Any]], names: list[str], htpasswd: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the facade makes of what other hosts delivered, which may be anything."""
+"""What the facade and the roles make of what hosts delivered, which may be anything."""
 
 from __future__ import annotations
 
+import json
 import typing as t
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 
-FACADE = Path(__file__).parents[3] / "playbooks/vars/facade.yml"
+ROOT = Path(__file__).parents[3]
+FACADE = ROOT / "playbooks/vars/facade.yml"
+ESCROW = ROOT / "roles/escrow/vars/main.yml"
 USER = {"name": "web1--vault", "host": "web1", "backup_id": "web1", "repository": "vault", "quota": None}
 
 
@@ -61,3 +64,31 @@ def test_without_a_hash_of_this_run_the_stored_one_counts(said: dict[str, t.Any]
 def test_the_hash_of_this_run_counts() -> None:
     born = {"__escrow_identity": {"repositories": {"vault": {"rest_hash": "new", "rest_next_hash": "next"}}}}
     assert (accounts(born)[0]["hash"], accounts(born)[0]["next_hash"]) == ("new", "next")
+
+
+def written(delivered: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What of a client's identity goes to the state directory."""
+    loader = DataLoader()
+    variables = loader.load_from_file(str(ESCROW), trusted_as_template=True)
+    variables.update(
+        escrow_repositories=[{"name": "vault", "rest_user": "web1--vault"}, {"name": "local", "rest_user": None}],
+        __escrow_identity={"repositories": delivered},
+    )
+    found = Templar(loader=loader, variables=variables).template(variables["__escrow_write"])
+    return t.cast("dict[str, t.Any]", found)
+
+
+def test_a_client_is_kept_under_its_own_name_only() -> None:
+    said = {
+        "rest_user": "db1--vault",
+        "rest_hash": "h",
+        "rest_next_hash": None,
+        "bundle": "eA==",
+        "bundle_name": "b.age",
+    }
+    local = {"rest_user": None, "rest_hash": None, "bundle": None}
+    found = written({"vault": said, "local": local, "undeclared": said})
+    assert sorted(found) == ["escrow/vault/b.age", "rest/vault.json"]
+    assert found["escrow/vault/b.age"] == {"b64": "eA=="}
+    assert json.loads(found["rest/vault.json"]) == {"user": "web1--vault", "hash": "h", "next_hash": None}
+    assert written({"undeclared": said}) == {}
