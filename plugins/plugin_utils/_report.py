@@ -106,7 +106,16 @@ def _answered(answer: t.Any) -> dict[str, t.Any] | None:
 
 def _plain(said: dict[str, t.Any], fields: dict[str, t.Callable[[t.Any], bool]]) -> dict[str, t.Any]:
     """The known fields, null where one is not what it should be."""
-    return {name: said[name] if fits(said[name]) else None for name, fits in fields.items() if name in said}
+    return {name: _utf8(said[name]) if fits(said[name]) else None for name, fits in fields.items() if name in said}
+
+
+def _utf8(value: t.Any) -> t.Any:
+    """The same without halves of characters, which no callback can write."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, list):
+        return [_utf8(each) for each in value]
+    return {_utf8(key): each for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def notes(client: dict[str, t.Any]) -> list[str]:

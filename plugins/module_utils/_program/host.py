@@ -133,6 +133,12 @@ class Host:
         except BaseException:
             os.unlink(name)
             raise
+        # A power cut must not undo one of two files whose order counts.
+        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
     def write_json(self, absolute: str, content: Mapping[str, Any], *, mode: int = 0o644) -> None:
         """Replace a JSON file atomically."""

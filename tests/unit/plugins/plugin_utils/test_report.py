@@ -135,6 +135,16 @@ def test_one_client_does_not_spoil_the_answer_for_the_fleet(field: str, value: s
     assert _report.search(found, "max(hosts.*.units[] | [?age_seconds].age_seconds)") in (10, 7200, None)
 
 
+def test_half_a_character_can_be_written() -> None:
+    half = "\\ud800"
+    found = state(
+        f'{{"units": [{json.dumps(SEEN)[:-1]}, "message": "{half}", "missing": ["/x{half}"], "summary": {{"{half}": 1}}}}]}}'
+    )
+    unit = found["hosts"]["web1"]["units"][0]
+    assert (unit["message"], unit["missing"], unit["summary"]) == (half, [f"/x{half}"], {half: 1})
+    json.dumps(found, ensure_ascii=False).encode("utf-8")
+
+
 @pytest.mark.parametrize(
     ("changed", "note"),
     [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -211,6 +212,20 @@ def test_finish(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     assert "post hook 1" in capsys.readouterr().err
     snapshot = json.loads(SUMMARY)["snapshot_id"]
     assert trace.read_text() == f"ok//{snapshot}\n" * 2
+
+
+def test_what_is_written_outlasts_a_power_cut(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    host.write("/etc/new/file", b"x", mode=0o400)
+    assert synced == ["file", "directory"]
+    assert host.path("/etc/new/file").stat().st_mode & 0o777 == 0o400
 
 
 # --- the password of a rest-server
