@@ -74,7 +74,8 @@ def _for_systemd(host: Host, arguments: argparse.Namespace) -> int:
         "record": record.record,
     }[arguments.command]
     # The recorder of a bad run may be an instance of its own: systemd passes MONITOR_* only to a unit with one trigger.
-    unit = arguments.unit[: -len(FAILED_SUFFIX)] if arguments.unit.endswith(FAILED_SUFFIX) else arguments.unit
+    # A repository may be called failed, too.
+    unit = "--".join(arguments.unit.split("--")[:2]) if arguments.unit.endswith(FAILED_SUFFIX) else arguments.unit
     return action(host, definitions.load(host, unit), os.environ)
 
 

@@ -655,6 +655,16 @@ def test_for_systemd(host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Ca
     assert "there is no run unit no--unit" in capsys.readouterr().err
 
 
+def test_a_repository_called_failed(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    define(host, repository="failed")
+    monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+    for instance in ("system--failed", "system--failed--failed"):
+        assert call(host, "verify", instance) == 1
+        assert call(host, "prepare", instance) == 0
+        assert call(host, "verify", instance) == 0
+        host.path("/run/holdfast/system--failed.json").unlink()
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
