@@ -367,8 +367,8 @@ def test_retry_lock(client: Client) -> None:
     secrets = "/etc/holdfast/secrets/small"
     check = (
         f"systemd-run --quiet --unit=holder --setenv=RESTIC_PASSWORD_FILE={secrets}.password --setenv=RESTIC_REPOSITORY_FILE={secrets}.repository"
-        " --uid=root restic check --read-data --limit-download 5 --no-cache;"
-        ' for i in $(seq 60); do test -n "$(ls /var/backups/holdfast/small/locks)" && break; sleep 0.2; done'
+        " --uid=root restic check --read-data --limit-download 5 --no-cache --retry-lock 1m;"
+        " for i in $(seq 300); do journalctl -u holder -o cat | grep -q 'read all data' && exit 0; sleep 0.2; done; exit 1"
     )
     client.sh(check)
     assert client.holdfast("run", "patient", "--wait")[0] == 1
