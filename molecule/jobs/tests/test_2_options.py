@@ -366,7 +366,7 @@ def test_retry_lock(client: Client) -> None:
     """Somebody holds the repository; a job waits as long as it was told to."""
     secrets = "/etc/holdfast/secrets/small"
     check = (
-        f"systemd-run --quiet --unit=holder --setenv=RESTIC_PASSWORD_FILE={secrets}.password --setenv=RESTIC_REPOSITORY_FILE={secrets}.repository"
+        f"systemd-run --quiet --collect --unit=holder --setenv=RESTIC_PASSWORD_FILE={secrets}.password --setenv=RESTIC_REPOSITORY_FILE={secrets}.repository"
         " --uid=root restic check --read-data --limit-download 5 --no-cache --retry-lock 1m;"
         " for i in $(seq 300); do journalctl -u holder -o cat | grep -q 'read all data' && exit 0; sleep 0.2; done; exit 1"
     )
