@@ -108,11 +108,11 @@ def within(seconds: float, question: Any) -> bool:
     return bool(question())
 
 
-def backup(host: Any) -> dict[str, Any]:
+def backup(host: Any, repository: str = "local") -> dict[str, Any]:
     """Back up now, and what was recorded."""
     done = host.run("holdfast run system --wait")
     assert done.rc == 0, done.stdout + done.stderr + host.run("journalctl -u %s -n 30 --no-pager", SERVICE).stdout
-    return dict(json.loads(host.file("/var/lib/holdfast/outcomes/system--local.json").content_string))
+    return dict(json.loads(host.file(f"/var/lib/holdfast/outcomes/system--{repository}.json").content_string))
 
 
 def complete(host: Any) -> None:
@@ -306,11 +306,12 @@ def test_another_release_and_back_to_systemd(fleet: Fleet) -> None:
 
 
 def test_root(fleet: Fleet) -> None:
-    fleet.host_variables["web2"]["restic_privilege"] = "root"
+    """With a repository of its own: what another account wrote before stays that account's."""
+    fleet.host_variables["web2"] |= {"restic_privilege": "root", "backup_repositories": {"fresh": {}}}
     fleet.converge("--limit", "web2")
     host = fleet.on("web2")
     assert not host.file(DIRECTORY).exists
     assert show(host, f"{CAPABLE}.path", "LoadState") == "not-found"
-    assert show(host, SERVICE, "User") in ("", "root")
-    assert backup(host)["outcome"] == "ok"
+    assert show(host, "holdfast-system--fresh.service", "User") in ("", "root")
+    assert backup(host, "fresh")["outcome"] == "ok"
     complete(host)
