@@ -14,9 +14,29 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from ansible.module_utils import _internal, basic
+from ansible.module_utils.common import parameters, warnings
 from ansible.module_utils.testing import patch_module_args
 
 RunModule = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let modules return warnings and invocation, whatever other tests import and whichever ansible-core this is."""
+    # Other tests import the controller's side, after which warnings would be shown instead of returned.
+    monkeypatch.setattr(_internal, "is_controller", False)
+    warnings._global_warnings.clear()
+    # Versions that return the invocation on request only look at what was parsed, then at this.
+    real = basic._load_params
+
+    def load() -> Any:
+        params = real()
+        if "inject_invocation" in parameters.PASS_VARS:
+            basic._PARSED_MODULE_ARGS["_ansible_inject_invocation"] = True
+        return params
+
+    monkeypatch.setattr(basic, "_load_params", load)
 
 
 @pytest.fixture
