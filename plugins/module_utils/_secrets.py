@@ -24,6 +24,8 @@ UNBORN = "<made in the first real run>"
 SUFFIXES = ("password", "repository", "environment", "identity")
 # How long a run unit may still go by the bundle it knew before, while a playbook brings the new one to the controller.
 GRACE_SECONDS = 3600
+# More changes than any run of a playbook makes.
+PREVIOUS = 8
 
 _NAME = re.compile(r"\A[a-z][a-z0-9]*(?:-[a-z0-9]+)*\Z")
 _VARIABLE = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -55,7 +57,8 @@ class Identity:
 
     salt: str
     fingerprint: str | None = None
-    previous: str | None = None
+    # Several, since a rotation changes the fingerprint twice in one run of a playbook.
+    previous: tuple[str, ...] = ()
     previous_until: int = 0
     rest_user: str | None = None
     rest_current: RestPassword | None = None
@@ -71,7 +74,7 @@ class Identity:
         escrow = {
             "salt": self.salt,
             "fingerprint": self.fingerprint,
-            "previous": self.previous,
+            "previous": list(self.previous),
             "previous_until": self.previous_until,
         }
         return json.dumps({"format": FORMAT, "rest": rest, "escrow": escrow}, indent=1, sort_keys=True) + "\n"
@@ -88,7 +91,7 @@ class Identity:
             return cls(
                 salt=escrow["salt"],
                 fingerprint=escrow["fingerprint"],
-                previous=escrow["previous"],
+                previous=tuple(escrow["previous"] or ()),
                 previous_until=int(escrow["previous_until"]),
                 rest_user=rest["user"],
                 rest_current=RestPassword(**rest["current"]) if rest["current"] else None,
@@ -99,8 +102,8 @@ class Identity:
 
     def accepted_fingerprints(self, now: float) -> list[str]:
         """Fingerprints of bundles that are good enough for a backup at `now` (seconds since 1970)."""
-        accepted = [self.fingerprint, self.previous if now < self.previous_until else None]
-        return [each for each in accepted if each]
+        earlier = self.previous if now < self.previous_until else ()
+        return [*([self.fingerprint] if self.fingerprint else []), *earlier]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -367,9 +370,10 @@ def _bundle(wanted: Wanted, identity: Identity, password: str, fleet: tuple[str,
 def _with_fingerprint(identity: Identity, fingerprint: str, now: float) -> Identity:
     if fingerprint == identity.fingerprint:
         return identity
+    earlier = [each for each in identity.accepted_fingerprints(now) if each != fingerprint][:PREVIOUS]
     return dataclasses.replace(
         identity,
         fingerprint=fingerprint,
-        previous=identity.fingerprint,
-        previous_until=int(now) + GRACE_SECONDS if identity.fingerprint else 0,
+        previous=tuple(earlier),
+        previous_until=int(now) + GRACE_SECONDS if earlier else 0,
     )

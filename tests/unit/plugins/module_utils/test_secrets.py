@@ -83,7 +83,7 @@ def test_environment_survives_writing_and_reading() -> None:
 
 
 def test_identity_survives_writing_and_reading() -> None:
-    identity = Identity("ab", "f1", "f0", 7, "u", RestPassword("p", H["a"]), RestPassword("q", H["b"]))
+    identity = Identity("ab", "f1", ("f0",), 7, "u", RestPassword("p", H["a"]), RestPassword("q", H["b"]))
     assert Identity.parse(identity.render()) == identity
     assert Identity.parse(Identity("ab").render()) == Identity("ab")
 
@@ -103,7 +103,7 @@ def test_identity_of_a_newer_format() -> None:
 
 
 def test_accepted_fingerprints() -> None:
-    identity = Identity("ab", "new", "old", previous_until=100)
+    identity = Identity("ab", "new", ("old",), previous_until=100)
     assert identity.accepted_fingerprints(99) == ["new", "old"]
     assert identity.accepted_fingerprints(100) == ["new"]
     assert Identity("ab").accepted_fingerprints(0) == []
@@ -175,15 +175,29 @@ def test_fingerprint_follows_the_plaintext_and_the_old_one_stays_good_for_a_whil
     first = make(REST)
     second = make(changed(REST, repository_id="id"), first.files, now=NOW + 10)
     assert second.identity.fingerprint != first.identity.fingerprint
-    assert second.identity.previous == first.identity.fingerprint
+    assert second.identity.previous == (first.identity.fingerprint,)
     assert second.identity.accepted_fingerprints(NOW + 10 + 3599) == [
         second.identity.fingerprint,
         first.identity.fingerprint,
     ]
     assert second.identity.accepted_fingerprints(NOW + 10 + 3600) == [second.identity.fingerprint]
     assert not second.unborn
-    assert first.identity.previous is None
+    assert first.identity.previous == ()
     assert first.identity.previous_until == 0
+
+
+def test_a_fingerprint_that_changes_twice_keeps_both_before() -> None:
+    first = make(REST)
+    second = make(changed(REST, repository_id="id"), first.files, now=NOW + 10)
+    third = make(changed(REST, repository_id="id", key_id="key"), second.files, now=NOW + 20)
+    before = [second.identity.fingerprint, first.identity.fingerprint]
+    assert third.identity.accepted_fingerprints(NOW + 20) == [third.identity.fingerprint, *before]
+    assert Identity.parse(str(third.files.identity)) == third.identity
+    again = make(changed(REST, repository_id="id"), third.files, now=NOW + 20 + 3600)
+    assert again.identity.accepted_fingerprints(NOW + 20 + 3600) == [
+        again.identity.fingerprint,
+        third.identity.fingerprint,
+    ]
 
 
 def test_the_users_own_password_is_kept() -> None:

@@ -25,7 +25,7 @@ RECORD = f"HOLDFAST_REPOSITORY_ID={'1' * 64}\nRESTIC_KEY_HINT={'2' * 64}\nHOLDFA
 IDENTITY: dict[str, Any] = {
     "format": 1,
     "rest": {"user": None, "current": None, "next": None},
-    "escrow": {"salt": "00" * 32, "fingerprint": "ab" * 16, "previous": None, "previous_until": 0},
+    "escrow": {"salt": "00" * 32, "fingerprint": "ab" * 16, "previous": [], "previous_until": 0},
 }
 
 # Recorded from restic 0.18.0 and 0.19.1.

@@ -95,7 +95,7 @@ def test_escrow(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     host.put("/etc/holdfast/escrow.json", {"mode": "age", "repositories": {"vault": "ab" * 16}})
     assert prepare(host, definition, ENVIRONMENT) == 0
     # The bundle before the last change is good enough for a while.
-    changed = {**IDENTITY["escrow"], "fingerprint": "ef" * 16, "previous": "ab" * 16, "previous_until": int(NOW) + 1}
+    changed = {**IDENTITY["escrow"], "fingerprint": "ef" * 16, "previous": ["ab" * 16], "previous_until": int(NOW) + 1}
     host.put(definition.identity_file, {**IDENTITY, "escrow": changed})
     assert prepare(host, definition, ENVIRONMENT) == 0
     host.clock = NOW + 2
