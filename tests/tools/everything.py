@@ -29,7 +29,8 @@ WORKERS = 2
 def main() -> int:
     """Run all; the last line counts checks and tests."""
     start = time.monotonic()
-    shutil.rmtree(RESULTS, ignore_errors=True)
+    for old in (RESULTS, ROOT / ".cache/coverage"):
+        shutil.rmtree(old, ignore_errors=True)
     runner = Runner(WORKERS)
     jobs = [session(*item) for item in LONG.items()]
     jobs += [scenarios.job(name) for name in scenarios.listed()]
