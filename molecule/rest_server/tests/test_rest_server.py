@@ -161,7 +161,10 @@ def test_an_extra_user_works_and_stays(scenario: Scenario) -> None:
         .replace("https://", "rest:https://laptop:correct%20horse@")
         .replace("web1--vault/", "laptop/")
     )
-    script = f"export RESTIC_PASSWORD=x RESTIC_CACERT={CA} RESTIC_REPOSITORY='{root}'; restic --no-cache init >/dev/null && restic --no-cache backup -q /etc/hostname"
+    script = (
+        f"export RESTIC_PASSWORD=x RESTIC_CACERT={CA} RESTIC_REPOSITORY='{root}';"
+        " restic --no-cache init >/dev/null && restic --no-cache backup -q /etc/hostname"
+    )
     done = scenario.run("web1", script)
     assert done.returncode == 0, done.stderr
     assert scenario.on("vault1", "ls /srv/repositories/laptop/snapshots | wc -l").strip() == "1"
