@@ -66,7 +66,8 @@ class Fleet:
         # Where Ansible finds the collection.
         self.collections = ROOT / ".collections"
         # A socket has a short path only.
-        self._sockets = tempfile.mkdtemp(prefix="hf-", dir="/tmp")
+        self._place = tempfile.TemporaryDirectory(prefix="hf-", dir="/tmp", ignore_cleanup_errors=True)
+        self._sockets = self._place.name
         configuration = folder / "ansible.cfg"
         configuration.write_text("[defaults]\n")
         self._environment = {
