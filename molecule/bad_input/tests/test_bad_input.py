@@ -167,7 +167,7 @@ CASES = [
     # What only the target can judge.
     job("calendar", "schedule", {"calendar": "Foo 99:99"}, "= 'Foo 99:99'", "systemd-analyze of this host"),
     case(
-        "release-below-floor",
+        "L9-release-below-floor",
         "restic_release_version = '0.16.5'",
         "below the floor 0.17.1",
         "or later",
@@ -178,7 +178,7 @@ CASES = [
     case("release-without-checksum", "restic_release_sha256", "SHA256SUMS", restic_install="release", restic_release_version="0.18.0"),
     case("pinned-below-floor", "restic_package_version = '0.14.0-1+b5'", "or later", restic_package_version="0.14.0-1+b5"),
     # What a host delivers stops that host; it is the only one here.
-    Case("package-below-floor", ("restic_package = 'restic'", "0.14.0", "restic_install: release"), LOCAL, clients=("old1",), servers=()),
+    Case("L9-package-below-floor", ("restic_package = 'restic'", "0.14.0", "restic_install: release"), LOCAL, clients=("old1",), servers=()),
     Case("no-systemd", ("plain1: systemd", "not running as PID 1", "boots with systemd"), LOCAL, clients=("plain1",), servers=()),
     Case(
         "address",

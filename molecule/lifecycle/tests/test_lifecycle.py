@@ -92,6 +92,15 @@ def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet
     assert answer(fleet, secret(fleet, "web1").replace("web1--vault:", "web1--vault:x")) == 401
 
 
+def test_L5_the_work_of_a_server_is_done_once_and_on_the_server(fleet: Fleet) -> None:
+    """Two clients do not race for the server's package lock: nothing is delegated, each task runs there once."""
+    events = [event for event in fleet.good("site").events if event["what"] == "ok"]
+    assert not [event["task"] for event in events if event["delegated"]]
+    serving = [(event["host"], event["task"]) for event in events if event["task"].startswith("Serve the repositories")]
+    assert {host for host, _task in serving} == {"vault1"}
+    assert len(serving) == len(set(serving)) > 3
+
+
 TIMER, SERVICE = "holdfast-extra--vault.timer", "holdfast-extra--vault.service"
 
 
@@ -122,7 +131,7 @@ def test_a_job_is_changed(fleet: Fleet) -> None:
     assert starts(fleet, "web1", SERVICE) == 1
 
 
-def test_a_job_is_removed(fleet: Fleet) -> None:
+def test_L15_a_job_is_removed(fleet: Fleet) -> None:
     """Timer, unit and definition are gone (L15); what it saved stays."""
     web1 = fleet.on("web1")
     assert web1.file("/etc/holdfast/units/extra--vault.json").exists
@@ -227,7 +236,7 @@ def test_a_wiped_client_is_provisioned_again_and_restores(fleet: Fleet) -> None:
     assert snapshots(fleet, "web1--vault") == have
 
 
-def test_a_host_is_removed(fleet: Fleet) -> None:
+def test_L15_a_host_is_removed(fleet: Fleet) -> None:
     """Its access is revoked, its line is gone (L15), its data stays."""
     web3 = secret(fleet, "web3")
     fleet.on("web3").check_output("systemctl start holdfast-system--vault.service")

@@ -34,6 +34,7 @@ class CallbackModule(CallbackBase):
             "host": host.get_name(),
             "task": f"{self._play} / {task.get_name()}",
             "changed": bool(content.get("changed")),
+            "delegated": bool(content.get("_ansible_delegated_vars")),
             "ignored": bool(task.ignore_errors),
             "message": str(content.get("msg", "")),
             "result": {
