@@ -9,6 +9,7 @@ import glob
 import json
 import os
 import subprocess
+import time
 
 SECRETS = """@SECRETS@""".split("\n")
 NOBODY = 65534
@@ -35,10 +36,15 @@ def control() -> bool:
     victim = subprocess.Popen(["sleep", "60"], env={"SECRET": SECRETS[0]})
     loud = subprocess.Popen(["sh", "-c", "sleep 60; :", SECRETS[0]])
     try:
-        seen = look()[0]
-        return any(f"/{victim.pid}/environ" in each for each in seen) and any(
-            f"/{loud.pid}/cmdline" in each for each in seen
-        )
+        # A program that has just been started has no arguments yet for a moment.
+        for _attempt in range(20):
+            seen = look()[0]
+            if any(f"/{victim.pid}/environ" in each for each in seen) and any(
+                f"/{loud.pid}/cmdline" in each for each in seen
+            ):
+                return True
+            time.sleep(0.1)
+        return False
     finally:
         for process in (victim, loud):
             process.kill()
