@@ -104,7 +104,7 @@ def test_compression_and_pack_size(client: Client) -> None:
         )
         for name in ("main", "small")
     }
-    assert sizes["main"][-1] > 12 * 2**20
+    assert sizes["main"][-1] > 8 * 2**20
     assert sizes["small"][len(sizes["small"]) // 2] < 7 * 2**20
 
 
