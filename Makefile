@@ -15,7 +15,7 @@ export MOLECULE_SCENARIOS MOLECULE_JOBS
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
 
-.PHONY: help setup check test molecule demo bench reference format clean
+.PHONY: help setup check test molecule integration demo bench reference format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,10 @@ test: ## Every check and every test, on real hosts too (root); a summary at the 
 molecule: ## One scenario (SCENARIO=jobs), or all of them
 	@tests/tools/setup --lab
 	@python -m tests.tools.scenarios --command $(MOLECULE_COMMAND) $(SCENARIO)
+
+integration: ## Modules and the host program on real hosts of both releases (make test: one release each)
+	@tests/tools/setup --lab
+	@HOLDFAST_ALL_SUITES=1 nox -s integration
 
 demo: ## The whole story on a server and two clients in five minutes (KEEP=1 leaves them up)
 	@tests/tools/setup --lab

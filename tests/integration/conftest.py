@@ -20,6 +20,8 @@ from tests.lab.api import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = {"bookworm": "bw", "trixie": "tx"}
+# Everything runs on the older systemd; both releases, which takes twice as long, is a campaign of its own.
+SUITES = sorted(HOSTS) if os.environ.get("HOLDFAST_ALL_SUITES") else ["bookworm"]
 
 RunModule = Callable[..., dict[str, Any]]
 
@@ -43,7 +45,7 @@ def inventory(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=sorted(HOSTS))
+@pytest.fixture(params=SUITES)
 def host(request: pytest.FixtureRequest) -> str:
     """The name of a host in the lab, of each release in turn."""
     return HOSTS[request.param]

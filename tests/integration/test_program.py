@@ -198,7 +198,9 @@ def lab() -> Iterator[Lab]:
         lab.down()
 
 
-@pytest.fixture(scope="module", params=["bookworm1", "trixie1"])
+@pytest.fixture(
+    scope="module", params=["bookworm1", "trixie1"] if os.environ.get("HOLDFAST_ALL_SUITES") else ["trixie1"]
+)
 def host(lab: Lab, request: pytest.FixtureRequest) -> Client:
     """A host with program, recorder, account, repository and record."""
     name = request.param
