@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .shell import run
+from .shell import LabError, run
 
 APT = Path("/etc/apt")
-DEFAULT_MAIN = "http://deb.debian.org/debian"
-DEFAULT_SECURITY = "http://deb.debian.org/debian-security"
 # Settings of the machine without which its mirror cannot be used.
 KEPT_SETTINGS = ("Acquire::Check-Valid-Until", "Acquire::Check-Date")
 
@@ -35,7 +33,7 @@ class Archive:
 
 
 def find_archive() -> Archive:
-    """Read the machine's sources; deb.debian.org when they name no mirror."""
+    """Read the machine's sources. Raises LabError when they name no mirror of Debian."""
     texts = []
     for path in [APT / "sources.list", *sorted((APT / "sources.list.d").glob("*"))]:
         if path.suffix in {".list", ".sources"} and path.is_file():
@@ -69,7 +67,10 @@ def read_sources(text: str, deb822: bool) -> list[tuple[str, str]]:
 
 
 def choose_mirrors(sources: Iterable[tuple[str, str]]) -> Archive:
-    """The first mirror that carries Debian, and the first with its security updates."""
+    """The first mirror that carries Debian, and the first with its security updates, else those beside the former.
+
+    Raises LabError when none carries Debian.
+    """
     main = security = None
     for uri, suite in sources:
         if not uri.startswith(("http://", "https://")):
@@ -78,7 +79,9 @@ def choose_mirrors(sources: Iterable[tuple[str, str]]) -> Archive:
             security = security or uri.rstrip("/")
         elif re.search(r"/debian/?\Z", uri):
             main = main or uri.rstrip("/")
-    return Archive(main or DEFAULT_MAIN, security or DEFAULT_SECURITY)
+    if main is None:
+        raise LabError("The apt sources of this machine name no mirror of Debian: add one whose URI ends in /debian.")
+    return Archive(main, security or f"{main}-security")
 
 
 def kept_settings() -> list[str]:

@@ -152,12 +152,13 @@ Suites: bookworm-security
     def test_one_line_sources_and_foreign_ones(self) -> None:
         text = "deb [arch=amd64] https://other.example/apt x main\n# deb http://no.example/debian x main\ndeb http://m.example/debian bookworm main\n"
         assert archive.choose_mirrors(archive.read_sources(text, deb822=False)) == archive.Archive(
-            "http://m.example/debian", archive.DEFAULT_SECURITY
+            "http://m.example/debian", "http://m.example/debian-security"
         )
 
     def test_disabled_sources_do_not_count(self) -> None:
         text = "Enabled: no\nTypes: deb\nURIs: http://m.example/debian\nSuites: bookworm\n"
-        assert archive.choose_mirrors(archive.read_sources(text, deb822=True)).main == archive.DEFAULT_MAIN
+        with pytest.raises(LabError, match="no mirror of Debian"):
+            archive.choose_mirrors(archive.read_sources(text, deb822=True))
 
     def test_no_backports(self) -> None:
         assert not any("backports" in line for line in archive.Archive("m", "s").sources("trixie"))

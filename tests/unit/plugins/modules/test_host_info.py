@@ -26,7 +26,7 @@ restic:
   Candidate: 0.14.0-1+b5
   Version table:
      0.14.0-1+b5 500
-        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+        500 http://mirror.example/debian bookworm/main amd64 Packages
 age:
   Installed: 1.1.1-1+b3
   Candidate: 1.1.1-1+b3
