@@ -36,7 +36,7 @@ def plant(place: str) -> None:
     write(root + b"/setuid", b"#!/bin/true\n", 0o4755, 1, 1)
     write(root + b"/setgid", b"#!/bin/true\n", 0o2755, 1, 1)
     os.mkdir(root + b"/sticky")
-    os.chmod(root + b"/sticky", 0o3777)  # noqa: S103
+    os.chmod(root + b"/sticky", 0o3777)  # noqa: S103 - odd modes are what is to be saved
     write(root + b"/one-name", b"hard")
     os.link(root + b"/one-name", root + b"/another-name")
     os.symlink(b"nowhere/at all\n", root + b"/dangling")
@@ -59,7 +59,7 @@ def plant(place: str) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         os.chdir(root)
         server.bind("socket")
-    os.chmod(root, 0o750)  # noqa: S103
+    os.chmod(root, 0o750)  # noqa: S103 - a mode that a restore has to bring back
     if place == "/srv/other" and shutil.which("chattr"):
         # Where the host may: it is no part of a snapshot, and must not keep the file out of it.
         subprocess.run(["chattr", "+i", f"{text}/random"], check=False)

@@ -53,7 +53,7 @@ _DNS = re.compile(
 )
 # Without an entry of its kind a constraint permits every DNS name, or every address.
 _NO_DNS = "holdfast.invalid"
-_NO_IP = "0.0.0.0"  # noqa: S104
+_NO_IP = "0.0.0.0"  # noqa: S104 - written into a certificate, nothing listens on it
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\n.+?-----END CERTIFICATE-----\n", re.DOTALL)
 _PRIVATE_KEY = re.compile(r"-----BEGIN ([A-Z]+ )?PRIVATE KEY-----\n.+?-----END ([A-Z]+ )?PRIVATE KEY-----\n", re.DOTALL)
 

@@ -34,8 +34,6 @@ REST_PASSWORD_IN_URL = "p%40ss%25word"
 SECONDS = 120
 MODULES = "ansible_collections.holdfast.backup.plugins.modules"
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the modules run as root")
-
 
 @dataclass(frozen=True)
 class Tools:
