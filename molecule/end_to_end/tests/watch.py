@@ -34,7 +34,8 @@ def look() -> tuple[set[str], bool]:
 def control() -> bool:
     """Whether a secret in an argument and in the environment of a process is seen."""
     victim = subprocess.Popen(["sleep", "60"], env={"SECRET": SECRETS[0]})
-    loud = subprocess.Popen(["sh", "-c", "sleep 60; :", SECRETS[0]])
+    # The secret is its name: a shell would leave a child of the same arguments behind when it is killed.
+    loud = subprocess.Popen([SECRETS[0], "60"], executable="/bin/sleep")
     try:
         # A program that has just been started has no arguments yet for a moment.
         for _attempt in range(20):
