@@ -217,6 +217,14 @@ def address(where: str, value: t.Any) -> str:
     )
 
 
+def network(value: t.Any) -> str:
+    """An IP address, or a network without bits of a host, in one spelling. Raises ValueError."""
+    if not isinstance(value, str) or "%" in value or not re.match(r"\A[0-9A-Fa-f.:]+(/[0-9]{1,3})?\Z", value):
+        raise ValueError(value)
+    found = ipaddress.ip_network(value)
+    return str(found) if "/" in value else str(found.network_address)
+
+
 def url_host(value: str) -> str:
     """An address as a URL takes it: IPv6 in brackets."""
     return f"[{value}]" if ":" in value else value

@@ -10,6 +10,7 @@ identities of a host are asked for with :func:`repository_secrets`.
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 import typing as t
 
@@ -27,6 +28,10 @@ DEFAULT_REPOSITORY = "local"
 SSH_ED25519 = "AAAAC3NzaC1lZDI1NTE5AAAAI"
 # The role rest_server's own default; a server that backs itself up must not save what it is writing.
 SERVER_PATH = "/srv/holdfast"
+# The same of the role ssh_access.
+SSH_PATH = "/srv/holdfast-ssh"
+# How the account of every client on a server begins.
+SSH_ACCOUNT = "bk-"
 CACHE = "/var/cache/holdfast*"
 # A line of a unit file has 1 MiB at most; a character takes up to 16 bytes there.
 COMMAND_BYTES = 1_000_000
@@ -64,6 +69,22 @@ def _server_args(where: str, value: t.Any) -> list[str]:
     return arguments
 
 
+def _account(where: str, value: t.Any) -> str:
+    """An account of holdfast's own on a host."""
+    account = str(_account_text(where, value))
+    if account.startswith(SSH_ACCOUNT):
+        raise BadInput(
+            where,
+            value,
+            f"begins with {SSH_ACCOUNT}, as the account of a client on a server does",
+            "Choose another name",
+        )
+    return account
+
+
+_account_text = f.text(f.ACCOUNT.pattern[2:-2], "the name of an account", "Use lower-case letters, digits, _ and -")
+
+
 # Variables of the facade and of roles that end in unit files, or decide what is revoked.
 SETTINGS: dict[str, f.Checker] = {
     **dict.fromkeys(("restic_binary", "restic_release_path", "restic_program", "restic_home", "jobs_program"), _place),
@@ -73,14 +94,10 @@ SETTINGS: dict[str, f.Checker] = {
         ("rest_server_private_repos", "rest_server_prometheus", "rest_server_prometheus_no_auth"), f.boolean
     ),
     "rest_server_extra_args": _server_args,
-    "restic_account": f.text(
-        f.ACCOUNT.pattern[2:-2], "the name of an account", "Use lower-case letters, digits, _ and -"
-    ),
+    "restic_account": _account,
     "restic_privilege": f.choice("systemd", "setcap", "root"),
     "jobs_sandbox": f.choice("full", "reduced"),
-    "rest_server_account": f.text(
-        f.ACCOUNT.pattern[2:-2], "the name of an account", "Use lower-case letters, digits, _ and -"
-    ),
+    "rest_server_account": _account,
     "backup_on_failure": f.listing(f.text(r"[^\0]+", "an argument", "Give the command as a list of texts")),
     "rest_server_listen": _listen,
     "backup_revoke_max": f.integer(0, 10**6),
@@ -238,7 +255,31 @@ def _server(host: _Collector) -> dict[str, t.Any]:
         "names": {address, host.host} if f.HOSTNAME.match(host.host) else {address},
         "users": [],
         "extra_users": [user["name"] for user in host.checked("rest_server_users", _extra_users, [])],
+        "ssh": {
+            "port": host.checked("backup_ssh_port", f.integer(1, 65535), _repositories.SSH_PORT),
+            "path": host.checked("ssh_access_path", f.plain_path, SSH_PATH),
+            "accounts": [],
+        },
+        "rclone": {"remotes": {name: [] for name in host.checked("rclone_proxy_remotes", _remotes, [])}},
+        "definitions": [],
     }
+
+
+def _remotes(where: str, value: t.Any) -> list[str]:
+    """The names of the remotes of rclone that a server has; what is in them is secret, and the role's."""
+    if not isinstance(value, dict):
+        raise BadInput(where, f"<{type(value).__name__}>", "is not a dictionary", "Write name: {type: …}")
+    names = []
+    for name, entry in value.items():
+        names.append(str(f.name(below(where, name), name)))
+        if not isinstance(entry, dict):
+            raise BadInput(
+                below(where, name),
+                f"<{type(entry).__name__}>",
+                "is not a dictionary",
+                "Write rclone's own options: {type: …}",
+            )
+    return names
 
 
 def _extra_users(where: str, value: t.Any) -> list[dict[str, t.Any]]:
@@ -270,6 +311,8 @@ def _extra_hash(where: str, value: t.Any) -> str:
 def _close(host: _Collector, server: dict[str, t.Any]) -> None:
     """What can be said of a server only when all its clients are known."""
     server["names"] = sorted(server["names"])
+    server["ssh"]["accounts"].sort(key=lambda account: account["name"])
+    server["definitions"].sort(key=lambda definition: definition["name"])
     taken = {user["name"] for user in server["users"]}
     for name in server["extra_users"]:
         if name in taken:
@@ -304,6 +347,19 @@ def _client(
                     f"Name one of its repositories: {', '.join(declared)}",
                 )
             )
+        elif (
+            origin in repositories
+            and repository["access"] in ("rclone", "sftp")
+            and repository["access"] == repositories[origin]["access"]
+        ):
+            host.add(
+                BadInput(
+                    f"{written[name][0]}.{name}.from_repo",
+                    origin,
+                    f"is reached over {repository['access']}, too, and restic opens both in one command with one such connection",
+                    "Begin without it, or from a repository of another access",
+                )
+            )
     own = [CACHE, *sorted(repository["path"] for repository in repositories.values() if repository["path"])]
     jobs: dict[str, dict[str, t.Any]] = {}
     units: list[dict[str, t.Any]] = []
@@ -328,7 +384,8 @@ def _client(
             elif used in repositories:
                 try:
                     repository = repositories[used]
-                    here = [model[host.host]["server"]["path"]] if repository["server"] == host.host else []
+                    server = model[host.host]["server"] if repository["server"] == host.host else None
+                    here = _written_here(repository, server) if server else []
                     units.append(_unit(where, name, job, repository, [*own, *here]))
                 except BadInput as bad:
                     host.add(bad)
@@ -346,6 +403,8 @@ def _client(
     used_names |= {origin for name in used_names for origin in _origins(repositories[name]["from_repo"], repositories)}
     needed = [repositories[name] for name in sorted(repositories) if name in used_names]
     for repository in needed:
+        if repository["ssh"]:
+            _serve(model[repository["server"]]["server"], host.host, identity, repository)
         if repository["access"] == "rest":
             model[repository["server"]]["server"]["users"].append(
                 {
@@ -358,6 +417,40 @@ def _client(
             )
             model[repository["server"]]["server"]["names"].add(repository["address"])
     return {"repositories": needed, "jobs": jobs, "units": units, "escrow": _escrow(host, needed)}
+
+
+def _written_here(repository: dict[str, t.Any], server: dict[str, t.Any]) -> list[str]:
+    """What a server that backs itself up is writing while it does."""
+    if repository["ssh"]:
+        return [posixpath.dirname(repository["ssh"]["path"])] if repository["ssh"]["path"] else []
+    return [server["path"]]
+
+
+def _serve(server: dict[str, t.Any], host: str, identity: str, repository: dict[str, t.Any]) -> None:
+    """The server's side of a repository over SSH: one account for the client, one key and one definition for each."""
+    ssh, name = repository["ssh"], repository["name"]
+    key = {"repository": name, "kind": ssh["kind"], "from": ssh["from"]}
+    for account in server["ssh"]["accounts"]:
+        if account["name"] == ssh["account"]:
+            account["keys"].append(key)
+            break
+    else:
+        server["ssh"]["accounts"].append({"name": ssh["account"], "host": host, "backup_id": identity, "keys": [key]})
+    remote = repository["remote"]
+    if remote and ssh["account"] not in server["rclone"]["remotes"][remote.partition(":")[0]]:
+        server["rclone"]["remotes"][remote.partition(":")[0]].append(ssh["account"])
+    server["definitions"].append(
+        {
+            "name": f"{identity}--{name}",
+            "account": ssh["account"],
+            "repository": name,
+            "kind": ssh["kind"],
+            "path": ssh["path"],
+            "remote": remote,
+            "quota": repository["quota"],
+            "append_only": repository["append_only"],
+        }
+    )
 
 
 def _origins(name: str | None, repositories: dict[str, dict[str, t.Any]]) -> list[str]:
@@ -390,27 +483,24 @@ def _repository(
         "repository_version": written.get("repository_version"),
         "from_repo": written.get("from_repo"),
         "quota": written.get("quota"),
+        "encryption": written.get("encryption"),
+        "remote": None,
+        "ssh": None,
         "append_only": False,
         "adopted": "password" in written,
         "has_environment": bool(written.get("environment")),
     }
+    if "server" in written:
+        side = _side(f"{where}.server", written["server"], model)
+        result.update(
+            server=written["server"],
+            address=written.get("address", side["address"]),
+            address_variable=f"{where}.address" if "address" in written else side["address_variable"],
+        )
     if written["access"] == "rest":
-        server = written["server"]
-        if (model.get(server) or {}).get("server") is None:
-            servers = [host for host, entry in model.items() if entry["server"] is not None]
-            raise BadInput(
-                f"{where}.server",
-                server,
-                f"is not a host of the group {SERVERS}",
-                f"The group has: {', '.join(servers) or 'no host'}",
-            )
-        side = model[server]["server"]
         # A reverse proxy in front of the server has a certificate of its own, or none.
         secure = written.get("tls", side["tls"] != "off")
         result.update(
-            server=server,
-            address=written.get("address", side["address"]),
-            address_variable=f"{where}.address" if "address" in written else side["address_variable"],
             port=written.get("port", side["port"]),
             tls=side["tls"] if secure == (side["tls"] != "off") else "proxy" if secure else "off",
             append_only=side["append_only"],
@@ -420,6 +510,8 @@ def _repository(
             result["address"], result["port"], result["rest_user"], secure, written.get("url_prefix", "")
         )
         result["rest_url"] = result["location"][len("rest:") :]
+    elif written["access"] in _repositories.SSH_ACCESS:
+        _over_ssh(where, written, identity, side, result)
     elif written["access"] == "local":
         result["location"] = result["path"] = _repositories.local_path(written, name)
     else:
@@ -432,6 +524,53 @@ def _repository(
             f"Put it below {result['mount']}",
         )
     return result
+
+
+def _side(where: str, server: str, model: dict[str, dict[str, t.Any]]) -> dict[str, t.Any]:
+    """The server side of a host that a repository names."""
+    if (model.get(server) or {}).get("server") is None:
+        servers = [host for host, entry in model.items() if entry["server"] is not None]
+        raise BadInput(
+            where, server, f"is not a host of the group {SERVERS}", f"The group has: {', '.join(servers) or 'no host'}"
+        )
+    found: dict[str, t.Any] = model[server]["server"]
+    return found
+
+
+def _over_ssh(
+    where: str, written: dict[str, t.Any], identity: str, side: dict[str, t.Any], result: dict[str, t.Any]
+) -> None:
+    """What a repository is that a key of the client's own opens on a server; ``result`` is filled in."""
+    name, access = result["name"], written["access"]
+    remote = written.get("remote")
+    if remote and remote.partition(":")[0] not in side["rclone"]["remotes"]:
+        declared = ", ".join(side["rclone"]["remotes"]) or "none"
+        raise BadInput(
+            f"{where}.remote",
+            remote,
+            f"names no remote of {written['server']}",
+            f"Declare it in rclone_proxy_remotes of {written['server']}, which has: {declared}",
+        )
+    directory = f"{identity}--{name}"
+    # Below the user's own directory too: the same variable may speak for many clients.
+    path = f"{written.get('path', side['ssh']['path'])}/{directory}"
+    result.update(
+        port=written.get("port", side["ssh"]["port"]),
+        remote=remote,
+        append_only=access != "sftp",
+        location=_repositories.ssh_location(access, name, directory, path),
+        ssh={
+            "account": f"{SSH_ACCOUNT}{identity}",
+            "alias": _repositories.alias(name),
+            "kind": "borg" if access == "ssh" else access,
+            "address": result["address"],
+            "address_variable": result["address_variable"],
+            "port": written.get("port", side["ssh"]["port"]),
+            "from": written.get("source", []),
+            # Where the data lies on the server; null where a remote of rclone has it.
+            "path": None if remote else path,
+        },
+    )
 
 
 def _unit(
@@ -553,7 +692,7 @@ def _collisions(ids: dict[str, str | None], model: dict[str, dict[str, t.Any]]) 
                 found += _nested(host, name, location, local)
                 local[location] = name
             else:
-                by_location.setdefault(_repositories.identity_of(location), []).append((host, name, location))
+                by_location.setdefault(_place_of(repository), []).append((host, name, location))
     for identity, hosts in by_id.items():
         if len(hosts) > 1:
             found.append(
@@ -578,6 +717,14 @@ def _collisions(ids: dict[str, str | None], model: dict[str, dict[str, t.Any]]) 
                 )
             )
     return found
+
+
+def _place_of(repository: dict[str, t.Any]) -> str:
+    """One spelling of where a repository is, also of one that another spells with the server's address."""
+    ssh = repository["ssh"]
+    if ssh and ssh["kind"] == "sftp":
+        return _repositories.identity_of(f"sftp://{f.url_host(ssh['address'])}:{ssh['port']}/{ssh['path']}")
+    return _repositories.identity_of(repository["location"])
 
 
 def _nested(host: str, name: str, path: str, others: dict[str, str]) -> list[Problem]:

@@ -15,6 +15,7 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import s
 UNREACHED = "not asked"
 # Shown in red for ever after.
 NO_ESCROW = "has no escrow: when this host is gone, nobody can restore"
+ERASABLE = "whoever takes over this host can erase its history"
 OUTCOMES = (_outcome.OK, _outcome.INCOMPLETE, _outcome.FAILED, _outcome.NEVER_RAN)
 WIDEST = 40
 
@@ -129,6 +130,10 @@ def notes(client: dict[str, t.Any]) -> list[str]:
             found.append(f"{name} is on the host itself: a start, not a backup")
         elif client["escrow"]["mode"] == "none":
             found.append(f"{name} {NO_ESCROW}")
+        if repository["access"] == "s3":
+            found.append(f"{name}: the client holds credentials that can delete; {ERASABLE}")
+        elif repository["access"] != "local" and not repository["append_only"]:
+            found.append(f"{name} is not append-only: {ERASABLE}")
         if client["escrow"]["mode"] == "controller":
             found.append(f"{name}: the escrow lies in plaintext on the controller")
         if repository["tls"] == "off":

@@ -16,8 +16,16 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as 
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, below
 
 LOCAL_ROOT = "/var/backups/holdfast"
-LATER_ENGINES = ("borg", "rsync")
-LATER_ACCESS = ("rclone", "ssh", "sftp", "s3", "pull")
+LATER_ENGINES: tuple[str, ...] = ("borg", "rsync")
+LATER_ACCESS: tuple[str, ...] = ("rclone", "ssh", "sftp", "s3", "pull")
+# What each engine is reached by; the first is the default where a server is named, the last where nothing is.
+ENGINES: dict[str, tuple[str, ...]] = {
+    "restic": ("rest", "rclone", "sftp", "s3", "url", "local"),
+    "borg": ("ssh", "local"),
+}
+# Reached by a key of the client's own, and a forced command of the server.
+SSH_ACCESS = ("rclone", "sftp", "ssh")
+SSH_PORT = 22
 REST_PORT = 8000
 SCHEMES = ("rest", "s3", "sftp", "b2", "azure", "gs", "swift", "rclone")
 DEFAULT_PORTS = {"http": 80, "https": 443, "sftp": 22}
@@ -35,17 +43,24 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _engine(where: str, value: t.Any) -> str:
+    offered = [engine for engine in ENGINES if engine not in LATER_ENGINES]
     if value in LATER_ENGINES:
-        raise BadInput(where, value, "is not available in this version of holdfast.backup", "Use engine: restic")
-    return str(f.choice("restic")(where, value))
+        raise BadInput(
+            where, value, "is not available in this version of holdfast.backup", f"Use engine: {' or '.join(offered)}"
+        )
+    return str(f.choice(*offered)(where, value))
 
 
 def _access(where: str, value: t.Any) -> str:
+    known = dict.fromkeys(
+        access for engine, accesses in ENGINES.items() if engine not in LATER_ENGINES for access in accesses
+    )
+    offered = [access for access in known if access not in LATER_ACCESS]
     if value in LATER_ACCESS:
         raise BadInput(
-            where, value, "is not available in this version of holdfast.backup", "Use access: rest, local or url"
+            where, value, "is not available in this version of holdfast.backup", f"Use access: {', '.join(offered)}"
         )
-    return str(f.choice("rest", "local", "url")(where, value))
+    return str(f.choice(*offered)(where, value))
 
 
 def _url(where: str, value: t.Any) -> str:
@@ -177,6 +192,39 @@ _prefix_text = f.text(
     r"(/[A-Za-z0-9._~-]{1,200}){1,20}", "the path of a URL", "Use /like/this, without a slash at the end"
 )
 
+
+def _remote(where: str, value: t.Any) -> str:
+    """A remote of rclone on the server and a path in it, as the proxy is started with it."""
+    if isinstance(value, str) and re.search(r"(?i)(?:pass|secret|token|key)[a-z_]*=", value):
+        raise BadInput(where, "<hidden>", "contains credentials", "Put them into rclone_proxy_remotes of the server")
+    remote = str(_remote_text(where, value))
+    name, _colon, path = remote.partition(":")
+    f.name(where, name)
+    if any(part in (".", "..") for part in path.split("/")):
+        raise BadInput(where, value, "contains a '.' or '..' component", "Write the path that is meant")
+    return remote
+
+
+_remote_text = f.text(
+    r"[a-z][a-z0-9-]{0,27}:/?([A-Za-z0-9_.@+=-]{1,200}(/[A-Za-z0-9_.@+=-]{1,200}){0,20})?",
+    "a remote of rclone and a path in it",
+    "Use name:path, as s3-offsite:company-backups, with letters, digits and . _ @ + = - /, and no slash at the end",
+)
+
+
+def source(where: str, value: t.Any) -> str:
+    """An address or network from which a key may be used, in one spelling."""
+    try:
+        return f.network(value)
+    except ValueError:
+        raise BadInput(
+            where,
+            value,
+            "is not an IP address or a network",
+            "Give 192.0.2.10, 2001:db8::7 or 192.0.2.0/24: as the server sees the client, without names and patterns",
+        ) from None
+
+
 FIELDS: dict[str, f.Checker] = {
     "engine": _engine,
     "access": _access,
@@ -188,6 +236,9 @@ FIELDS: dict[str, f.Checker] = {
     "url": _url,
     "path": f.plain_path,
     "mount": f.plain_path,
+    "remote": _remote,
+    "source": f.listing(source, empty=False),
+    "encryption": f.choice("repokey-blake2", "keyfile-blake2"),
     "password": _secret,
     "environment": _secret_environment,
     "options": _options,
@@ -196,36 +247,77 @@ FIELDS: dict[str, f.Checker] = {
     "quota": f.size("a size", "KMGT"),
 }
 SECRETS = ("password", "environment")
-ONLY_FOR = {
-    "rest": ("server", "address", "port", "url_prefix", "tls", "quota"),
-    "local": ("path", "mount"),
-    "url": ("url", "environment"),
+# Keys that go with some accesses only, and the accesses that need them.
+ONLY_FOR: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("server", "address", "port"), ("rest", *SSH_ACCESS)),
+    **dict.fromkeys(("url_prefix", "tls"), ("rest",)),
+    "quota": ("rest", "ssh"),
+    "remote": ("rclone",),
+    "source": SSH_ACCESS,
+    "path": ("local", "sftp"),
+    "mount": ("local",),
+    **dict.fromkeys(("url", "environment"), ("url", "s3")),
 }
+NEEDED: dict[str, tuple[str, ...]] = {"server": ("rest", *SSH_ACCESS), "url": ("url", "s3")}
+ONLY_FOR_ENGINE = {"encryption": "borg", "repository_version": "restic", "from_repo": "restic", "options": "restic"}
 
 
 def repository(where: str, value: t.Any) -> dict[str, t.Any]:
     """A checked repository as its user wrote it, with engine and access filled in."""
     result = f.mapping(FIELDS, where, value)
-    result.setdefault("engine", "restic")
-    result.setdefault("access", "rest" if "server" in result else "url" if "url" in result else "local")
-    result.setdefault("options", {})
-    access = result["access"]
-    for owner, keys in ONLY_FOR.items():
-        for key in keys:
-            if key in result and key not in ONLY_FOR[access]:
-                shown = "<hidden>" if key in SECRETS else result[key]
-                raise BadInput(
-                    f"{where}.{key}", shown, f"does not go with access: {access}", f"It is for access: {owner}"
-                )
-    for key, needed_by in (("server", "rest"), ("url", "url")):
-        if access == needed_by and key not in result:
+    engine = result.setdefault("engine", "restic")
+    accesses = ENGINES[engine]
+    given = "access" in result
+    access = result.setdefault(
+        "access", accesses[0] if "server" in result else "url" if "url" in result and engine == "restic" else "local"
+    )
+    if access not in accesses:
+        raise BadInput(
+            f"{where}.access", access, f"does not go with engine: {engine}", f"Use access: {', '.join(accesses)}"
+        )
+    if not given:
+        # One that a version does not have is refused also where nobody named it.
+        _access(f"{where}.access", access)
+    for key, owner in ONLY_FOR_ENGINE.items():
+        if key in result and engine != owner:
+            raise BadInput(f"{where}.{key}", result[key], f"does not go with engine: {engine}", f"It is for {owner}")
+    for key, owners in ONLY_FOR.items():
+        if key in result and access not in owners:
+            raise BadInput(
+                f"{where}.{key}",
+                "<hidden>" if key in SECRETS else result[key],
+                f"does not go with access: {access}",
+                f"It is for access: {', '.join(owners)}",
+            )
+    for key, owners in NEEDED.items():
+        if access in owners and key not in result:
             raise BadInput(f"{where}.{key}", "", "is missing", f"access: {access} needs it")
+    if access == "s3" and not result["url"].startswith("s3:"):
+        raise BadInput(f"{where}.url", result["url"], "is not in S3", "Begin with s3:, or use access: url")
+    if engine == "borg":
+        result.setdefault("encryption", "repokey-blake2")
+    result.setdefault("options", {})
     return result
 
 
 def rest_location(address: str, port: int, user: str, tls: bool, prefix: str = "") -> str:
     """The location of a repository on a rest-server as restic takes it, without credentials."""
     return f"rest:{'https' if tls else 'http'}://{f.url_host(address)}:{port}{prefix}/{user}/"
+
+
+def alias(name: str) -> str:
+    """What a repository's server is called in the client's own ssh_config, whatever its address is."""
+    return f"holdfast-{name}"
+
+
+def ssh_location(access: str, name: str, directory: str, path: str) -> str:
+    """The location as the engine takes it. ``directory`` is the repository's own one, ``path`` where it lies for sftp.
+
+    For rclone the server's forced command decides where the data is; what stands here only tells repositories apart.
+    """
+    if access == "rclone":
+        return f"rclone:holdfast:{directory}"
+    return f"sftp:{alias(name)}:{path}" if access == "sftp" else f"ssh://{alias(name)}/./{directory}"
 
 
 def local_path(written: dict[str, t.Any], name: str) -> str:

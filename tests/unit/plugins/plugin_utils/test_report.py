@@ -33,7 +33,7 @@ SEEN = {
 def hosts(**changed: t.Any) -> dict[str, t.Any]:
     client = {
         "units": UNITS,
-        "repositories": [{"name": "vault", "access": "rest", "tls": "private"}],
+        "repositories": [{"name": "vault", "access": "rest", "tls": "private", "append_only": True}],
         "escrow": {"mode": "age"},
         **changed,
     }
@@ -156,8 +156,16 @@ def test_half_a_character_can_be_written() -> None:
         ({"escrow": {"mode": "none"}}, "vault has no escrow: when this host is gone, nobody can restore"),
         ({"escrow": {"mode": "controller"}}, "vault: the escrow lies in plaintext on the controller"),
         (
-            {"repositories": [{"name": "v", "access": "rest", "tls": "off"}]},
+            {"repositories": [{"name": "v", "access": "rest", "tls": "off", "append_only": True}]},
             "v is served without TLS: its REST password crosses the network",
+        ),
+        (
+            {"repositories": [{"name": "v", "access": "sftp", "tls": None, "append_only": False}]},
+            "v is not append-only: whoever takes over this host can erase its history",
+        ),
+        (
+            {"repositories": [{"name": "v", "access": "s3", "tls": None, "append_only": False}]},
+            "v: the client holds credentials that can delete; whoever takes over this host can erase its history",
         ),
     ],
 )

@@ -1,0 +1,303 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The model of repositories over SSH: accounts, keys, definitions, remotes, and what bad input says."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _repositories
+
+RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+REMOTES = {"s3-offsite": {"type": "s3", "secret_access_key": "geheim"}}
+
+
+@pytest.fixture(autouse=True)
+def everything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_repositories, "LATER_ENGINES", ("rsync",))
+    monkeypatch.setattr(_repositories, "LATER_ACCESS", ("pull",))
+
+
+def fleet(
+    repositories: dict[str, t.Any],
+    *clients: str,
+    server: dict[str, t.Any] | None = None,
+    job: dict[str, t.Any] | None = None,
+    **variables: t.Any,
+) -> dict[str, t.Any]:
+    side = {"ansible_host": "192.0.2.1", "rclone_proxy_remotes": REMOTES, **(server or {})}
+    shared = {
+        "backup_escrow": {"recipients": [RECIPIENT]},
+        "backup_repositories": repositories,
+        "backup_jobs": {"system": {"paths": ["/etc"], **(job or {})}},
+        **variables,
+    }
+    names = list(clients or ("web1",))
+    hostvars = {"vault1": side, **{name: {**shared, **(side if name == "vault1" else {})} for name in names}}
+    return _fleet.fleet(hostvars, {"backup_clients": names, "backup_servers": ["vault1"]})
+
+
+def messages(model: dict[str, t.Any]) -> list[str]:
+    return [each["message"] for each in model["errors"]]
+
+
+def only(model: dict[str, t.Any]) -> str:
+    found = messages(model)
+    assert len(found) == 1, found
+    assert "geheim" not in found[0]
+    return found[0]
+
+
+def repository(model: dict[str, t.Any], host: str = "web1") -> dict[str, t.Any]:
+    assert messages(model) == []
+    found: dict[str, t.Any] = model["hosts"][host]["client"]["repositories"][0]
+    return found
+
+
+def side(model: dict[str, t.Any]) -> dict[str, t.Any]:
+    assert messages(model) == []
+    found: dict[str, t.Any] = model["hosts"]["vault1"]["server"]
+    return found
+
+
+def test_a_directory_of_the_server_through_rclone() -> None:
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1", "source": ["192.0.2.77"]}})
+    found = repository(model)
+    assert found["location"] == "rclone:holdfast:web1--offsite"
+    assert found["append_only"] is True
+    assert found["address"] == "192.0.2.1"
+    assert found["path"] is None
+    assert found["ssh"] == {
+        "account": "bk-web1",
+        "alias": "holdfast-offsite",
+        "kind": "rclone",
+        "address": "192.0.2.1",
+        "address_variable": "ansible_host of vault1",
+        "port": 22,
+        "from": ["192.0.2.77"],
+        "path": "/srv/holdfast-ssh/web1--offsite",
+    }
+    assert side(model)["ssh"]["accounts"] == [
+        {
+            "name": "bk-web1",
+            "host": "web1",
+            "backup_id": "web1",
+            "keys": [{"repository": "offsite", "kind": "rclone", "from": ["192.0.2.77"]}],
+        }
+    ]
+    assert side(model)["definitions"] == [
+        {
+            "name": "web1--offsite",
+            "account": "bk-web1",
+            "repository": "offsite",
+            "kind": "rclone",
+            "path": "/srv/holdfast-ssh/web1--offsite",
+            "remote": None,
+            "quota": None,
+            "append_only": True,
+        }
+    ]
+    # The certificate of rest-server has nothing to do with it.
+    assert side(model)["users"] == []
+
+
+def test_a_remote_belongs_to_the_accounts_that_use_it() -> None:
+    entry = {"access": "rclone", "server": "vault1", "remote": "s3-offsite:company-backups"}
+    model = fleet({"offsite": entry, "more": entry}, "web1", "web2")
+    assert side(model)["rclone"]["remotes"] == {"s3-offsite": ["bk-web1", "bk-web2"]}
+    assert [each["name"] for each in side(model)["definitions"]] == [
+        "web1--more",
+        "web1--offsite",
+        "web2--more",
+        "web2--offsite",
+    ]
+    assert {each["remote"] for each in side(model)["definitions"]} == {"s3-offsite:company-backups"}
+    assert {each["path"] for each in side(model)["definitions"]} == {None}
+    assert [key["repository"] for key in side(model)["ssh"]["accounts"][0]["keys"]] == ["more", "offsite"]
+    assert "geheim" not in str(model)
+
+
+def test_sftp_lies_below_the_directory_of_the_user_and_is_not_append_only() -> None:
+    entry = {"access": "sftp", "server": "vault1", "path": "/volume1/backup"}
+    model = fleet({"second": entry}, "web1", "web2", job={"keep": {"last": 3}})
+    found = repository(model)
+    assert found["location"] == "sftp:holdfast-second:/volume1/backup/web1--second"
+    assert found["append_only"] is False
+    assert [each["path"] for each in side(model)["definitions"]] == [
+        "/volume1/backup/web1--second",
+        "/volume1/backup/web2--second",
+    ]
+    assert [each["append_only"] for each in side(model)["definitions"]] == [False, False]
+
+
+def test_borg_has_a_quota_and_an_encryption() -> None:
+    model = fleet({"archive": {"engine": "borg", "server": "vault1", "quota": "200G"}})
+    found = repository(model)
+    assert (found["access"], found["encryption"]) == ("ssh", "repokey-blake2")
+    assert found["location"] == "ssh://holdfast-archive/./web1--archive"
+    assert side(model)["definitions"][0]["quota"] == "200G"
+    assert side(model)["definitions"][0]["kind"] == "borg"
+
+
+def test_borg_on_the_host_itself() -> None:
+    found = repository(fleet({"archive": {"engine": "borg", "encryption": "keyfile-blake2"}}))
+    assert (found["access"], found["path"]) == ("local", "/var/backups/holdfast/archive")
+
+
+def test_s3_is_a_url_that_says_what_it_is() -> None:
+    found = repository(fleet({"direct": {"access": "s3", "url": "s3:https://s3.example.net/bucket"}}))
+    assert (found["access"], found["append_only"], found["ssh"]) == ("s3", False, None)
+
+
+def test_the_port_is_ssh_s_own() -> None:
+    entry = {"access": "rclone", "server": "vault1"}
+    model = fleet({"offsite": entry}, server={"backup_ssh_port": 2222, "rest_server_port": 9000})
+    assert repository(model)["ssh"]["port"] == 2222
+    assert side(model)["ssh"]["port"] == 2222
+    model = fleet({"offsite": {**entry, "port": 2022, "address": "2001:db8::1"}})
+    assert repository(model)["ssh"]["port"] == 2022
+    assert repository(model)["ssh"]["address_variable"] == "backup_repositories.offsite.address"
+
+
+def test_a_server_that_backs_itself_up_leaves_out_what_it_writes() -> None:
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1"}}, "vault1")
+    assert messages(model) == []
+    arguments = model["hosts"]["vault1"]["client"]["units"][0]["arguments"]
+    assert "--exclude=/srv/holdfast-ssh" in arguments
+    assert "--exclude=/srv/holdfast" not in arguments
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1", "remote": "s3-offsite:b"}}, "vault1")
+    assert not [each for each in model["hosts"]["vault1"]["client"]["units"][0]["arguments"] if "/srv/" in each]
+
+
+def test_a_repository_that_no_job_uses_has_no_key_on_the_server() -> None:
+    entry = {"access": "rclone", "server": "vault1"}
+    model = fleet({"offsite": entry, "unused": entry}, job={"repositories": ["offsite"]})
+    assert [each["name"] for each in side(model)["definitions"]] == ["web1--offsite"]
+
+
+BAD = "a/../b", "a'b", 'a"b', "a\nb", "a%2fb", "a b", "a$b", "a;b", "a\\b", "a`b", "a\0b", "ä"
+
+
+@pytest.mark.parametrize("path", [*BAD, "a/", "a//b", "."])
+def test_remotes_that_are_refused(path: str) -> None:
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1", "remote": f"s3-offsite:{path}"}})
+    assert "backup_repositories.offsite.remote" in only(model)
+
+
+@pytest.mark.parametrize("remote", ["company-backups", ":s3:bucket", "S3:b", "-x:b", "s3-offsite", "--config:x", ""])
+def test_names_of_remotes_that_are_refused(remote: str) -> None:
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1", "remote": remote}})
+    assert "backup_repositories.offsite.remote" in only(model)
+
+
+def test_credentials_in_a_remote_are_not_shown() -> None:
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1", "remote": "s3-offsite,secret_key=geheim:b"}})
+    assert "contains credentials" in only(model)
+
+
+def test_an_unknown_remote_names_those_that_there_are() -> None:
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1", "remote": "other:b"}})
+    assert "names no remote of vault1. Declare it in rclone_proxy_remotes of vault1, which has: s3-offsite" in only(
+        model
+    )
+
+
+@pytest.mark.parametrize("remotes", [["s3"], "geheim", {"A": {}}, {"a": "geheim"}, {"a/b": {}}, {1: {}}])
+def test_remotes_of_a_server_that_are_refused(remotes: t.Any) -> None:
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1"}}, server={"rclone_proxy_remotes": remotes})
+    assert "rclone_proxy_remotes" in only(model)
+
+
+@pytest.mark.parametrize("path", [f"/{path}" for path in BAD] + ["/", "relative", "~/x"])
+def test_paths_for_sftp_that_are_refused(path: str) -> None:
+    model = fleet({"second": {"access": "sftp", "server": "vault1", "path": path}})
+    assert "backup_repositories.second.path" in only(model)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["192.0.2.7", [], ["example.net"], ["192.0.2.*"], ["!192.0.2.1"], ["192.0.2.1/24"], ["192.0.2.1,10.0.0.1"]]
+    + [["fe80::1%eth0"], ['192.0.2.1",command="x'], ["192.0.2.1\n"], ["192.0.2.0/255.255.255.0"], [7], [""]],
+)
+def test_source_addresses_that_are_refused(source: t.Any) -> None:
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1", "source": source}})
+    assert "backup_repositories.offsite.source" in only(model)
+
+
+def test_source_addresses_have_one_spelling() -> None:
+    source = ["192.0.2.0/24", "2001:DB8:0::7", "127.0.0.1", "::1"]
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1", "source": source}})
+    assert repository(model)["ssh"]["from"] == ["192.0.2.0/24", "2001:db8::7", "127.0.0.1", "::1"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "where"),
+    [
+        ({"access": "rclone"}, "server"),
+        ({"access": "sftp"}, "server"),
+        ({"engine": "borg", "access": "ssh"}, "server"),
+        ({"access": "s3"}, "url"),
+        ({"access": "s3", "url": "b2:bucket:path"}, "url"),
+        ({"access": "ssh", "server": "vault1"}, "access"),
+        ({"engine": "borg", "access": "rclone", "server": "vault1"}, "access"),
+        ({"engine": "borg", "url": "s3:host/bucket"}, "url"),
+        ({"engine": "borg", "repository_version": 2}, "repository_version"),
+        ({"engine": "borg", "from_repo": "other"}, "from_repo"),
+        ({"engine": "borg", "options": {"rest.connections": 5}}, "options"),
+        ({"engine": "borg", "encryption": "none"}, "encryption"),
+        ({"encryption": "repokey-blake2"}, "encryption"),
+        ({"access": "rclone", "server": "vault1", "quota": "1G"}, "quota"),
+        ({"access": "rclone", "server": "vault1", "path": "/srv/x"}, "path"),
+        ({"access": "rclone", "server": "vault1", "tls": True}, "tls"),
+        ({"access": "rclone", "server": "vault1", "environment": {"A": "geheim"}}, "environment"),
+        ({"access": "sftp", "server": "vault1", "remote": "s3-offsite:b"}, "remote"),
+        ({"server": "vault1", "source": ["192.0.2.1"]}, "source"),
+        ({"access": "rclone", "server": "nowhere"}, "server"),
+        ({"access": "rclone", "server": "web1"}, "server"),
+        ({"access": "rclone", "server": "vault1", "address": "h;id"}, "address"),
+        ({"access": "rclone", "server": "vault1", "port": 0}, "port"),
+    ],
+)
+def test_refused(entry: dict[str, t.Any], where: str) -> None:
+    assert f"backup_repositories.x.{where}" in only(fleet({"x": entry}))
+
+
+def test_counting_snapshots_is_refused_where_it_is_append_only() -> None:
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1"}}, job={"keep": {"last": 3}})
+    assert "backup_jobs.system.keep.last" in only(model)
+
+
+def test_two_connections_of_one_kind_in_one_command_are_refused() -> None:
+    entry = {"access": "rclone", "server": "vault1"}
+    model = fleet({"offsite": entry, "other": {**entry, "from_repo": "offsite"}})
+    assert "backup_repositories.other.from_repo" in only(model)
+    model = fleet({"offsite": entry, "other": {"access": "sftp", "server": "vault1", "from_repo": "offsite"}})
+    assert messages(model) == []
+
+
+def test_a_location_of_sftp_is_the_same_however_it_is_spelt() -> None:
+    entry = {"access": "sftp", "server": "vault1"}
+    model = fleet({"second": entry, "same": {"url": "sftp:somebody@192.0.2.1:/srv/holdfast-ssh/web1--second"}})
+    assert "is the location of two repositories" in only(model)
+
+
+@pytest.mark.parametrize("variable", ["restic_account", "rest_server_account"])
+def test_accounts_of_holdfast_are_no_accounts_of_clients(variable: str) -> None:
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1"}}, server={variable: "bk-web1"})
+    assert f"{variable} = 'bk-web1': begins with bk-" in only(model)
+
+
+def test_what_a_version_does_not_have_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_repositories, "LATER_ENGINES", ("borg", "rsync"))
+    monkeypatch.setattr(_repositories, "LATER_ACCESS", ("rclone", "ssh"))
+    model = fleet({"offsite": {"access": "rclone", "server": "vault1"}})
+    assert "backup_repositories.offsite.access = 'rclone': is not available in this version" in only(model)
+    assert "Use access: rest, sftp, s3, url, local" in only(model)
+    model = fleet({"archive": {"engine": "borg", "server": "vault1"}})
+    assert "backup_repositories.archive.engine = 'borg': is not available in this version" in only(model)
+    monkeypatch.setattr(_repositories, "LATER_ENGINES", ("rsync",))
+    model = fleet({"archive": {"engine": "borg", "server": "vault1"}})
+    assert "backup_repositories.archive.access = 'ssh': is not available in this version" in only(model)
