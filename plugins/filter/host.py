@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _host
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _host
 
 
 class FilterModule:
@@ -15,4 +15,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
-        return {"host_problems": _host.host_problems, "inventory_problems": _host.inventory_problems}
+        return {
+            "host_problems": _host.host_problems,
+            "inventory_problems": _host.inventory_problems,
+            "rest_accounts": _delivered.rest_accounts,
+        }

