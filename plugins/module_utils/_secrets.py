@@ -12,16 +12,18 @@ import dataclasses
 import json
 import re
 import secrets
+import time
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from . import _bcrypt, _escrow, _location
+from . import _bcrypt, _escrow, _location, _ssh
 
 FORMAT = 1
 # What check mode shows for values that are born in the real run.
 UNBORN = "<made in the first real run>"
-SUFFIXES = ("password", "repository", "environment", "identity")
+# In the order in which the files are to be written: what cannot be made again comes first.
+SUFFIXES = ("password", "ssh_key", "ssh_next", "identity", "repository", "environment")
 # How long a run unit may still go by the bundle it knew before, while a playbook brings the new one to the controller.
 GRACE_SECONDS = 3600
 # More changes than any run of a playbook makes.
@@ -108,16 +110,18 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """The texts of a repository's four files; None where there is no file."""
+    """The texts of a repository's files; None where there is no file."""
 
     password: str | None = None
     repository: str | None = None
     environment: str | None = None
     identity: str | None = None
+    ssh_key: str | None = None
+    ssh_next: str | None = None
 
     def files(self) -> dict[str, str | None]:
-        """Text by suffix, in the order in which the files are to be written: what cannot be made again comes first."""
-        return {suffix: getattr(self, suffix) for suffix in ("password", "identity", "repository", "environment")}
+        """Text by suffix, in the order in which the files are to be written."""
+        return {suffix: getattr(self, suffix) for suffix in SUFFIXES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +140,17 @@ class Wanted:
     rest_rotate: bool = False
     rest_promote: bool = False
     rest_server_hash: str | None = None
+    ssh_key: str | None = dataclasses.field(default=None, repr=False)
+    ssh_known: bool = False
+    ssh_rotate: bool = False
+    ssh_promote: bool = False
     repository_id: str | None = None
     key_id: str | None = None
+
+    @property
+    def over_ssh(self) -> bool:
+        """Whether the client has a key of its own for this repository."""
+        return self.access in _ssh.ACCESS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +164,7 @@ class Plan:
     # Whether passwords or the salt were made just now: check mode cannot know the bundle's name.
     unborn: bool
     warning: str | None
+    over_ssh: bool = False
 
 
 def rest_location(location: str, user: str, password: str) -> str:
@@ -199,12 +213,20 @@ def check(wanted: Wanted, stored: Stored, directory: str) -> list[str]:
 
 
 def plan(
-    wanted: Wanted, stored: Stored, *, fleet: tuple[str, str], now: float, cost: int, hasher: Callable[[str], str]
+    wanted: Wanted,
+    stored: Stored,
+    *,
+    fleet: tuple[str, str],
+    now: float,
+    cost: int,
+    hasher: Callable[[str], str],
+    keymaker: Callable[[str], str],
 ) -> Plan:
     """What the files should hold; `check` must have passed.
 
     `fleet` is (fleet id, host), `now` seconds since 1970, `hasher` makes the bcrypt hash of a REST password. It is called
-    for new passwords and for hashes that have another cost than `cost` only.
+    for new passwords and for hashes that have another cost than `cost` only. `keymaker` makes a private key of SSH with
+    the comment that it is given.
     """
     old = _kept_identity(wanted, stored)
     identity = old or Identity(salt=secrets.token_hex(32))
@@ -213,7 +235,14 @@ def plan(
     if wanted.access == "rest":
         identity, warning = _plan_rest(wanted, identity, cost, hasher)
         repository = rest_location(wanted.location, *_rest_login(identity))
+    ssh_key, ssh_next = stored.ssh_key, stored.ssh_next
+    if wanted.over_ssh:
+        comment = f"{fleet[1]} {wanted.name} {time.strftime('%Y-%m-%d', time.gmtime(now))}"
+        ssh_key, ssh_next = _plan_ssh(wanted, stored, lambda: keymaker(comment))
     bundle = _bundle(wanted, identity, password, fleet)
+    if wanted.over_ssh:
+        # Not null for other accesses: their bundles stay what they are.
+        bundle.update(ssh_key=ssh_key, ssh_next_key=ssh_next)
     identity = _with_fingerprint(identity, _escrow.fingerprint(bundle, identity.salt), now)
     return Plan(
         files=Stored(
@@ -221,12 +250,19 @@ def plan(
             repository=repository + "\n",
             environment=render_environment(wanted.environment),
             identity=identity.render(),
+            ssh_key=ssh_key,
+            ssh_next=ssh_next,
         ),
         identity=identity,
         bundle=bundle,
-        made=stored.password is None or bool(identity.rest_current and not (old and old.rest_current)),
-        unborn=old is None or not _rest_passwords(identity) <= _rest_passwords(old) | {wanted.rest_password},
+        made=stored.password is None
+        or bool(identity.rest_current and not (old and old.rest_current))
+        or (wanted.over_ssh and stored.ssh_key is None),
+        unborn=old is None
+        or not _rest_passwords(identity) <= _rest_passwords(old) | {wanted.rest_password}
+        or UNBORN in (ssh_key, ssh_next),
         warning=warning,
+        over_ssh=wanted.over_ssh,
     )
 
 
@@ -260,6 +296,8 @@ def _check_form(wanted: Wanted) -> list[str]:
         errors.append(
             "`password` is empty, has spaces around it or control characters: restic cannot read it from a file"
         )
+    if wanted.ssh_key is not None and _public(wanted.ssh_key) is None:
+        errors.append("`ssh_key` is no private ed25519 key of OpenSSH without a passphrase")
     for name, value in wanted.environment.items():
         if not _VARIABLE.match(name) or _location.RESERVED.match(name):
             errors.append(f"`environment`: {name!r} is no name for a variable, or one that the collection sets itself")
@@ -286,6 +324,11 @@ def _check_loss(wanted: Wanted, stored: Stored, identity: Identity | None, direc
             f"repository `{wanted.name}`: the controller's state directory knows its REST password, but this host has no"
             f" {path}.identity with it; {_CURES}"
         ]
+    if wanted.over_ssh and wanted.ssh_known and stored.ssh_key is None and wanted.ssh_key is None:
+        return [
+            f"repository `{wanted.name}`: the controller's state directory knows its SSH key, but this host has no"
+            f" {path}.ssh_key; {_CURES}"
+        ]
     return []
 
 
@@ -303,7 +346,46 @@ def _check_conflict(wanted: Wanted, stored: Stored, identity: Identity | None) -
             f"repository `{wanted.name}`: `rest_password` is another one than this host uses, which is never overwritten."
             " Take it out, and rotate with `rest_rotate`"
         )
+    for suffix, text in (("ssh_key", stored.ssh_key), ("ssh_next", stored.ssh_next)):
+        if wanted.over_ssh and text is not None and _public(text) is None:
+            errors.append(
+                f"repository `{wanted.name}`: its file {wanted.name}.{suffix} holds no private ed25519 key of OpenSSH without a"
+                " passphrase; restore it from a backup of this host or with the playbook `restore_identity`, or remove it"
+            )
+    if stored.ssh_key is not None and wanted.ssh_key is not None and _public(wanted.ssh_key) != _public(stored.ssh_key):
+        errors.append(
+            f"repository `{wanted.name}`: `ssh_key` is another one than this host uses, which is never overwritten."
+            " Take it out, and rotate with `ssh_rotate`"
+        )
     return errors
+
+
+def _public(private: str) -> str | None:
+    """The public half, None where the text is no private key."""
+    try:
+        return public_half(private)
+    except _ssh.SshError:
+        return None
+
+
+def public_half(private: str | None) -> str | None:
+    """The public half of a private key as a server takes it. Raises SshError for text that is no private key."""
+    return private if private in (None, UNBORN) else _ssh.public_of(str(private))
+
+
+def _plan_ssh(wanted: Wanted, stored: Stored, make: Callable[[], str]) -> tuple[str, str | None]:
+    """The private key that is used, and the one that is to replace it."""
+    current, following = stored.ssh_key or wanted.ssh_key, stored.ssh_next
+    if current is None:
+        return make(), None
+    if following is not None and _public(following) == _public(current):
+        # A run that was interrupted while it made the next one the current one.
+        following = None
+    if wanted.ssh_promote and following is not None:
+        return following, None
+    if wanted.ssh_rotate and following is None and stored.ssh_key is not None and not wanted.ssh_promote:
+        following = make()
+    return current, following
 
 
 def _plan_rest(

@@ -147,6 +147,12 @@ htpasswd:
   returned: always
   type: dict
   sample: {fleet_id: 6f1c1f0e9a3b4d536f1c1f0e9a3b4d53, users: {web1--vault: web1}}
+ssh_host_keys:
+  description: Public host keys of the SSH server of this host, as C(TYPE BASE64), read from C(/etc/ssh/ssh_host_*_key.pub).
+  returned: always
+  type: list
+  elements: str
+  sample: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4aVo0w1Rb3Ck4Nq4o2j5w6d1xk7f1u9XU8r8C3dB0a]
 sandbox:
   description: C(works) and C(error) of the probe, null where it was not asked for or there is no systemd.
   returned: always
@@ -174,6 +180,7 @@ python:
   sample: 3.13.5
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -189,11 +196,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.backup.plugins.module_utils import _location, _run
+from ansible_collections.holdfast.backup.plugins.module_utils import _location, _run, _ssh
 from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import parse_manifest
 
 STATE = "/var/lib/holdfast"
 HTPASSWD = "/var/lib/holdfast/htpasswd.json"
+SSH = "/etc/ssh"
 # What the unit template of a job sets, apart from its account and capability.
 SANDBOX = (
     "NoNewPrivileges=yes",
@@ -431,6 +439,16 @@ def _htpasswd() -> dict[str, Any] | None:
     return None if manifest is None else {"fleet_id": manifest.fleet_id, "users": dict(manifest.users)}
 
 
+def _ssh_host_keys() -> list[str]:
+    """The host keys without their comments; what is none is left out, as a server's other files may be anything."""
+    found = set()
+    for name, text in _texts(SSH, "_key.pub").items():
+        if name.startswith("ssh_host_"):
+            with contextlib.suppress(_ssh.SshError):
+                found.add(_ssh.host_key(" ".join(text.split()[:2])))
+    return sorted(found)
+
+
 def _addresses(items: list[Any]) -> dict[str, str | None]:
     wanted = {}
     for item in items:
@@ -489,6 +507,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         },
         "records": {name: parse_record(text) for name, text in _texts(f"{STATE}/repositories", ".env").items()},
         "htpasswd": _htpasswd(),
+        "ssh_host_keys": _ssh_host_keys(),
         "sandbox": done.get("sandbox"),
         "systemd": done["systemd"],
         "selinux": _selinux(),

@@ -93,6 +93,23 @@ options:
       rest_server_hash:
         description: The bcrypt hash that the server has now.
         type: str
+      ssh_key:
+        description:
+          - Private SSH key from the escrow, for a client that has none. It never replaces another one.
+          - For O(repositories[].access) V(rclone), V(sftp) and V(ssh) an ed25519 key is made on the client without it.
+        type: str
+      ssh_known:
+        description: Whether the controller's state directory has a public SSH key of this repository.
+        type: bool
+        default: false
+      ssh_rotate:
+        description: Make a next SSH key if there is none.
+        type: bool
+        default: false
+      ssh_promote:
+        description: Make the next SSH key the current one. The server takes both.
+        type: bool
+        default: false
       repository_id:
         description: Id of the repository, once it is initialised.
         type: str
@@ -136,6 +153,8 @@ attributes:
     description: Linux with libxcrypt.
     support: full
     platforms: linux
+requirements:
+  - C(ssh-keygen) where a key of SSH is to be made
 """
 
 EXAMPLES = r"""
@@ -179,6 +198,16 @@ repositories:
       description: bcrypt hash of the next REST password, null unless a rotation is under way.
       type: str
       returned: success
+    ssh_public_key:
+      description:
+        - Public half of the SSH key, as C(ssh-ed25519 BASE64). Null for accesses without one, C(<made in the first real run>) where
+          check mode cannot know.
+      type: str
+      returned: success
+    ssh_next_public_key:
+      description: Public half of the next SSH key, null unless a rotation is under way.
+      type: str
+      returned: success
     made:
       description: Whether this run made secrets for the repository.
       type: bool
@@ -204,6 +233,8 @@ repositories:
       rest_user: web1--vault
       rest_hash: $2b$12$0123456789abcdefghijkeO8mDmXLRuzh7s5tvMpwBkjMlBsM.1k6
       rest_next_hash: null
+      ssh_public_key: null
+      ssh_next_public_key: null
       made: true
       fingerprint: 0123456789abcdef0123456789abcdef
       bundle_name: 0123456789abcdef0123456789abcdef-0123456789abcdef.age
@@ -229,11 +260,11 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _secrets
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _secrets, _ssh
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
 
 _CENSORED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
-_SECRET_OPTIONS = ("password", "rest_password", "environment")
+_SECRET_OPTIONS = ("password", "rest_password", "ssh_key", "environment")
 _LOCK_SECONDS = 60.0
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -259,6 +290,10 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "rest_rotate": {"type": "bool", "default": False},
             "rest_promote": {"type": "bool", "default": False},
             "rest_server_hash": {"type": "str"},
+            "ssh_key": {"type": "str", "no_log": True},
+            "ssh_known": {"type": "bool", "default": False},
+            "ssh_rotate": {"type": "bool", "default": False},
+            "ssh_promote": {"type": "bool", "default": False},
             "repository_id": {"type": "str"},
             "key_id": {"type": "str", "no_log": False},
         },
@@ -370,7 +405,11 @@ class _Run:
             now=time.time(),
             cost=self._module.params["bcrypt_cost"],
             hasher=self._hash,
+            keymaker=self._key,
         )
+
+    def _key(self, comment: str) -> str:
+        return _secrets.UNBORN if self._check_mode else _ssh.make_key(self._directory, comment)
 
     def _hash(self, password: str) -> str:
         if self._check_mode:
@@ -394,6 +433,8 @@ class _Run:
             "rest_user": identity.rest_user if identity.rest_current else None,
             "rest_hash": identity.rest_current.hash if identity.rest_current else None,
             "rest_next_hash": identity.rest_next.hash if identity.rest_next else None,
+            "ssh_public_key": _secrets.public_half(plan.files.ssh_key) if plan.over_ssh else None,
+            "ssh_next_public_key": _secrets.public_half(plan.files.ssh_next) if plan.over_ssh else None,
             "made": plan.made,
             "fingerprint": fingerprint,
             "bundle_name": bundle_name,
@@ -421,14 +462,23 @@ class _Run:
         before = stored.files()
         for suffix, text in files.files().items():
             path = self._path(name, suffix)
+            if text is None:
+                self._remove(path, before[suffix])
+                continue
             entry = self._tree.entry(path)
             safe = entry is not None and (entry.uid, entry.gid, entry.mode) == (0, 0, 0o400)
             if safe and before[suffix] == text:
                 continue
             self._changes.append((path, "file root:root 0400 (content hidden)"))
             if not self._check_mode:
-                content = f"{text}\n" if suffix == "password" else str(text)
+                content = f"{text}\n" if suffix == "password" else text
                 self._tree.write(path, content.encode("utf-8"), uid=0, gid=0, mode=0o400)
+
+    def _remove(self, path: str, before: str | None) -> None:
+        if before is not None:
+            self._changes.append((path, "absent"))
+            if not self._check_mode:
+                self._tree.unlink(path)
 
     def _clear(self, declared: set[str]) -> tuple[list[str], list[str]]:
         found = set()
@@ -439,10 +489,8 @@ class _Run:
         pruned = [name for name in sorted(found) if self._module.params["prune"] and self._is_in_escrow(name)]
         for name in pruned:
             # The identity goes last: it holds the proof that the next run needs to finish an interrupted one.
-            for suffix in ("repository", "environment", "password", "identity"):
-                self._changes.append((self._path(name, suffix), "absent"))
-                if not self._check_mode:
-                    self._tree.unlink(self._path(name, suffix))
+            for suffix in ("repository", "environment", "ssh_next", "ssh_key", "password", "identity"):
+                self._remove(self._path(name, suffix), self._read_file(name, suffix))
         return sorted(found - set(pruned)), pruned
 
     def _is_in_escrow(self, name: str) -> bool:
@@ -489,6 +537,7 @@ def main() -> None:
             _secrets.SecretsError,
             _escrow.EscrowError,
             _bcrypt.BcryptError,
+            _ssh.SshError,
             UnsafePathError,
             OSError,
         ) as error:

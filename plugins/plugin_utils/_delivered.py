@@ -13,7 +13,7 @@ import binascii
 import re
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _ssh
 from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UNBORN
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _state
 from ansible_collections.holdfast.backup.plugins.plugin_utils._fields import NAME
@@ -114,6 +114,22 @@ def _certificates(value: t.Any) -> bool:
     return True
 
 
+def _public_key(value: t.Any) -> bool:
+    try:
+        _ssh.public_key(value if isinstance(value, str) else "")
+    except _ssh.SshError:
+        return False
+    return True
+
+
+def _host_keys(value: t.Any) -> bool:
+    """None where no server of SSH runs; else in the form in which the state directory keeps them."""
+    try:
+        return value == [] or _ssh.host_keys(each if isinstance(each, str) else "" for each in value) == value
+    except (_ssh.SshError, TypeError):
+        return False
+
+
 _maybe_text = _or_none(_text)
 _texts = Field("a list of texts", _list(_text))
 
@@ -136,6 +152,7 @@ RESULTS: dict[str, dict[str, Field]] = {
             "the fleet_id and the users of a server or null",
             _or_none(_with(fleet_id=_like(_FLEET_ID), users=_map(_maybe_text, _like(_USER)))),
         ),
+        "ssh_host_keys": Field(f"a sorted list of {_ssh.MAX_HOST_KEYS} public host keys at most", _host_keys),
         "sandbox": Field("the answer of a probe or null", _or_none(_with(works=_flag, error=_maybe_text))),
         "systemd": Field("a version number or null", _or_none(_number)),
         "selinux": Field("a text or null", _maybe_text),
@@ -145,12 +162,14 @@ RESULTS: dict[str, dict[str, Field]] = {
     "identity": {
         # With escrow.mode=controller a bundle is plaintext.
         "repositories": Field(
-            "the public side of each repository (user, bcrypt hashes, fingerprint, bundle)",
+            "the public side of each repository (user, bcrypt hashes, public keys, fingerprint, bundle)",
             _map(
                 _with(
                     rest_user=_or_none(_like(_USER)),
                     rest_hash=_or_none(_unborn(_hash)),
                     rest_next_hash=_or_none(_unborn(_hash)),
+                    ssh_public_key=_or_none(_unborn(_public_key)),
+                    ssh_next_public_key=_or_none(_unborn(_public_key)),
                     made=_flag,
                     fingerprint=_unborn(_like(_DIGITS)),
                     bundle_name=_or_none(_unborn(_like(_escrow.BUNDLE_NAME))),

@@ -5,6 +5,8 @@
 
     fleet.json                                {"fleet_id": …}
     hosts/<host>/rest/<repository>.json       {"user": …, "hash": …, "next_hash": …}
+    hosts/<host>/ssh/<repository>.pub         public key of a client, and the next one on a second line
+    hosts/<host>/ssh_host_keys                public host keys of a server, one a line
     hosts/<host>/escrow/<repository>/<bundle> add-only
     hosts/<host>/ca.pem                       CA certificates of a server
     hosts/<host>/rendered.json                what a server was last rendered with
@@ -29,7 +31,7 @@ import stat
 import typing as t
 import urllib.parse
 
-from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _ssh
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
 from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UNBORN
 
@@ -42,13 +44,14 @@ _RUNNER = "/runner"
 _PLAIN_HOST = re.compile(r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
 _REPOSITORY = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*"
 _REST_FILE = re.compile(rf"\Arest/({_REPOSITORY})\.json\Z")
+_SSH_FILE = re.compile(rf"\Assh/({_REPOSITORY})\.pub\Z")
 _ESCROW_FILE = re.compile(rf"\Aescrow/({_REPOSITORY})/([^/]+)\Z")
 _REST_USER = re.compile(r"\A[a-z0-9][a-z0-9-]{0,63}\Z")
 _FLEET_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9-]{7,63}\Z")
 _CERTIFICATES = re.compile(
     r"\A(?:-----BEGIN CERTIFICATE-----\n(?:[A-Za-z0-9+/=]{1,76}\n)+-----END CERTIFICATE-----\n)+\Z"
 )
-_REMOVABLE = ("ca.pem", "rendered.json", "decommissioned.json")
+_REMOVABLE = ("ca.pem", "ssh_host_keys", "rendered.json", "decommissioned.json")
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -134,7 +137,10 @@ def read_fleet_id(state_dir: str) -> str | None:
 
 
 def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
-    """What the state directory has of a host: rest, escrow, ca, rendered, decommissioned. Missing things are empty."""
+    """What the state directory has of a host: rest, ssh, escrow, ca, ssh_host_keys, rendered, decommissioned.
+
+    Missing things are empty.
+    """
     base = f"hosts/{host_directory(host)}"
     rest = {}
     for name in _names(state_dir, f"{base}/rest"):
@@ -142,6 +148,12 @@ def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
         if found:
             content = _read(state_dir, f"{base}/rest/{name}")
             rest[found.group(1)] = _check_rest(f"{state_dir}/{base}/rest/{name}", content or b"")
+    ssh = {}
+    for name in _names(state_dir, f"{base}/ssh"):
+        found = _SSH_FILE.match(f"ssh/{name}")
+        if found:
+            content = _read(state_dir, f"{base}/ssh/{name}")
+            ssh[found.group(1)] = _check_keys(f"{state_dir}/{base}/ssh/{name}", content or b"")
     escrow = {
         repository: [name for name in _names(state_dir, f"{base}/escrow/{repository}") if _is_bundle(name)]
         for repository in _names(state_dir, f"{base}/escrow")
@@ -149,10 +161,13 @@ def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
     ca = _read(state_dir, f"{base}/ca.pem")
     if ca is not None:
         check_certificates(f"{state_dir}/{base}/ca.pem", ca)
+    host_keys = _read(state_dir, f"{base}/ssh_host_keys")
     return {
         "rest": rest,
+        "ssh": ssh,
         "escrow": {repository: names for repository, names in escrow.items() if names},
         "ca": ca.decode("ascii") if ca is not None else None,
+        "ssh_host_keys": _check_host_keys(f"{state_dir}/{base}/ssh_host_keys", host_keys) if host_keys else [],
         "rendered": _read_json(state_dir, f"{base}/rendered.json"),
         "decommissioned": _read_json(state_dir, f"{base}/decommissioned.json"),
     }
@@ -188,7 +203,7 @@ def update(
         else:
             contents[f"{base}/{relative}"] = _check_content(relative, value)
     for relative in remove:
-        if relative not in _REMOVABLE and not _REST_FILE.match(relative):
+        if relative not in _REMOVABLE and not _REST_FILE.match(relative) and not _SSH_FILE.match(relative):
             raise ValueError(f"remove: {relative!r} is nothing that may be removed; escrow bundles never are")
     if fleet_id is not None and not _FLEET_ID.match(fleet_id):
         raise ValueError(f"fleet_id: {fleet_id!r} is not 8 to 64 letters, digits and hyphens")
@@ -320,10 +335,13 @@ def _is_bundle(name: str) -> bool:
 
 def _check_name(relative: str) -> None:
     bundle = _ESCROW_FILE.match(relative)
-    if relative in _REMOVABLE or _REST_FILE.match(relative) or (bundle and _is_bundle(bundle.group(2))):
+    if relative in _REMOVABLE or _REST_FILE.match(relative) or _SSH_FILE.match(relative):
+        return
+    if bundle and _is_bundle(bundle.group(2)):
         return
     raise ValueError(
-        f"write: {relative[:200]!r} is none of rest/<repository>.json, escrow/<repository>/<bundle>, {', '.join(_REMOVABLE)}"
+        f"write: {relative[:200]!r} is none of rest/<repository>.json, ssh/<repository>.pub, escrow/<repository>/<bundle>,"
+        f" {', '.join(_REMOVABLE)}"
     )
 
 
@@ -338,6 +356,10 @@ def _check_content(relative: str, value: t.Any) -> bytes:
         check_certificates(where, content)
     elif _REST_FILE.match(relative):
         content = _json(_check_rest(where, content))
+    elif _SSH_FILE.match(relative):
+        _check_keys(where, content)
+    elif relative == "ssh_host_keys":
+        _check_host_keys(where, content)
     elif relative.endswith(".age"):
         if not content.startswith(_escrow.AGE_MAGIC):
             raise ValueError(f"{where}: not encrypted by age")
@@ -383,6 +405,37 @@ def _check_rest(where: str, content: bytes) -> dict[str, t.Any]:
                 f"{where}: a hash is not bcrypt ($2b$) of a cost between {_bcrypt.MIN_COST} and {_bcrypt.MAX_COST}"
             )
     return {"user": user, "hash": hashes[0], "next_hash": parsed.get("next_hash")}
+
+
+def _check_keys(where: str, content: bytes) -> dict[str, str | None]:
+    """The key in use and the next one of a client's file."""
+    lines = _lines(where, content)
+    try:
+        keys = [_ssh.public_key(line) for line in lines]
+    except _ssh.SshError as error:
+        raise ValueError(f"{where}: no public key of SSH: {error}") from None
+    if not 1 <= len(keys) <= 2 or len(set(keys)) != len(keys):
+        raise ValueError(f"{where}: not one or two different public keys of SSH, one a line")
+    return {"key": keys[0], "next_key": keys[1] if len(keys) > 1 else None}
+
+
+def _check_host_keys(where: str, content: bytes) -> list[str]:
+    lines = _lines(where, content)
+    try:
+        found = _ssh.host_keys(lines)
+    except _ssh.SshError as error:
+        raise ValueError(f"{where}: no host keys of SSH: {error}") from None
+    if found != lines:
+        raise ValueError(f"{where}: the host keys are not sorted, or one is there twice")
+    return found
+
+
+def _lines(where: str, content: bytes) -> list[str]:
+    """The lines of a text that consists of whole lines of ASCII."""
+    text = content.decode("ascii", "replace")
+    if not text.endswith("\n") or not text.isascii():
+        raise ValueError(f"{where}: not lines of ASCII")
+    return text[:-1].split("\n")
 
 
 def check_certificates(where: str, content: bytes) -> None:

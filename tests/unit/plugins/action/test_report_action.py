@@ -63,7 +63,7 @@ def test_the_table(shown: list[str]) -> None:
 
 def test_no_escrow_is_red(shown: list[str]) -> None:
     client = {**HOSTS["web1"]["client"], "escrow": {"mode": "none"}}
-    client["repositories"] = [{"name": "v", "access": "rest", "tls": "private"}]
+    client["repositories"] = [{"name": "v", "access": "rest", "tls": "private", "append_only": True}]
     act({"hosts": {"web1": {"backup_id": "web1", "client": client}}, "answers": {"web1": None}})
     assert "red: web1: v has no escrow: when this host is gone, nobody can restore" in shown
     assert len([line for line in shown if line.startswith("red: ")]) == 1

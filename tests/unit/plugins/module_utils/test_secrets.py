@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.holdfast.backup.plugins.module_utils import _secrets
+from ansible_collections.holdfast.backup.plugins.module_utils import _secrets, _ssh
 from ansible_collections.holdfast.backup.plugins.module_utils._secrets import (
     Identity,
     Plan,
@@ -42,7 +42,15 @@ class Hasher:
 
 
 def make(wanted: Wanted, stored: Stored = BARE, hasher: Any = None, now: float = NOW, cost: int = 12) -> Plan:
-    return _secrets.plan(wanted, stored, fleet=("fleet", "web1"), now=now, cost=cost, hasher=hasher or Hasher(cost))
+    return _secrets.plan(
+        wanted,
+        stored,
+        fleet=("fleet", "web1"),
+        now=now,
+        cost=cost,
+        hasher=hasher or Hasher(cost),
+        keymaker=lambda comment: f"key {comment}",
+    )
 
 
 def changed(wanted: Wanted, **options: Any) -> Wanted:
@@ -126,7 +134,12 @@ def test_a_bare_host_gets_secrets_of_its_own() -> None:
     assert first.files.environment == ""
     assert first.identity.rest_next is None
     assert first.identity.salt != second.identity.salt
-    assert list(first.files.files()) == ["password", "identity", "repository", "environment"]
+    assert [suffix for suffix, text in first.files.files().items() if text is not None] == [
+        "password",
+        "identity",
+        "repository",
+        "environment",
+    ]
 
 
 def test_a_converged_run_changes_nothing_and_hashes_nothing() -> None:
@@ -424,3 +437,93 @@ def test_an_identity_without_login_is_an_error() -> None:
 
 def test_the_file_is_plain_json() -> None:
     assert json.loads(str(make(REST).files.identity))["rest"]["user"] == "web1--vault"
+
+
+# --- keys of SSH
+
+OFFSITE = Wanted("offsite", "restic", "rclone", "rclone:holdfast:web1--offsite")
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return [_ssh.make_key(str(tmp_path_factory.mktemp("keys")), "x") for _number in range(3)]
+
+
+def test_a_key_of_ssh_is_made_with_a_comment_that_says_whose_it_is() -> None:
+    found = make(OFFSITE)
+    assert (found.files.ssh_key, found.files.ssh_next) == ("key web1 offsite 2027-01-15", None)
+    assert (found.made, found.unborn) == (True, True)
+    assert found.bundle["ssh_key"] == found.files.ssh_key
+    assert found.files.repository == "rclone:holdfast:web1--offsite\n"
+
+
+def test_bundles_of_other_accesses_are_as_they_were() -> None:
+    assert "ssh_key" not in make(REST).bundle
+    assert make(LOCAL).files.ssh_key is None
+
+
+def test_a_kept_key_is_kept(keys: list[str]) -> None:
+    before = make(OFFSITE, Stored(password="p", ssh_key=keys[0])).files
+    after = make(OFFSITE, before)
+    assert after.files == before
+    assert (after.files.ssh_key, after.made) == (keys[0], False)
+    assert errors(OFFSITE, before) == []
+
+
+def test_a_lost_key_is_not_made_anew_where_the_controller_knows_one(keys: list[str]) -> None:
+    before = make(OFFSITE, Stored(password="p", ssh_key=keys[0])).files
+    lost = dataclasses.replace(before, ssh_key=None)
+    (error,) = errors(changed(OFFSITE, ssh_known=True), lost)
+    assert "/etc/holdfast/secrets/offsite.ssh_key" in error
+    assert "restore_identity" in error
+    assert errors(changed(OFFSITE, ssh_known=True, ssh_key=keys[0]), lost) == []
+    assert make(changed(OFFSITE, ssh_key=keys[0]), lost).files.ssh_key == keys[0]
+    # Another access of the same name has none to lose.
+    assert errors(changed(LOCAL, ssh_known=True)) == []
+
+
+def test_another_key_is_refused(keys: list[str]) -> None:
+    before = make(OFFSITE, Stored(password="p", ssh_key=keys[0])).files
+    assert errors(changed(OFFSITE, ssh_key=keys[0]), before) == []
+    (error,) = errors(changed(OFFSITE, ssh_key=keys[1]), before)
+    assert "never overwritten" in error
+    assert "PRIVATE" not in error
+    (error,) = errors(changed(OFFSITE, ssh_key="geheim"), before)
+    assert "no private ed25519 key" in error
+    assert "geheim" not in error
+
+
+@pytest.mark.parametrize("which", ["ssh_key", "ssh_next"])
+def test_a_damaged_key_is_named(keys: list[str], which: str) -> None:
+    before = make(OFFSITE, Stored(password="p", ssh_key=keys[0], ssh_next=keys[1])).files
+    (error,) = errors(OFFSITE, dataclasses.replace(before, **{which: "geheim"}))
+    assert f"offsite.{which} holds no private" in error
+    assert "geheim" not in error
+    assert errors(changed(OFFSITE, access="url", location="s3:h/b"), dataclasses.replace(before, **{which: "x"})) == []
+
+
+def test_rotation_of_a_key_makes_the_next_and_then_uses_it(keys: list[str]) -> None:
+    before = make(OFFSITE, Stored(password="p", ssh_key=keys[0])).files
+    rotating = make(changed(OFFSITE, ssh_rotate=True), before)
+    assert rotating.files.ssh_key == keys[0]
+    assert rotating.files.ssh_next == "key web1 offsite 2027-01-15"
+    assert rotating.bundle["ssh_next_key"] == rotating.files.ssh_next
+    assert rotating.unborn is False
+    both = dataclasses.replace(before, ssh_next=keys[1])
+    assert make(changed(OFFSITE, ssh_rotate=True), both).files.ssh_next == keys[1]
+    assert make(OFFSITE, both).files.ssh_next == keys[1]
+    promoted = make(changed(OFFSITE, ssh_rotate=True, ssh_promote=True), both)
+    assert (promoted.files.ssh_key, promoted.files.ssh_next) == (keys[1], None)
+    assert promoted.bundle["ssh_next_key"] is None
+    # One that was interrupted in between.
+    same = dataclasses.replace(before, ssh_key=keys[1], ssh_next=keys[1])
+    assert make(OFFSITE, same).files.ssh_next is None
+    # Nothing to promote, and a key that was made just now needs no other.
+    assert make(changed(OFFSITE, ssh_promote=True), before).files.ssh_key == keys[0]
+    assert make(changed(OFFSITE, ssh_rotate=True)).files.ssh_next is None
+
+
+def test_public_halves(keys: list[str]) -> None:
+    assert _secrets.public_half(None) is None
+    assert _secrets.public_half(_secrets.UNBORN) == _secrets.UNBORN
+    assert str(_secrets.public_half(keys[0])).startswith("ssh-ed25519 ")

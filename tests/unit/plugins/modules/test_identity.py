@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _secrets
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _secrets, _ssh
 from ansible_collections.holdfast.backup.plugins.modules import identity
 
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
@@ -290,3 +290,61 @@ def test_a_hash_that_does_not_verify_is_never_used(client: Client, monkeypatch: 
     monkeypatch.setattr(_bcrypt, "verify", lambda _password, _hash: False)
     assert "does not verify" in client.run(REST)["msg"]
     assert not list(client.directory.glob("*"))
+
+
+OFFSITE = {"name": "offsite", "access": "rclone", "location": "rclone:holdfast:web1--offsite"}
+
+
+def test_a_key_of_ssh_is_made_kept_rotated_and_pruned(client: Client) -> None:
+    announced = client.run(OFFSITE, REST, check=True)
+    assert announced["repositories"]["offsite"]["ssh_public_key"] == _secrets.UNBORN
+    assert announced["repositories"]["vault"]["ssh_public_key"] is None
+    first = client.run(OFFSITE, REST, escrow=AGE)
+    assert announced["diff"]["after"] == first["diff"]["after"]
+    public = first["repositories"]["offsite"]["ssh_public_key"]
+    private = client.text("offsite.ssh_key")
+    assert public == _ssh.public_of(private)
+    assert stat.S_IMODE((client.directory / "offsite.ssh_key").stat().st_mode) == 0o400
+    assert [bundle.get("ssh_key") for bundle in client.bundles] == [private, None]
+    assert "PRIVATE" not in json.dumps(first)
+    again = client.run(OFFSITE, REST)
+    assert (again["changed"], again["repositories"]["offsite"]["ssh_public_key"]) == (False, public)
+
+    rotating = {**OFFSITE, "ssh_rotate": True}
+    assert client.run(rotating, check=True)["repositories"]["offsite"]["ssh_next_public_key"] == _secrets.UNBORN
+    after = client.run(rotating)["repositories"]["offsite"]
+    following = after["ssh_next_public_key"]
+    assert (after["ssh_public_key"], following) == (public, _ssh.public_of(client.text("offsite.ssh_next")))
+    promoting = {**OFFSITE, "ssh_promote": True}
+    checked = client.run(promoting, check=True)
+    done = client.run(promoting)
+    assert checked["diff"] == done["diff"]
+    assert (
+        done["repositories"]["offsite"]["ssh_public_key"],
+        done["repositories"]["offsite"]["ssh_next_public_key"],
+    ) == (
+        following,
+        None,
+    )
+    assert not (client.directory / "offsite.ssh_next").exists()
+    assert client.run(promoting)["changed"] is False
+
+    name = client.run(OFFSITE, escrow=AGE)["repositories"]["offsite"]["bundle_name"]
+    gone = client.run(prune=True, escrow={**AGE, "have": {"offsite": [name]}})
+    assert gone["pruned"] == ["offsite"]
+    assert not list(client.directory.glob("offsite.*"))
+
+
+def test_a_key_of_ssh_from_the_escrow_is_not_shown(client: Client, tmp_path: Path) -> None:
+    private = _ssh.make_key(str(tmp_path), "x")
+    result = client.run({**OFFSITE, "ssh_key": private, "ssh_known": True, "password": "geheimgeheim"})
+    assert client.text("offsite.ssh_key") == private
+    assert private.splitlines()[2] not in json.dumps(result)
+
+
+def test_a_missing_ssh_keygen_is_named(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_directory: str, _comment: str) -> str:
+        raise _ssh.SshError("`ssh-keygen` is not installed")
+
+    monkeypatch.setattr(_ssh, "make_key", missing)
+    assert "ssh-keygen" in client.run(OFFSITE)["msg"]
