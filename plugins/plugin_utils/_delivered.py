@@ -125,7 +125,7 @@ def _public_key(value: t.Any) -> bool:
 def _host_keys(value: t.Any) -> bool:
     """None where no server of SSH runs; else in the form in which the state directory keeps them."""
     try:
-        return value == [] or _ssh.host_keys(each if isinstance(each, str) else "" for each in value) == value
+        return bool(value == [] or _ssh.host_keys(each if isinstance(each, str) else "" for each in value) == value)
     except (_ssh.SshError, TypeError):
         return False
 

@@ -22,7 +22,11 @@ def written(delivered: dict[str, t.Any]) -> dict[str, t.Any]:
     loader = DataLoader()
     variables = loader.load_from_file(str(ESCROW), trusted_as_template=True)
     variables.update(
-        escrow_repositories=[{"name": "vault", "rest_user": "web1--vault"}, {"name": "local", "rest_user": None}],
+        escrow_repositories=[
+            {"name": "vault", "rest_user": "web1--vault", "ssh": None},
+            {"name": "local", "rest_user": None, "ssh": None},
+            {"name": "offsite", "rest_user": None, "ssh": {"account": "bk-web1"}},
+        ],
         __escrow_identity={"repositories": delivered},
     )
     found = Templar(loader=loader, variables=variables).template(variables["__escrow_write"])
@@ -43,3 +47,13 @@ def test_a_client_is_kept_under_its_own_name_only() -> None:
     assert found["escrow/vault/b.age"] == {"b64": "eA=="}
     assert json.loads(found["rest/vault.json"]) == {"user": "web1--vault", "hash": "h", "next_hash": None}
     assert written({"undeclared": said}) == {}
+
+
+def test_public_keys_are_kept_one_a_line() -> None:
+    said = {"ssh_public_key": "ssh-ed25519 A", "ssh_next_public_key": None}
+    # A repository of another access has no key, whatever its host says.
+    found = written({"offsite": said, "vault": said})
+    assert found == {"ssh/offsite.pub": "ssh-ed25519 A\n"}
+    found = written({"offsite": {**said, "ssh_next_public_key": "ssh-ed25519 B"}})
+    assert found == {"ssh/offsite.pub": "ssh-ed25519 A\nssh-ed25519 B\n"}
+    assert written({"offsite": {"ssh_public_key": None}}) == {}

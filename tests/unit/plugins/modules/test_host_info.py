@@ -76,6 +76,7 @@ def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tools:
     monkeypatch.setattr(_run, "run", made)
     monkeypatch.setattr(host_info, "_BOOTED", str(tmp_path))
     monkeypatch.setattr(host_info, "STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(host_info, "SSH", str(tmp_path / "ssh"))
     return made
 
 
@@ -118,6 +119,22 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
         "python": ".".join(map(str, sys.version_info[:3])),
     }
     assert {key: result[key] for key in expected} == expected
+
+
+def test_host_keys_of_ssh(info: Info, tmp_path: Path) -> None:
+    assert info()["ssh_host_keys"] == []
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwQ1vO8nJ9d6yqQpuyXkFBr1dVXtn9Pfx9YlyoHRTOY"
+    for name, text in (
+        ("ssh_host_ed25519_key.pub", f"{key} root@vault1\n"),
+        ("ssh_host_ed25519_key", "PRIVATE"),
+        ("ssh_host_again_key.pub", f"{key} root@vault1\n"),
+        ("ssh_host_rsa_key.pub", "ssh-rsa AAAA root@vault1\n"),
+        ("ssh_host_empty_key.pub", ""),
+        ("other_key.pub", key.replace("TOY", "TOZ")),
+    ):
+        (tmp_path / "ssh").mkdir(exist_ok=True)
+        (tmp_path / "ssh" / name).write_text(text)
+    assert info()["ssh_host_keys"] == [key]
 
 
 def test_accounts(info: Info) -> None:

@@ -19,12 +19,15 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered
 ROOT = Path(__file__).parents[4]
 HASH = "$2b$12$" + "a" * 53
 NEXT = "$2b$12$" + "b" * 53
+PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwQ1vO8nJ9d6yqQpuyXkFBr1dVXtn9Pfx9YlyoHRTOY"
 IDENTITY: dict[str, t.Any] = {
     "repositories": {
         "vault": {
             "rest_user": "web1--vault",
             "rest_hash": HASH,
             "rest_next_hash": None,
+            "ssh_public_key": PUBLIC,
+            "ssh_next_public_key": None,
             "made": True,
             "fingerprint": "0" * 32,
             "bundle_name": "0" * 32 + "-" + "1" * 16 + ".age",
@@ -47,6 +50,7 @@ HOST: dict[str, t.Any] = {
     "manifests": {"file_tree": {"jobs": ["/etc/x"]}, "units": {}},
     "records": {"vault": {"HOLDFAST_REPOSITORY_ID": "0123"}},
     "htpasswd": {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": "web1", "me": None}},
+    "ssh_host_keys": [PUBLIC],
     "sandbox": {"works": True, "error": None},
     "systemd": 257,
     "selinux": None,
@@ -131,6 +135,32 @@ BAD = [
     bad("identity", "repositories", entry(rest_hash=UNBORN)),
     bad("identity", "repositories", entry(rest_next_hash=[HASH])),
     bad("identity", "repositories", entry(rest_user="a:b")),
+    *(
+        bad("identity", "repositories", entry(**{key: value}))
+        for key in ("ssh_public_key", "ssh_next_public_key")
+        for value in (
+            f"{PUBLIC}\n",
+            f"{PUBLIC}\n{PUBLIC}",
+            f'command="id" {PUBLIC}',
+            "https://x",
+            UNBORN,
+            5,
+            PUBLIC * 20000,
+        )
+    ),
+    *(
+        bad("host_info", "ssh_host_keys", value)
+        for value in (
+            None,
+            "x",
+            [5],
+            [f"{PUBLIC}\n"],
+            [PUBLIC, PUBLIC],
+            [f"* {PUBLIC}"],
+            [f"@revoked * {PUBLIC}"],
+            {"a": 1},
+        )
+    ),
     bad("identity", "repositories", entry(bundle_name="../../../etc/passwd")),
     bad("identity", "repositories", entry(bundle="not base64!")),
     bad("identity", "repositories", entry(fingerprint={"a": 1})),

@@ -18,6 +18,10 @@ from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UN
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _state
 
 HASH = "$2b$12$" + "a" * 53
+KEYS = [
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwQ1vO8nJ9d6yqQpuyXkFBr1dVXtn9Pfx9YlyoHRTOY",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwQ1vO8nJ9d6yqQpuyXkFBr1dVXtn9Pfx9YlyoHRTOZ",
+]
 REST = {"user": "web1--vault", "hash": HASH, "next_hash": None}
 AGE_NAME = f"{'0' * 32}-{'1' * 16}.age"
 AGE = {"b64": base64.b64encode(b"age-encryption.org/v1\nx\xff").decode()}
@@ -124,7 +128,8 @@ def test_hosts_with_odd_names_stay_inside() -> None:
 
 
 def test_nothing_is_there() -> None:
-    empty: dict[str, Any] = {"rest": {}, "escrow": {}, "ca": None, "rendered": None, "decommissioned": None}
+    empty: dict[str, Any] = {"rest": {}, "ssh": {}, "escrow": {}, "ca": None, "ssh_host_keys": []}
+    empty.update(rendered=None, decommissioned=None)
     assert _state.read_host("/nonexistent/state", "web1") == empty
     assert _state.read_fleet_id("/nonexistent/state") is None
 
@@ -138,6 +143,9 @@ def test_what_was_written_is_read(state: Path, certificate: str) -> None:
             AGE_PATH: AGE,
             f"escrow/plain/{'0' * 32}.json": '{"password": "x"}',
             "ca.pem": certificate,
+            "ssh/offsite.pub": f"{KEYS[0]}\n",
+            "ssh/second.pub": f"{KEYS[0]}\n{KEYS[1]}\n",
+            "ssh_host_keys": f"{KEYS[0]}\n{KEYS[1]}\n",
             "rendered.json": {"digest": "x"},
             "decommissioned.json": {"time": "2026"},
         },
@@ -149,6 +157,11 @@ def test_what_was_written_is_read(state: Path, certificate: str) -> None:
         "rest": {"vault": REST, "off-site": dict(REST, next_hash=HASH)},
         "escrow": {"vault": [AGE_NAME], "plain": [f"{'0' * 32}.json"]},
         "ca": certificate,
+        "ssh": {
+            "offsite": {"key": KEYS[0], "next_key": None},
+            "second": {"key": KEYS[0], "next_key": KEYS[1]},
+        },
+        "ssh_host_keys": KEYS,
         "rendered": {"digest": "x"},
         "decommissioned": {"time": "2026"},
     }
@@ -171,6 +184,8 @@ def damage(state: Path, name: str, content: bytes | None) -> None:
         ("rest/vault.json", b"{", "not a JSON object"),
         ("rest/vault.json", b'{"user": "x", "hash": "*"}', "not bcrypt"),
         ("ca.pem", b"-----BEGIN PRIVATE KEY-----\n", "PEM certificates"),
+        ("ssh/vault.pub", b"ssh-ed25519 AAAA\n", "no public key of SSH"),
+        ("ssh_host_keys", b"ssh-rsa AAAA\n", "no host keys of SSH"),
         ("rendered.json", b"[]", "not a JSON object"),
         ("rendered.json", b"[" * 60000, "not a JSON object"),
         ("decommissioned.json", b" " * 70000, "larger than"),
@@ -372,6 +387,16 @@ PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
         ("rest/vault.json\n", REST, "is none of"),
         ("rest/.hidden.json", REST, "is none of"),
         ("fleet.json", {"fleet_id": "x"}, "is none of"),
+        ("ssh/../x.pub", f"{KEYS[0]}\n", "is none of"),
+        ("ssh/vault.pub", KEYS[0], "not lines of ASCII"),
+        ("ssh/vault.pub", f"{KEYS[0]}\n\n", "no public key of SSH"),
+        ("ssh/vault.pub", f"{KEYS[0]}\n" * 2, "not one or two different"),
+        ("ssh/vault.pub", f"{KEYS[0]} comment\n", "no public key of SSH"),
+        ("ssh/vault.pub", f'command="id" {KEYS[0]}\n', "no public key of SSH"),
+        ("ssh/vault.pub", f"{KEYS[0]}\n" * 1000, "more than"),
+        ("ssh_host_keys", f"* {KEYS[0]}\n", "no host keys of SSH"),
+        ("ssh_host_keys", f"{KEYS[1]}\n{KEYS[0]}\n", "not sorted"),
+        ("ssh_host_keys", f"{KEYS[0]}ä\n", "not lines of ASCII"),
         ("escrow/vault/../../x.age", AGE, "is none of"),
         ("escrow/vault/x.age", AGE, "is none of"),
         ("rest/vault.json", dict(REST, hash="$2b$31$" + "a" * 53), "not bcrypt"),
