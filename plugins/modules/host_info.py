@@ -52,6 +52,11 @@ options:
     type: list
     elements: path
     default: []
+  file_systems:
+    description: Paths of which to tell the type of the file system, of the nearest directory above where a path is missing.
+    type: list
+    elements: path
+    default: []
   running:
     description: Patterns of units of which to list the active ones.
     type: list
@@ -124,6 +129,11 @@ mounts:
   returned: always
   type: dict
   sample: {/srv/backup: true}
+file_systems:
+  description: Type of the file system by path, as C(stat --file-system) names it, null where that cannot be known in time.
+  returned: always
+  type: dict
+  sample: {/srv/holdfast: btrfs}
 running:
   description: Names of active, starting and stopping units that match the patterns, null without systemd.
   returned: always
@@ -244,6 +254,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "accounts": {"type": "list", "elements": "str", "default": []},
     "files": {"type": "list", "elements": "path", "default": []},
     "mounts": {"type": "list", "elements": "path", "default": []},
+    "file_systems": {"type": "list", "elements": "path", "default": []},
     "running": {"type": "list", "elements": "str", "default": []},
     "sandbox_probe": {"type": "bool", "default": False},
     "timeout": {"type": "float", "default": 10},
@@ -359,6 +370,14 @@ def _sha256(path: str) -> str | None:
 
 def _is_mounted(path: str) -> bool:
     return _location.mount_problem(path, os.path.normpath(path)) is None
+
+
+def _file_system(path: str, timeout: float) -> str | None:
+    path = os.path.abspath(path)
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    done = _run.run(["stat", "--file-system", "--format=%T", "--", path], timeout=timeout)
+    return done.stdout.strip() or None if done.code == 0 else None
 
 
 def _running(patterns: list[str], timeout: float) -> list[str] | None:
@@ -483,6 +502,8 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         tasks[f"address {address}"] = functools.partial(_resolve, address)
     for path in params["mounts"]:
         tasks[f"mount {path}"] = functools.partial(_is_mounted, path)
+    for path in params["file_systems"]:
+        tasks[f"file system {path}"] = functools.partial(_file_system, path, timeout)
     for path in params["files"]:
         tasks[f"file {path}"] = functools.partial(_sha256, path)
     # A program has the same limit of its own, and says what it knows when it is reached.
@@ -500,6 +521,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "accounts": {name: _has_account(name) for name in params["accounts"]},
         "files": {path: done[f"file {path}"] for path in params["files"]},
         "mounts": {path: done[f"mount {path}"] for path in params["mounts"]},
+        "file_systems": {path: done[f"file system {path}"] for path in params["file_systems"]},
         "running": done.get("running"),
         "manifests": {
             "file_tree": _manifest(f"{STATE}/file_tree", "files"),

@@ -145,6 +145,7 @@ RESULTS: dict[str, dict[str, Field]] = {
         "accounts": Field("true or false by account", _map(_flag)),
         "files": Field("SHA-256 by path", _map(_maybe_text)),
         "mounts": Field("true, false or null by path", _map(_or_none(_flag))),
+        "file_systems": Field("types of file systems by path", _map(_maybe_text)),
         "running": Field("a list of units or null", _or_none(_list(_text))),
         "manifests": Field("lists of texts by namespace", _map(_map(_list(_text)))),
         "records": Field("variables by repository", _map(_map(_text), _like(NAME))),

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _htpasswd
+from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _htpasswd, _run
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, shorten
 
 TESTED = {"bookworm", "trixie", "sid", "forky"}
+ANALYZE_SECONDS = 10.0
 
 
 def host_problems(
@@ -20,11 +20,13 @@ def host_problems(
     client: dict[str, t.Any] | None,
     tool: dict[str, t.Any],
     host: str,
+    server: dict[str, t.Any] | None = None,
 ) -> dict[str, list[str]]:
     """Messages by weight: ``errors`` stop this host, ``warnings`` are shown.
 
     ``info`` is the result of the module host_info, ``client`` the host's side of the fleet's model, ``tool`` how its
-    restic is installed (``install``, ``package``, ``version``, ``binary``).
+    restic is installed (``install``, ``package``, ``version``, ``binary``, ``checksums``), ``server`` what is asked of it
+    as a server (``path``, and ``quotas``, the users that have one).
     """
     errors: list[Problem] = []
     warnings: list[Problem] = []
@@ -47,7 +49,7 @@ def host_problems(
         error(
             "systemd", info["systemd"], f"is below {floor.minimum}: {floor.reason}", "Upgrade the host's distribution"
         )
-    if facts.get("distribution_release") not in TESTED:
+    if str(facts.get("distribution_release")) not in TESTED:
         warn(
             "ansible_distribution",
             f"{facts.get('distribution')} {facts.get('distribution_version')}",
@@ -66,8 +68,10 @@ def host_problems(
         )
     if client is not None:
         _tool(info, tool, error)
-        _calendars(info, client, error)
+        _calendars(_refused(info, client), "this host", error)
         _addresses(info, client, error)
+    if server is not None and server.get("quotas"):
+        _quotas(info, server, error)
     return {"errors": [str(problem) for problem in errors], "warnings": [str(problem) for problem in warnings]}
 
 
@@ -78,7 +82,10 @@ def inventory_problems(
     server: dict[str, t.Any] | None,
     host: str,
 ) -> list[str]:
-    """Messages about the inventory and the state directory that only this host could tell; they stop every host.
+    """Messages about the inventory and the state directory; they stop every host.
+
+    A client is believed nothing here, it could so stop everybody: a calendar that it refuses counts when this controller
+    refuses it too. A server is: that it serves another fleet, or more users than this run knows, protects all its clients.
 
     ``client`` and ``tool`` are those of :func:`host_problems`. ``server`` has the ``fleet_id`` of this run (null before the
     first), its ``state_dir``, the names of the ``users`` that the server is to have, and ``revoke_max`` (null for no limit).
@@ -90,13 +97,11 @@ def inventory_problems(
 
     if client is not None:
         _named_version(tool, error)
-    # A host may say anything: what is not even of the right form is that host's problem, and must not stop the others.
-    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
-        if client is not None:
-            _calendars(info, client, error)
-        served = info.get("htpasswd")
-        if server is not None and served is not None:
-            _served(served, server, error)
+        refused = [each for each in _refused(info, client) if _refused_here(each[1])]
+        _calendars(refused, "this host and of this controller", error)
+    served = info.get("htpasswd")
+    if server is not None and served is not None:
+        _served(served, server, error)
     return [str(problem) for problem in errors]
 
 
@@ -134,6 +139,13 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
     )
     if tool["install"] == "release" or (tool["install"] == "package" and tool.get("pinned")):
         _named_version(tool, error)
+        if tool["install"] == "release" and tool["checksums"] and not tool.get("sha256"):
+            error(
+                "restic_release_sha256",
+                ", ".join(map(str, tool["checksums"])),
+                f"has no checksum for the architecture {tool.get('architecture')} of this host",
+                "Give the SHA-256 of its archive, from upstream's SHA256SUMS",
+            )
         return
     if tool["install"] == "none":
         found = (info.get("binaries") or {}).get(tool["binary"])
@@ -175,12 +187,12 @@ def _named_version(tool: dict[str, t.Any], error: Report) -> None:
     floor = _floors.floor("restic")
     variable = "restic_release_version" if tool["install"] == "release" else "restic_package_version"
     version = tool["version"] if tool["install"] == "release" else tool.get("pinned")
-    if tool["install"] == "release" and not tool.get("sha256"):
+    if tool["install"] == "release" and not tool["checksums"]:
         error(
             "restic_release_sha256",
             "",
-            f"has no checksum for the architecture {tool.get('architecture')}",
-            "Give the SHA-256 of the archive, from upstream's SHA256SUMS",
+            "has no checksum",
+            "Give the SHA-256 of the archive of each architecture, from upstream's SHA256SUMS",
         )
     if tool["install"] != "none" and version and _floors.below("restic", version):
         error(
@@ -190,17 +202,50 @@ def _named_version(tool: dict[str, t.Any], error: Report) -> None:
         error(variable, "", "is missing", f"Name the version of the release, {floor.minimum} or later")
 
 
-def _calendars(info: dict[str, t.Any], client: dict[str, t.Any], error: Report) -> None:
-    for name, job in client["jobs"].items():
-        calendar = job["schedule"]["calendar"]
-        answer = (info.get("calendars") or {}).get(calendar) or {}
-        if answer.get("valid") is False:
-            error(
-                f"backup_jobs.{name}.schedule.calendar",
-                calendar,
-                f"is refused by systemd-analyze of this host: {answer.get('error') or 'no reason given'}",
-                "See systemd.time(7), for instance daily or Mon..Fri 02:30 Europe/Berlin",
-            )
+def _refused(info: dict[str, t.Any], client: dict[str, t.Any]) -> list[tuple[str, str, str]]:
+    """Variable, calendar and reason of each calendar that the host refuses."""
+    answers = info.get("calendars") or {}
+    wanted = [
+        (f"backup_jobs.{name}.schedule.calendar", job["schedule"]["calendar"]) for name, job in client["jobs"].items()
+    ]
+    return [
+        (variable, calendar, answers[calendar].get("error") or "no reason given")
+        for variable, calendar in wanted
+        if calendar in answers and answers[calendar]["valid"] is False
+    ]
+
+
+def _calendars(refused: list[tuple[str, str, str]], by: str, error: Report) -> None:
+    for variable, calendar, reason in refused:
+        error(
+            variable,
+            calendar,
+            f"is refused by systemd-analyze of {by}: {reason}",
+            "See systemd.time(7), for instance daily or Mon..Fri 02:30 Europe/Berlin",
+        )
+
+
+def _refused_here(calendar: str) -> bool:
+    """Whether systemd-analyze of this controller refuses a calendar; one that has none refuses nothing."""
+    try:
+        done = _run.run(["systemd-analyze", "calendar", "--", calendar], timeout=ANALYZE_SECONDS)
+    except OSError:
+        return False
+    return done.code != 0 and not done.timed_out
+
+
+def _quotas(info: dict[str, t.Any], server: dict[str, t.Any], error: Report) -> None:
+    kind = (info.get("file_systems") or {}).get(server["path"])
+    if kind == "btrfs":
+        return
+    quotas = server["quotas"]
+    error(
+        "rest_server_path",
+        server["path"],
+        f"lies on {kind or 'an unknown file system'}, and needs btrfs for the quota of"
+        f" {', '.join(sorted(quota['name'] for quota in quotas))}",
+        "Put rest_server_path on a btrfs file system (is it mounted?), or remove `quota` of these repositories",
+    )
 
 
 def _addresses(info: dict[str, t.Any], client: dict[str, t.Any], error: Report) -> None:

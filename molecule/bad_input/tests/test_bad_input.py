@@ -187,6 +187,12 @@ CASES = [
         hosts={"vault1": {"backup_address": "nowhere.invalid"}},
         clients=("vault1",),
     ),
+    Case(
+        "quota-without-btrfs",
+        ("rest_server_path = '/srv/holdfast'", "needs btrfs for the quota of vault1--vault", "Put rest_server_path on a btrfs"),
+        {**GOOD, "backup_repositories": {"vault": {"server": "vault1", "quota": "1G"}}},
+        clients=("vault1",),
+    ),
 ]  # fmt: skip
 
 
@@ -286,3 +292,26 @@ def test_a_missing_package_on_the_controller_is_named(folder: Path) -> None:
     fleet.variables = LOCAL
     done = fleet.run("status", "-e", "query=hosts", environment={"PYTHONPATH": str(absent), "HOME": os.environ["HOME"]})
     assert "pip install jmespath" in "".join(done.failed.values())
+
+
+def test_what_one_host_delivers_stops_it_before_any_host_is_changed(folder: Path) -> None:
+    """The look-only play ends for all hosts before the first changing one begins; the good host then goes on."""
+    elsewhere = {"backup_repositories": {"vault": {"server": "vault1", "address": "nowhere.invalid"}}}
+    several = Case(
+        "several",
+        (),
+        LOCAL,
+        hosts={"vault1": {**elsewhere, "backup_escrow": GOOD["backup_escrow"]}},
+        clients=HOSTS,
+    )
+    done = play(folder / "several", several)
+    assert sorted(done.failed) == ["old1", "plain1", "vault1"], done.output
+    assert "old1: restic_package = 'restic': is version 0.14.0" in done.failed["old1"]
+    assert "plain1: systemd: systemd is not running as PID 1" in done.failed["plain1"]
+    assert "'nowhere.invalid': does not resolve on this host" in done.failed["vault1"]
+    failures = [number for number, event in enumerate(done.events) if event["what"] == "failed"]
+    changes = [number for number, event in enumerate(done.events) if event["changed"]]
+    assert changes, done.output
+    assert max(failures) < min(changes)
+    assert {done.events[number]["host"] for number in changes} == {"web1"}
+    assert Fleet("bad_input", folder, {}).on("web1").service("holdfast-system--local.timer").is_running

@@ -108,6 +108,7 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
         "accounts": {},
         "files": {},
         "mounts": {},
+        "file_systems": {},
         "running": None,
         "manifests": {"file_tree": {}, "units": {}},
         "records": {},
@@ -252,6 +253,16 @@ def test_files_and_mounts(info: Info, tmp_path: Path) -> None:
         "/nonexistent": None,
     }
     assert result["mounts"] == {"/proc": True, str(tmp_path): False, "/proc/": True}
+
+
+def test_file_systems(tools: Tools, info: Info, tmp_path: Path) -> None:
+    """Of the nearest directory that is there."""
+    tools.say("stat", "btrfs\n")
+    path = f"{tmp_path}/not/there"
+    assert info(file_systems=[path])["file_systems"] == {path: "btrfs"}
+    assert ["stat", "--file-system", "--format=%T", "--", str(tmp_path)] in tools.calls
+    tools.say("stat", "", code=1)
+    assert info(file_systems=["/"])["file_systems"] == {"/": None}
 
 
 def test_systemd_and_running_units(tools: Tools, info: Info) -> None:

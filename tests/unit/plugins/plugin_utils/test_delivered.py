@@ -46,6 +46,7 @@ HOST: dict[str, t.Any] = {
     "accounts": {"holdfast": True},
     "files": {"/usr/local/bin/holdfast": None},
     "mounts": {"/mnt": True, "/slow": None},
+    "file_systems": {"/srv/holdfast": "btrfs", "/slow": None},
     "running": ["holdfast-system--vault.service"],
     "manifests": {"file_tree": {"jobs": ["/etc/x"]}, "units": {}},
     "records": {"vault": {"HOLDFAST_REPOSITORY_ID": "0123"}},

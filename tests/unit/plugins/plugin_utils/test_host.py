@@ -10,6 +10,7 @@ import typing as t
 
 import pytest
 from ansible_collections.holdfast.backup.plugins.filter.host import FilterModule
+from ansible_collections.holdfast.backup.plugins.module_utils import _run
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _host
 
 INFO: dict[str, t.Any] = {
@@ -33,6 +34,7 @@ TOOL = {
     "pinned": "",
     "version": "0.18.0",
     "sha256": "a" * 64,
+    "checksums": ["x86_64"],
     "architecture": "x86_64",
     "binary": "/usr/bin/restic",
 }
@@ -70,7 +72,12 @@ def test_a_host_that_said_nothing_is_no_traceback() -> None:
         ({"packages": {"restic": {"candidate": "0.14.0-1+b5"}}}, {}, "restic_package"),
         ({"packages": {"restic": {"installed": "0.14.0", "candidate": "0.18.0"}}}, {}, "restic_package"),
         ({}, {"pinned": "0.16.4"}, "restic_package"),
-        ({}, {"install": "release", "sha256": ""}, "restic_release"),
+        ({}, {"install": "release", "sha256": "", "checksums": []}, "restic_release_sha256: has no checksum"),
+        (
+            {},
+            {"install": "release", "sha256": "", "architecture": "evil"},
+            "restic_release_sha256 = 'x86_64': has no checksum for the architecture evil of this host",
+        ),
         ({}, {"install": "release", "version": "0.17.0"}, "restic_release"),
         ({}, {"install": "none", "binary": "/opt/restic"}, "restic_binary"),
         ({"binaries": {"/usr/bin/restic": "0.16.0"}}, {"install": "none"}, "restic_binary"),
@@ -133,14 +140,13 @@ def test_nothing_of_the_inventory_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("info", "tool", "variable"),
     [
-        ({"calendars": {"daily": {"valid": False}}}, {}, "backup_jobs.system.schedule.calendar"),
         ({}, {"pinned": "0.16.4"}, "restic_package_version"),
-        ({}, {"install": "release", "sha256": ""}, "restic_release_sha256"),
+        ({}, {"install": "release", "checksums": []}, "restic_release_sha256"),
         ({}, {"install": "release", "version": ""}, "restic_release_version"),
         ({}, {"install": "release", "version": "0.17.0"}, "restic_release_version"),
     ],
 )
-def test_variables_that_only_the_host_can_judge_stop_every_host(
+def test_variables_that_name_a_version_stop_every_host(
     info: dict[str, t.Any], tool: dict[str, t.Any], variable: str
 ) -> None:
     (message,) = of_the_inventory(info, tool)
@@ -219,7 +225,7 @@ def test_revoking_too_many(most: t.Any, stops: bool) -> None:
         ({"pinned": "0.16.4"}, "restic_package_version = '0.16.4'"),
         ({"install": "release", "version": 0.16}, "restic_release_version = 0.16"),
         ({"install": "release", "version": ""}, "restic_release_version: is missing"),
-        ({"install": "release", "sha256": ""}, "restic_release_sha256"),
+        ({"install": "release", "checksums": []}, "restic_release_sha256"),
     ],
 )
 def test_versions_that_a_variable_names(tool: dict[str, t.Any], variable: str) -> None:
@@ -228,21 +234,57 @@ def test_versions_that_a_variable_names(tool: dict[str, t.Any], variable: str) -
     assert variable in text[0]
 
 
-def test_calendars_stop_everybody() -> None:
-    assert "schedule.calendar" in stopping(info={"calendars": {"daily": {"valid": False}}})[0]
+REFUSED = {"calendars": {"daily": {"valid": False, "error": "Failed to parse"}}}
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"calendars": 5},
-        {"calendars": {"daily": "bad"}},
-        {"calendars": ["daily"]},
-        {"htpasswd": 5},
-        {"htpasswd": {"fleet_id": "abc", "users": 5}},
-        {"htpasswd": {}},
-    ],
-)
-def test_nonsense_of_one_host_stops_no_other(said: dict[str, t.Any]) -> None:
-    server = {"fleet_id": "abc", "state_dir": "/s", "revoke_max": 1, "users": []}
-    assert _host.inventory_problems({**INFO, **said}, CLIENT, TOOL, server, "web1") == []
+def test_a_calendar_that_this_controller_refuses_too_stops_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def run(argv: list[str], *, timeout: float) -> _run.Result:
+        calls.append(argv)
+        return _run.Result(1)
+
+    monkeypatch.setattr(_run, "run", run)
+    (message,) = stopping(info=REFUSED)
+    assert message == (
+        "vault1: backup_jobs.system.schedule.calendar = 'daily': is refused by systemd-analyze of this host and of this"
+        " controller: Failed to parse. See systemd.time(7), for instance daily or Mon..Fri 02:30 Europe/Berlin"
+    )
+    assert calls == [["systemd-analyze", "calendar", "--", "daily"]]
+
+
+@pytest.mark.parametrize("here", [_run.Result(0), _run.Result(1, timed_out=True), None])
+def test_the_word_of_one_client_stops_only_that_client(
+    here: _run.Result | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(argv: list[str], *, timeout: float) -> _run.Result:
+        if here is None:
+            raise FileNotFoundError(argv[0])
+        return here
+
+    monkeypatch.setattr(_run, "run", run)
+    lies = {**REFUSED, "packages": {}, "systemd": 1, "running": [], "records": {}}
+    assert stopping(info=lies, tool={"install": "release", "sha256": "", "architecture": "evil"}) == []
+    (message,) = judged(REFUSED)["errors"]
+    assert "systemd-analyze of this host: Failed to parse" in message
+
+
+def test_a_quota_needs_btrfs() -> None:
+    server = {"path": "/srv/holdfast", "quotas": [{"name": "web1--vault"}]}
+
+    def found(kind: str | None, **changes: t.Any) -> list[str]:
+        info = {**INFO, "file_systems": {"/srv/holdfast": kind}}
+        return _host.host_problems(info, FACTS, None, TOOL, "vault1", {**server, **changes})["errors"]
+
+    assert found("btrfs") == []
+    assert found("ext2/ext3", quotas=[]) == []
+    assert found("ext2/ext3") == [
+        "vault1: rest_server_path = '/srv/holdfast': lies on ext2/ext3, and needs btrfs for the quota of web1--vault."
+        " Put rest_server_path on a btrfs file system (is it mounted?), or remove `quota` of these repositories"
+    ]
+    assert "lies on an unknown file system" in found(None)[0]
+
+
+@pytest.mark.parametrize("release", [["trixie"], {"a": 1}, 5])
+def test_a_fact_of_another_type_is_no_traceback(release: t.Any) -> None:
+    assert judged(facts={"distribution_release": release})["errors"] == []
