@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 PLACEHOLDER = "<made in the first real run>"
 _VERSION = 1
@@ -33,6 +33,14 @@ class Manifest:
 
     fleet_id: str
     users: Mapping[str, str | None] = field(default_factory=dict)
+
+
+class OfFleet(Protocol):
+    """A manifest that says whose it is."""
+
+    @property
+    def fleet_id(self) -> str:
+        """The fleet."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ def parse_users(items: Iterable[Mapping[str, Any]], keep: Iterable[str]) -> tupl
     return tuple(sorted(users, key=lambda user: user.name))
 
 
-def check_fleet(manifest: Manifest | None, fleet_id: str, path: str) -> None:
+def check_fleet(manifest: OfFleet | None, fleet_id: str, path: str) -> None:
     """Raise ValueError unless this server serves our fleet, or none yet."""
     if manifest is not None and manifest.fleet_id != fleet_id:
         raise ValueError(

@@ -112,7 +112,7 @@ def boot(lab: LabState, host: HostState) -> None:
         "--resolv-conf=off", "--timezone=off",
         # What units of a real host may do and systemd-nspawn withholds: BPF (IPAddressDeny=, DevicePolicy=) and mlock.
         "--capability=CAP_BPF,CAP_PERFMON,CAP_IPC_LOCK",
-        "--system-call-filter=bpf @memlock",
+        "--system-call-filter=bpf @memlock landlock_create_ruleset landlock_add_rule landlock_restrict_self",
     ]  # fmt: skip
     if spec.fuse:
         command.append("--bind=/dev/fuse")

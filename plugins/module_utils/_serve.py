@@ -1,0 +1,208 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The one command that a client's SSH key runs: serve one repository, in a clean environment.
+
+This file is installed alone, as a program with the repository's name as its argument, and imports nothing of the
+collection. The account is that of the process, never one from the environment. The definition, which root wrote,
+says what is served; what the client asked for (SSH_ORIGINAL_COMMAND) is not looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import signal
+import stat
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+DEFINITIONS = "/etc/holdfast/serve"
+HOME = "/var/lib/holdfast/home"
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME, "LC_ALL": "C.UTF-8"}
+VERSION = 1
+_ACCOUNT = re.compile(r"\Abk-[a-z][a-z0-9-]{0,27}\Z")
+_REPOSITORY = re.compile(r"\A[a-z][a-z0-9-]{0,27}\Z")
+_SFTP_SERVER = "/usr/lib/openssh/sftp-server"
+# What sftp-server itself needs; the rest of the host's files cannot be opened.
+_SFTP_READS = ("/usr/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/passwd", "/etc/nsswitch.conf", "/dev/null")
+# sysexits.h
+USAGE, CONFIG, NO_PERMISSION, TRY_AGAIN = 64, 78, 77, 75
+
+
+class RefusedError(Exception):
+    """This repository is not served now; `code` is the exit code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is executed, where, and the only directory it may touch (None: its account is all that confines it)."""
+
+    argv: tuple[str, ...]
+    directory: str = "/"
+    confine: str | None = None
+    must_confine: bool = True
+
+
+def read_definition(account: str, repository: str, directory: str = DEFINITIONS) -> dict[str, Any]:
+    """Return the definition that root wrote. Raises RefusedError."""
+    if not _ACCOUNT.match(account):
+        raise RefusedError(NO_PERMISSION, f"the account {account!r} serves no repositories")
+    if not _REPOSITORY.match(repository):
+        raise RefusedError(USAGE, f"{repository!r} is not the name of a repository")
+    name = f"{account[3:]}--{repository}"
+    for flag in (name, "all"):
+        if os.path.lexists(f"{directory}/maintenance/{flag}"):
+            raise RefusedError(TRY_AGAIN, f"{name} is in maintenance: try again later")
+    path = f"{directory}/{account}/{repository}.json"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        raise RefusedError(NO_PERMISSION, f"{name} is not served here") from None
+    with os.fdopen(descriptor, encoding="utf-8") as stream:
+        info = os.fstat(stream.fileno())
+        if info.st_uid != 0 or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise RefusedError(CONFIG, f"{path} can be written by others than root: chown root and chmod go-w it")
+        try:
+            value = json.load(stream)
+        except ValueError:
+            value = None
+    if not isinstance(value, dict) or value.get("version") != VERSION or value.get("name") != name:
+        raise RefusedError(CONFIG, f"{path} is not the definition of {name}: run the playbook again")
+    return value
+
+
+def command(definition: Mapping[str, Any]) -> Command:
+    """Return what serves the repository of a definition. Raises RefusedError."""
+    kinds = {"rclone": _rclone, "borg": _borg, "sftp": _sftp}
+    kind = definition.get("kind")
+    if kind not in kinds:
+        raise RefusedError(CONFIG, f"{definition['name']}: {kind!r} is no kind of repository: run the playbook again")
+    path = definition.get("path")
+    if path is not None and not os.path.isdir(path):
+        raise RefusedError(CONFIG, f"{definition['name']}: the directory {path} is not there: is its disk mounted?")
+    return kinds[kind](definition)
+
+
+def _rclone(definition: Mapping[str, Any]) -> Command:
+    target = definition["remote"] or definition["path"]
+    argv = [definition["program"] or "/usr/bin/rclone", "serve", "restic", "--stdio"]
+    argv += ["--append-only"] if definition["append_only"] else []
+    argv += ["--config", definition["config"] or "/dev/null", *definition["arguments"], target]
+    return Command(tuple(argv))
+
+
+def _borg(definition: Mapping[str, Any]) -> Command:
+    argv = [definition["program"] or "/usr/bin/borg", "serve"]
+    if definition["append_only"]:
+        # borg 2 has permissions instead.
+        argv += ["--append-only"] if definition["borg_major"] < 2 else ["--permissions", "no-delete"]
+    argv += ["--restrict-to-repository", definition["path"]]
+    argv += ["--storage-quota", str(definition["quota"])] if definition["quota"] else []
+    # Clients write ssh://host/./name, which borg takes from where it was started.
+    return Command((*argv, *definition["arguments"]), directory=os.path.dirname(definition["path"]))
+
+
+def _sftp(definition: Mapping[str, Any]) -> Command:
+    argv = (_SFTP_SERVER, "-u", "0077", "-P", "symlink,hardlink", "-d", definition["path"])
+    return Command(argv, confine=definition["path"], must_confine=definition["confine"] == "required")
+
+
+def landlock(directory: str, reads: Sequence[str] = _SFTP_READS) -> None:
+    """Let this process and its children open files below `directory` and what they need to run, and nothing else.
+
+    Raises OSError where the kernel cannot.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(number: int, *arguments: Any) -> int:
+        result: int = libc.syscall(ctypes.c_long(number), *arguments)
+        if result < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return result
+
+    # Numbers and bits are those of linux/landlock.h, the same on every architecture.
+    create, add, restrict, version_flag, path_beneath, no_new_privileges = 444, 445, 446, 1, 1, 38
+    version = call(create, None, ctypes.c_size_t(0), ctypes.c_uint32(version_flag))
+    execute, write_file, read_file, read_directory = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+    # 13 rights of the first version, then refer (2), truncate (3) and ioctl of devices (5).
+    handled = (1 << (13 + (version >= 2) + (version >= 3) + (version >= 5))) - 1
+    special = 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12  # devices, sockets, pipes and links are not made
+    everything = handled & ~special & ~execute
+    attributes = [
+        handled,
+        3 if version >= 4 else 0,
+        3 if version >= 6 else 0,
+    ]  # no TCP, no signals, no abstract sockets
+    size = 8 * (3 if version >= 6 else 2 if version >= 4 else 1)
+    ruleset = call(create, (ctypes.c_uint64 * 3)(*attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))
+
+    rules = [(directory, everything)]
+    rules += [(path, execute | read_file | read_directory) for path in reads]
+    rules += [("/dev/null", read_file | write_file)]
+    for path, allowed in rules:
+        try:
+            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        rights = allowed if os.path.isdir(path) else allowed & (execute | write_file | read_file)
+        rule = struct.pack("=Qi", rights, descriptor)
+        call(add, ctypes.c_int(ruleset), ctypes.c_int(path_beneath), rule, ctypes.c_uint32(0))
+        os.close(descriptor)
+    if libc.prctl(no_new_privileges, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+    call(restrict, ctypes.c_int(ruleset), ctypes.c_uint32(0))
+    os.close(ruleset)
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Become the command of a repository. Raises RefusedError."""
+    if len(arguments) != 1:
+        raise RefusedError(USAGE, "one argument is needed, the name of a repository")
+    definition = read_definition(pwd.getpwuid(os.getuid()).pw_name, arguments[0])
+    wanted = command(definition)
+    os.umask(0o077)
+    # Python ignores it, and what we start would, too.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.chdir(wanted.directory)
+        os.closerange(3, 256)
+        if wanted.confine is not None:
+            try:
+                landlock(wanted.confine)
+            except OSError as error:
+                if wanted.must_confine:
+                    raise RefusedError(
+                        CONFIG,
+                        f"{definition['name']}: this server's kernel cannot confine sftp to one directory "
+                        f"({error.strerror}): enable Landlock, or set ssh_access_sftp_confine to if_possible",
+                    ) from None
+        os.execve(wanted.argv[0], wanted.argv, ENVIRONMENT)  # noqa: S606 - no shell is what is wanted
+    except OSError as error:
+        raise RefusedError(CONFIG, f"{definition['name']}: {wanted.argv[0]}: {error.strerror}") from None
+
+
+def main() -> None:
+    """Serve, or say in one line why not."""
+    try:
+        serve(sys.argv[1:])
+    except RefusedError as error:
+        sys.stderr.write(f"holdfast: {error}\n")
+        sys.exit(error.code)
+
+
+if __name__ == "__main__":
+    main()

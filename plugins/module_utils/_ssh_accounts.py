@@ -1,0 +1,504 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Accounts and key lines of a server that is reached over SSH: who gets which line, who loses it; no side effects."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._htpasswd import too_many
+from ._public_key import TYPE, fingerprint, parse_public_key
+
+PLACEHOLDER = "<made in the first real run>"
+PREFIX = "bk-"
+SHELL = "/bin/sh"
+# Groups are made and their members decided here, so no other may be named.
+GROUP_PREFIX = "hfr-"
+_VERSION = 1
+_NAME = re.compile(r"\A[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
+_NAME_LENGTH = 28
+_GROUP = re.compile(r"\Ahfr-[a-z0-9][a-z0-9_-]{0,26}\Z")
+_COMMAND = re.compile(r"\A/[A-Za-z0-9._/-]+\Z")
+_BLOB = re.compile(r"(?<![A-Za-z0-9+/])AAAA[A-Za-z0-9+/]{16,}={0,3}")
+
+
+@dataclass(frozen=True)
+class Key:
+    """The keys of one repository; no `public_keys` means that the server keeps those that it has."""
+
+    repository: str
+    public_keys: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Account:
+    """A declared account."""
+
+    name: str
+    backup_id: str
+    keys: tuple[Key, ...]
+    groups: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the manifest says of an account: whose it is, and which fingerprints each repository was served with."""
+
+    backup_id: str
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    locked: bool = False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Which fleet made which account here; accounts that lost access stay, since their data and UID do."""
+
+    fleet_id: str
+    accounts: Mapping[str, Known] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class System:
+    """An account as the host has it; `expires` is the field of /etc/shadow."""
+
+    uid: int
+    comment: str
+    home: str
+    shell: str
+    password: str
+    expires: str
+
+
+@dataclass(frozen=True)
+class Current:
+    """What is on the host: accounts, key files by account's name, members of the groups that are ours."""
+
+    system: Mapping[str, System]
+    files: Mapping[str, str]
+    groups: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the lines are made, and how much may be taken away."""
+
+    fleet_id: str
+    command: str
+    home: str
+    revoke_max: int | None = None
+    check_mode: bool = False
+
+
+@dataclass
+class Outcome:
+    """The new state and what happened to whom; names of keys are `account repository`."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    manifest: dict[str, Known] = field(default_factory=dict)
+    memberships: dict[str, frozenset[str]] = field(default_factory=dict)
+    groups_created: list[str] = field(default_factory=list)
+    created: list[str] = field(default_factory=list)
+    corrected: list[str] = field(default_factory=list)
+    locked: list[str] = field(default_factory=list)
+    unlocked: list[str] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
+    created_keys: list[str] = field(default_factory=list)
+    changed_keys: list[str] = field(default_factory=list)
+    revoked_keys: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    refused: dict[str, list[str]] = field(default_factory=dict)
+    # Accounts whose sessions have to end: a connection that is open could go on with a key that is gone.
+    end: set[str] = field(default_factory=set)
+
+    def refuse(self, account: str, why: str) -> None:
+        """Note why something of an account was refused."""
+        self.refused.setdefault(account, []).append(why)
+
+    def served(self) -> dict[str, dict[str, list[str]]]:
+        """Return the fingerprints that open each repository now, by account."""
+        return {
+            name: {repository: list(prints) for repository, prints in known.keys.items()}
+            for name, known in sorted(self.manifest.items())
+            if not known.locked
+        }
+
+    def report(self) -> dict[str, Any]:
+        """Return the lists that the module returns."""
+        internal = ("files", "manifest", "memberships", "end", "refused")
+        lists = {key: sorted(value) for key, value in vars(self).items() if key not in internal}
+        return {**lists, "refused": self.refused, "served": self.served(), "groups_changed": sorted(self.memberships)}
+
+
+def parse_accounts(items: Iterable[Mapping[str, Any]]) -> tuple[Account, ...]:
+    """Return the declared accounts. Raises ValueError that names option, value and cure; public keys are not judged."""
+    accounts: dict[str, Account] = {}
+    for number, item in enumerate(items):
+        where = f"accounts[{number}]"
+        backup_id = _name(item["backup_id"], f"{where}.backup_id")
+        if item["name"] != PREFIX + backup_id:
+            raise ValueError(f"{where}.name: {item['name']!r} is not {PREFIX}{backup_id}: name it after its backup_id")
+        if item["name"] in accounts:
+            raise ValueError(f"{where}.name: {item['name']} is declared twice: keep one of the entries")
+        for group in item["groups"]:
+            if not _GROUP.match(group):
+                raise ValueError(
+                    f"{where}.groups: {group!r} is not {GROUP_PREFIX} and a name of at most 27 letters, digits, - and _"
+                )
+        keys: dict[str, Key] = {}
+        for key in item["keys"]:
+            repository = _name(key["repository"], f"{where}.keys.repository")
+            if repository in keys:
+                raise ValueError(f"{where}.keys: {repository} is declared twice: keep one of the entries")
+            sources = tuple(_source(source, f"{where}.keys[{repository}].from") for source in key["from"])
+            keys[repository] = Key(repository, tuple(key["public_keys"]), sources)
+        ordered = tuple(keys[repository] for repository in sorted(keys))
+        accounts[item["name"]] = Account(item["name"], backup_id, ordered, frozenset(item["groups"]))
+    return tuple(accounts[name] for name in sorted(accounts))
+
+
+def _name(value: str, where: str) -> str:
+    if len(value) > _NAME_LENGTH or not _NAME.match(value):
+        raise ValueError(
+            f"{where}: {value!r} is not a name: use lower-case letters, digits and single hyphens, a letter first, "
+            f"{_NAME_LENGTH} characters at most"
+        )
+    return value
+
+
+def _source(value: str, where: str) -> str:
+    """Return a source address or network in the spelling that goes into the line."""
+    try:
+        if "%" in value:
+            raise ValueError
+        return str(ipaddress.ip_network(value) if "/" in value else ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError(
+            f"{where}: {value!r} is neither an address nor a network: write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64"
+        ) from None
+
+
+def check_command(command: str) -> str:
+    """Return the path of the wrapper if it can stand in a key line. Raises ValueError."""
+    if not _COMMAND.match(command) or ".." in command.split("/"):
+        raise ValueError(f"command: {command!r} is not a plain absolute path: use letters, digits and . _ - /")
+    return command
+
+
+def comment_of(backup_id: str) -> str:
+    """Return the comment field by which an account is known as ours."""
+    return f"holdfast {backup_id}"
+
+
+def parse_manifest(value: Mapping[str, Any] | None, path: str) -> Manifest | None:
+    """Return the manifest of a JSON object. Raises ValueError when it is not one."""
+    if value is None:
+        return None
+    try:
+        if value["version"] != _VERSION or not isinstance(value["fleet_id"], str):
+            raise ValueError
+        accounts = {
+            str(name): Known(
+                str(item["backup_id"]),
+                {str(repository): tuple(map(str, prints)) for repository, prints in item["keys"].items()},
+                bool(item["locked"]),
+            )
+            for name, item in value["accounts"].items()
+        }
+        if not all(
+            name == PREFIX + known.backup_id and _NAME.match(known.backup_id) for name, known in accounts.items()
+        ):
+            raise ValueError
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise ValueError(f"{path} is not a manifest of version {_VERSION}: restore it from a backup") from None
+    return Manifest(value["fleet_id"], accounts)
+
+
+def render_manifest(manifest: Manifest) -> dict[str, Any]:
+    """Return the JSON object of a manifest."""
+    accounts = {
+        name: {
+            "backup_id": known.backup_id,
+            "keys": {repository: list(prints) for repository, prints in known.keys.items()},
+            "locked": known.locked,
+        }
+        for name, known in manifest.accounts.items()
+    }
+    return {"version": _VERSION, "fleet_id": manifest.fleet_id, "accounts": accounts}
+
+
+def unite(before: Manifest | None, after: Mapping[str, Known], fleet_id: str) -> Manifest:
+    """Return the manifest that holds while lines are written: what was there, and what will be."""
+    accounts = dict(before.accounts) if before is not None else {}
+    for name, known in after.items():
+        old = accounts.get(name, Known(known.backup_id)).keys
+        keys = {
+            repository: tuple(dict.fromkeys((*old.get(repository, ()), *known.keys.get(repository, ()))))
+            for repository in sorted({*old, *known.keys})
+        }
+        accounts[name] = Known(known.backup_id, keys, known.locked)
+    return Manifest(fleet_id, accounts)
+
+
+def render_line(command: str, backup_id: str, key: Key, blob: str) -> str:
+    """Return the line of one key. Every part was checked: nothing here can end an option or the line."""
+    sources = f',from="{",".join(key.sources)}"' if key.sources else ""
+    return f'restrict,command="{command} {key.repository}"{sources} {TYPE} {blob} {backup_id} {key.repository}'
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    text: str
+    blob: str | None
+    repository: str | None
+
+
+def _parse_lines(text: str, command: str) -> list[_Line]:
+    """Return the lines of a key file; `repository` only of one that is written exactly as we do."""
+    ours = re.compile(
+        rf'\Arestrict,command="{re.escape(command)} (?P<repository>[a-z0-9-]+)"(,from="[0-9A-Fa-f.:/,]+")? '
+        rf"{TYPE} (?P<blob>[A-Za-z0-9+/]{{68}}) [a-z0-9-]+ (?P=repository)\Z"
+    )
+    lines = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line:
+            continue
+        found = ours.match(line)
+        blob = found["blob"] if found else next(iter(_BLOB.findall(line)), None)
+        lines.append(_Line(number, line, blob, found["repository"] if found else None))
+    return lines
+
+
+def plan_accounts(accounts: Iterable[Account], current: Current, manifest: Manifest | None, policy: Policy) -> Outcome:
+    """Return the new state. Raises ValueError when this is another fleet's server, or too many hosts would lose access."""
+    outcome = Outcome()
+    known = manifest.accounts if manifest is not None else {}
+    declared = {account.name: account for account in accounts}
+    usable = {name: account for name, account in declared.items() if _usable(account, current, outcome)}
+    lines = {name: _parse_lines(text, policy.command) for name, text in current.files.items()}
+    blobs = _choose(usable, lines, known, manifest is None, policy, outcome)
+    for name, account in usable.items():
+        _plan_account(account, current, policy, outcome)
+        _plan_file(
+            account, blobs[name], lines.get(name, []), known.get(name, Known(account.backup_id)), policy, outcome
+        )
+    _revoke(declared, current, known, outcome)
+    _plan_groups(usable, current, outcome)
+    lost = {name.split(" ")[0] for name in outcome.revoked_keys} | set(outcome.revoked)
+    if manifest is None:
+        # The manifest was lost: whoever has a key file may be ours.
+        lost |= {name.split(" ")[0] for name in outcome.foreign}
+    problem = too_many(lost, {name: name[len(PREFIX) :] for name in lost}, policy.revoke_max)
+    if problem:
+        raise ValueError(problem)
+    return outcome
+
+
+def _usable(account: Account, current: Current, outcome: Outcome) -> bool:
+    """Tell whether the account is ours or not there yet; an account of somebody else is never taken over."""
+    there = current.system.get(account.name)
+    if there is None or _is_ours(there, account.backup_id):
+        return True
+    outcome.refuse(
+        account.name,
+        f"the host has an account {account.name} (uid {there.uid}) that is not ours: remove it, or choose another backup_id",
+    )
+    return False
+
+
+def _is_ours(system: System, backup_id: str) -> bool:
+    """Tell whether we made this account: nothing is done to another, nor to its processes."""
+    return system.comment == comment_of(backup_id) and system.uid != 0
+
+
+def _choose(
+    accounts: Mapping[str, Account],
+    lines: Mapping[str, list[_Line]],
+    known: Mapping[str, Known],
+    lost: bool,
+    policy: Policy,
+    outcome: Outcome,
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the blobs of each account's repositories. A blob opens one repository; who had it first keeps it."""
+    chosen: dict[str, dict[str, tuple[str, ...]]] = {name: {} for name in accounts}
+    for name, account in accounts.items():
+        for key in account.keys:
+            blobs: list[str] = []
+            problems = []
+            for text in key.public_keys:
+                if policy.check_mode and text == PLACEHOLDER:
+                    blobs.append(PLACEHOLDER)
+                    continue
+                try:
+                    blobs.append(parse_public_key(text))
+                except ValueError as error:
+                    problems.append(f"{key.repository}: the public key {error}")
+            if problems or not blobs:
+                blobs = _served(key.repository, lines.get(name, []), known.get(name), lost)
+                (outcome.kept if blobs else outcome.missing).append(f"{name} {key.repository}")
+            for problem in problems:
+                outcome.refuse(name, problem)
+            chosen[name][key.repository] = tuple(dict.fromkeys(blobs))
+    owners: dict[str, list[tuple[str, str]]] = {}
+    for name, repositories in chosen.items():
+        for repository, found in repositories.items():
+            for blob in found:
+                if blob != PLACEHOLDER:
+                    owners.setdefault(blob, []).append((name, repository))
+    for blob, claimants in owners.items():
+        if len(claimants) < 2:
+            continue
+        first = [
+            (name, repository)
+            for name, repository in claimants
+            if fingerprint(blob) in known.get(name, Known("")).keys.get(repository, ())
+        ]
+        for name, repository in claimants:
+            if len(first) == 1 and (name, repository) in first:
+                continue
+            left = tuple(each for each in chosen[name][repository] if each != blob)
+            chosen[name][repository] = left or tuple(
+                each for each in _served(repository, lines.get(name, []), known.get(name), lost) if each != blob
+            )
+            others = ", ".join(f"{other} {its}" for other, its in claimants if (other, its) != (name, repository))
+            outcome.refuse(name, f"{repository}: the public key {fingerprint(blob)} is also that of {others}")
+    return chosen
+
+
+def _served(repository: str, lines: Iterable[_Line], known: Known | None, lost: bool) -> list[str]:
+    """Return the blobs that the server has for a repository, if it was us who put them there."""
+    prints = known.keys.get(repository, ()) if known is not None else ()
+    return [
+        line.blob
+        for line in lines
+        if line.blob is not None and line.repository == repository and (lost or fingerprint(line.blob) in prints)
+    ]
+
+
+def _plan_account(account: Account, current: Current, policy: Policy, outcome: Outcome) -> None:
+    there = current.system.get(account.name)
+    if there is None:
+        outcome.created.append(account.name)
+        return
+    if there.password.startswith("!") or there.expires not in ("", "-1"):
+        outcome.unlocked.append(account.name)
+    if there.password.lstrip("!") != "*" or (there.home, there.shell) != (policy.home, SHELL):
+        outcome.corrected.append(account.name)
+
+
+def _plan_file(
+    account: Account,
+    blobs: Mapping[str, tuple[str, ...]],
+    lines: list[_Line],
+    known: Known,
+    policy: Policy,
+    outcome: Outcome,
+) -> None:
+    """Plan an account's key file, and say what was in it that does not belong there."""
+    name = account.name
+    wanted: list[str] = []
+    for key in account.keys:
+        label = f"{name} {key.repository}"
+        texts = [render_line(policy.command, account.backup_id, key, blob) for blob in blobs[key.repository]]
+        wanted += texts
+        before = [line.text for line in lines if line.repository == key.repository]
+        if texts and not before and not known.keys.get(key.repository):
+            outcome.created_keys.append(label)
+        elif texts != before and (texts or before):
+            outcome.changed_keys.append(label)
+    for repository in sorted(set(known.keys) - {key.repository for key in account.keys}):
+        outcome.revoked_keys.append(f"{name} {repository}")
+    declared = {blob for found in blobs.values() for blob in found}
+    ours = {print_ for prints in known.keys.values() for print_ in prints}
+    seen: set[str | None] = {None}
+    for line in lines:
+        known_key = line.blob in declared or (line.blob is not None and _print(line.blob) in ours)
+        # A second line of a key, or one that somebody edited, lets the key do something else.
+        if not known_key or line.blob in seen or line.repository is None:
+            outcome.foreign.append(f"{name} line {line.number}")
+            outcome.end.add(name)
+        seen.add(line.blob)
+    if ours - {_print(blob) for blob in declared}:
+        outcome.end.add(name)
+    outcome.files[name] = "".join(f"{line}\n" for line in wanted)
+    keys = {
+        key.repository: tuple(_print(blob) for blob in blobs[key.repository] if blob != PLACEHOLDER)
+        for key in account.keys
+        if blobs[key.repository]
+    }
+    outcome.manifest[name] = Known(account.backup_id, keys)
+
+
+def _print(blob: str) -> str:
+    """Return the fingerprint of whatever looks like a blob."""
+    try:
+        return fingerprint(blob)
+    except ValueError:
+        return blob
+
+
+def _revoke(declared: Mapping[str, Account], current: Current, known: Mapping[str, Known], outcome: Outcome) -> None:
+    """Take access from accounts of ours that are not declared, and key files from accounts that nobody knows."""
+    for name, before in known.items():
+        if name in declared:
+            if name in outcome.refused and name not in outcome.manifest:
+                outcome.manifest[name] = before
+            continue
+        outcome.manifest[name] = Known(before.backup_id, {}, locked=True)
+        there = current.system.get(name)
+        if not before.locked:
+            outcome.revoked.append(name)
+            outcome.revoked_keys += [f"{name} {repository}" for repository in before.keys]
+        elif name in current.files:
+            outcome.foreign.append(name)
+        if there is not None and _is_ours(there, before.backup_id):
+            if not there.password.startswith("!") or there.expires != "1":
+                outcome.locked.append(name)
+            outcome.end.add(name)
+    for name in current.files:
+        if name not in known and name not in outcome.manifest:
+            outcome.foreign.append(name)
+            if name in current.system and _is_ours(current.system[name], name[len(PREFIX) :]):
+                outcome.end.add(name)
+
+
+def _plan_groups(accounts: Mapping[str, Account], current: Current, outcome: Outcome) -> None:
+    wanted: dict[str, set[str]] = {group: set() for group in current.groups}
+    for name, account in accounts.items():
+        for group in account.groups:
+            wanted.setdefault(group, set()).add(name)
+    for group, members in sorted(wanted.items()):
+        if group not in current.groups:
+            outcome.groups_created.append(group)
+        if members != current.groups.get(group, frozenset()):
+            outcome.memberships[group] = frozenset(members)
+
+
+def make_diff(current: Current, outcome: Outcome) -> list[dict[str, str]]:
+    """Return the differences of key files and groups; public keys are no secrets."""
+    differences = [
+        _diff(name, current.files.get(name, ""), outcome.files.get(name, ""))
+        for name in sorted({*current.files, *outcome.files})
+        if current.files.get(name, "") != outcome.files.get(name, "")
+    ]
+    for group, members in outcome.memberships.items():
+        before = "".join(f"{name}\n" for name in sorted(current.groups.get(group, ())))
+        differences.append(_diff(f"group {group}", before, "".join(f"{name}\n" for name in sorted(members))))
+    for verb in ("created", "corrected", "locked", "unlocked"):
+        names = getattr(outcome, verb)
+        if names:
+            differences.append({"prepared": f"accounts {verb}: {', '.join(sorted(names))}\n"})
+    return differences
+
+
+def _diff(header: str, before: str, after: str) -> dict[str, str]:
+    return {"before_header": header, "after_header": header, "before": before, "after": after}

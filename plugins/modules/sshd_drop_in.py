@@ -1,0 +1,183 @@
+#!/usr/bin/python
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sshd_drop_in
+short_description: One file of sshd's configuration, verified before it is installed
+version_added: '0.1.0'
+author:
+  - holdfast contributors (@holdfast-backup)
+description:
+  - Tries the file in a copy of the configuration, with C(sshd -t), and asks C(sshd -T -C) what holds for O(users) then.
+  - Only when that is what O(require) says, the file is installed and sshd is reloaded. Otherwise nothing is changed.
+  - What holds is verified in every run, so that a change of another file is noticed.
+attributes:
+  check_mode:
+    support: full
+    description: Verifies as the real run does. Where there is no sshd yet, RV(not_checked) says so.
+  diff_mode:
+    support: full
+  platform:
+    support: full
+    platforms: posix
+    description: Needs a Linux host with OpenSSH and systemd, and runs as root.
+options:
+  path:
+    description: The file, in a directory that the main file includes.
+    type: path
+    required: true
+  content:
+    description: Its content.
+    type: str
+    required: true
+  users:
+    description: Accounts to ask sshd about. All are asked about where another file has C(Match) blocks, else the first.
+    type: list
+    elements: str
+    default: []
+  require:
+    description:
+      - Keywords and values as C(sshd -T) prints them. Values of a keyword that is printed several times are joined by
+        spaces.
+    type: dict
+    default: {}
+  service:
+    description: The unit to reload, if it runs.
+    type: str
+    default: ssh.service
+"""
+
+EXAMPLES = r"""
+- name: Allow no forwarding to the accounts of clients
+  holdfast.backup.sshd_drop_in:
+    path: /etc/ssh/sshd_config.d/10-holdfast.conf
+    content: |
+      Match User bk-*
+        DisableForwarding yes
+    users: [bk-web1]
+    require:
+      disableforwarding: 'yes'
+"""
+
+RETURN = r"""
+reloaded:
+  description: Whether sshd was (in check mode, would be) told to read its configuration again.
+  returned: success
+  type: bool
+not_checked:
+  description: What only the real run can check.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+import tempfile
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._files import Entry, Tree, UnsafePathError, check_path
+from ..module_utils._run import run
+from ..module_utils._sshd import MAIN, SSHD, check_user, differences, make_candidate, parse_settings, probes
+
+# A run that was killed between the file and the reload left it.
+PENDING = "/var/lib/holdfast/sshd_reload"
+PRIVATE = "/run/sshd"
+_TIMEOUT = 30.0
+
+
+def _verify(module: AnsibleModule, tree: Tree, scratch: str) -> None:
+    """Raise ValueError unless the configuration with the new file is right."""
+    params = module.params
+    main = tree.entry(MAIN)
+    if main is None or main.kind != "file":
+        raise ValueError(f"{MAIN} is not there: install openssh-server")
+    copy, whole = os.path.join(scratch, "drop-in.conf"), os.path.join(scratch, "sshd_config")
+    candidate = make_candidate(main.content.decode("utf-8", "surrogateescape"), params["path"], copy)
+    if not candidate.included:
+        raise ValueError(
+            f"{MAIN} does not include {params['path']}: put 'Include {os.path.dirname(params['path'])}/*.conf' at its beginning"
+        )
+    for path, text in ((copy, params["content"]), (whole, candidate.text)):
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(text)
+    tested = run([SSHD, "-t", "-f", whole], timeout=_TIMEOUT)
+    if tested.code != 0:
+        said = tested.stderr.replace(copy, params["path"]).replace(whole, MAIN).strip()
+        raise ValueError(f"sshd refuses the configuration, nothing was changed: {said}")
+    for probe in probes([check_user(user) for user in params["users"]], candidate.others_match):
+        shown = run([SSHD, "-T", "-f", whole, "-C", probe], timeout=_TIMEOUT)
+        wrong = differences(parse_settings(shown.stdout), params["require"])
+        if shown.code != 0 or wrong:
+            what = "; ".join(wrong) if shown.code == 0 else shown.stderr.strip()
+            raise ValueError(
+                f"sshd would not do what is needed for {probe.split(',host')[0]}, nothing was changed: {what}. Look for "
+                f"a Match block or a setting before that of {params['path']} in {MAIN} and what it includes"
+            )
+
+
+def _run(module: AnsibleModule, scratch: str) -> dict[str, Any]:
+    params = module.params
+    path = check_path(params["path"], "path")
+    params["require"] = {str(keyword): str(value) for keyword, value in params["require"].items()}
+    content = params["content"].encode("utf-8", "surrogateescape")
+    wanted = Entry("file", 0, 0, 0o644, content)
+    with Tree() as tree:
+        not_checked = []
+        # sshd wants its directory even to test, and only its unit makes it.
+        missing = [needed for needed in (SSHD, PRIVATE) if not os.path.exists(needed)]
+        if module.check_mode and missing:
+            not_checked.append(f"{path}: {missing[0]} is not there")
+        else:
+            os.makedirs(PRIVATE, mode=0o755, exist_ok=True)
+            _verify(module, tree, scratch)
+        before = tree.entry(path)
+        pending = tree.entry(PENDING) is not None
+        changed = before != wanted or pending
+        if changed and not module.check_mode:
+            tree.make_parents(PENDING)
+            tree.write(PENDING, b"", uid=0, gid=0, mode=0o600)
+            tree.make_parents(path)
+            tree.write(path, content, uid=0, gid=0, mode=0o644)
+            done = run(["systemctl", "try-reload-or-restart", params["service"]], timeout=_TIMEOUT)
+            if done.code != 0:
+                raise ValueError(f"{params['service']} cannot be reloaded: {done.stderr.strip()}")
+            tree.unlink(PENDING)
+    text = "" if before is None else before.content.decode("utf-8", "replace")
+    return {
+        "changed": changed,
+        "reloaded": changed,
+        "not_checked": not_checked,
+        "diff": {"before_header": path, "after_header": path, "before": text, "after": params["content"]},
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "content": {"type": "str", "required": True},
+            "users": {"type": "list", "elements": "str", "default": []},
+            "require": {"type": "dict", "default": {}},
+            "service": {"type": "str", "default": "ssh.service"},
+        },
+        supports_check_mode=True,
+    )
+    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="holdfast-") as scratch:
+        try:
+            result = _run(module, scratch)
+        except (ValueError, UnsafePathError) as error:
+            module.fail_json(msg=str(error))
+        except OSError as error:
+            module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
