@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _record, _source
+from . import _borg, _record, _restic, _source
+from ._borg import Borg
 from ._files import Tree, UnsafePathError
 from ._location import mount_problem, redact
 from ._model import Repository
 from ._outcome import ABSENT, DAMAGED, LOCKED, PRESENT, UNREACHABLE, WRONG_KEY
 from ._record import Record
-from ._restic import ENGINE, INIT_MINIMUM, EngineError, Look, MissingBinaryError, Restic, find_binary
+from ._restic import EngineError, Look, MissingBinaryError, Restic, find_binary
 from ._run import Result, account
 from ._run import run as run_program
 from ._source import MissingFileError, Source
@@ -32,8 +33,16 @@ NAME_LENGTH = 28
 _WRITING = threading.Lock()
 PLACEHOLDER = "<made in the first real run>"
 
+ENGINES = (_restic.ENGINE, _borg.ENGINE)
+_MINIMUM = {_restic.ENGINE: _restic.INIT_MINIMUM, _borg.ENGINE: _borg.INIT_MINIMUM}
+# What only one of the engines has.
+_ONLY = {
+    _restic.ENGINE: ("options", "cacert", "repository_version", "from_repo", "cache_directory"),
+    _borg.ENGINE: ("encryption", "key_file", "base_directory", "ssh_command"),
+}
+
 CURES = {
-    LOCKED: "let the other process end; a lock that nobody holds any more is removed by 'restic unlock'",
+    LOCKED: "let the other process end; a lock that nobody holds any more is removed by 'restic unlock', 'borg break-lock'",
     WRONG_KEY: "put the repository's own password into the password file; it is never initialised again",
     UNREACHABLE: "make it reachable and run again",
     DAMAGED: "repair it where it lies, or restore it from a copy",
@@ -121,8 +130,7 @@ def prepare(options: Mapping[str, Any], *, check_mode: bool, verify: bool) -> Ta
             f"letter, {NAME_LENGTH} characters at most: rename it"
         )
     where = f"repositories[{name}]."
-    if options["engine"] != ENGINE:
-        raise ValueError(f"{where}engine: {options['engine']!r} is not supported in this version: only restic is")
+    _check_engine(options, where)
     path = options["record"] or f"{RECORDS}/{name}.env"
     if not os.path.isabs(path):
         raise ValueError(f"{where}record: {path!r} is not an absolute path: write the whole path")
@@ -134,7 +142,7 @@ def prepare(options: Mapping[str, Any], *, check_mode: bool, verify: bool) -> Ta
         source = _source.load(options, where)
         fingerprint = None if key is None else _record.fingerprint(key, source)
         target = replace(target, source=source, fingerprint=fingerprint)
-        target = replace(target, opening=verify or not target.current)
+        target = replace(target, opening=verify or not target.current or not _key_is_kept(options, record))
         if options["mount"]:
             mount_problem(options["mount"], source.path)
         if options["user"]:
@@ -146,11 +154,27 @@ def prepare(options: Mapping[str, Any], *, check_mode: bool, verify: bool) -> Ta
                 target = replace(target, unchecked=_unknown_account(options["user"]))
         if not target.opening:
             return target
-        return replace(target, from_source=_from_source(options, source, where), binary=find_binary(options["binary"]))
+        return replace(
+            target,
+            from_source=_from_source(options, source, where),
+            binary=find_binary(options["binary"] or options["engine"]),
+        )
     except (MissingFileError, MissingBinaryError) as error:
         if not check_mode:
             raise
         return replace(target, unchecked=str(error))
+
+
+def _check_engine(options: Mapping[str, Any], where: str) -> None:
+    engine = options["engine"]
+    if engine not in ENGINES:
+        raise ValueError(f"{where}engine: {engine!r} is not supported: use {' or '.join(ENGINES)}")
+    for other, names in _ONLY.items():
+        for name in names:
+            if other != engine and options.get(name):
+                raise ValueError(f"{where}{name}: it is for engine {other} only, and this one is {engine}: remove it")
+    if engine == _borg.ENGINE and not options.get("key_file"):
+        raise ValueError(f"{where}key_file: it is missing: name the file that keeps the exported key for the escrow")
 
 
 def _unknown_account(user: str) -> str | None:
@@ -175,8 +199,19 @@ class Ensure:
         self._timeout = timeout
         self._runner = runner
 
-    def _restic(self, key_hint: str | None) -> Restic:
+    def _tool(self, key_hint: str | None) -> Restic | Borg:
         options = self._target.options
+        if options["engine"] == _borg.ENGINE:
+            return Borg(
+                self._source,
+                binary=self._target.binary,
+                timeout=self._timeout,
+                base_directory=options["base_directory"] or _borg.BASE_DIRECTORY,
+                rsh=options["ssh_command"],
+                key=_borg.read_key(options["key_file"]) if options["encryption"] == "keyfile-blake2" else None,
+                user=options["user"],
+                runner=self._runner,
+            )
         return Restic(
             self._source,
             binary=self._target.binary,
@@ -191,6 +226,7 @@ class Ensure:
     def _repository(self, look: Look) -> Repository:
         return Repository(
             self._source.public_location,
+            self._target.options["engine"],
             state=look.state,
             reason=look.reason,
             id=look.id,
@@ -211,7 +247,7 @@ class Ensure:
             problem = mount_problem(target.options["mount"], self._source.path)
             if problem is not None:
                 return self._failed(Look(UNREACHABLE, problem), f"{problem}; mount it and run again")
-        look = self._restic(target.record.key if target.record else None).look(key=True)
+        look = self._tool(target.record.key if target.record else None).look(key=True)
         if look.state == ABSENT:
             return self._absent(look)
         if look.state == PRESENT:
@@ -238,23 +274,33 @@ class Ensure:
             )
         if self._check_mode:
             return self._done(look, "init", None)
-        restic = self._restic(None)
-        version = restic.version()
-        if version < INIT_MINIMUM:
+        tool = self._tool(None)
+        version, minimum = tool.version(), _MINIMUM[target.options["engine"]]
+        if version < minimum:
             return self._failed(
                 look,
-                f"restic {'.'.join(map(str, version))} cannot prove absence: initialising needs "
-                f"{'.'.join(map(str, INIT_MINIMUM))} or later; install it",
+                f"{target.options['engine']} {'.'.join(map(str, version))} cannot prove absence: initialising needs "
+                f"{'.'.join(map(str, minimum))} or later; install it",
             )
-        result = restic.init(repository_version=target.options["repository_version"], from_source=target.from_source)
+        if isinstance(tool, Borg):
+            if _borg.read_key(target.options["key_file"]) is not None:
+                return self._failed(
+                    look,
+                    f"{target.options['key_file']} holds the key of a repository that is not here; bring it back, or move"
+                    " that file away to have a new one made",
+                )
+            result = tool.init(target.options["encryption"] or _borg.ENCRYPTIONS[0])
+        else:
+            result = tool.init(repository_version=target.options["repository_version"], from_source=target.from_source)
         # Only the repository itself is proof: somebody else may have been faster.
-        seen = self._restic(None).look(key=True)
+        seen = self._tool(None).look(key=True)
         if result.code != 0:
-            why = restic.explain(result)
+            why = tool.explain(result)
             if seen.state == PRESENT:
                 return self._present(seen, "adopt")
-            if "already contains keys" in why:
-                seen = Look(DAMAGED, "there are keys but no config file")
+            leftovers = tool.leftovers(result)
+            if leftovers is not None:
+                seen = Look(DAMAGED, leftovers)
                 why = f"{why}; restore the config file, or remove the left-overs of an init that was interrupted"
             return self._failed(seen, f"init failed: {why}")
         if seen.state != PRESENT:
@@ -300,7 +346,8 @@ class Ensure:
             after = self._write(Record(look.id or "", key, target.fingerprint or PLACEHOLDER))
         else:
             after = Record(PLACEHOLDER, PLACEHOLDER, target.fingerprint or PLACEHOLDER).render()
-        changed = after != before
+        kept = self._keep_key(look)
+        changed = after != before or kept
         return Done(
             target.name,
             self._repository(look),
@@ -312,6 +359,17 @@ class Ensure:
             after=after,
         )
 
+    def _keep_key(self, look: Look) -> bool:
+        """Keep borg's exported key where the escrow takes it from; return whether it was not there, or another one."""
+        path = self._target.options.get("key_file")
+        if path is None or (look.exported is not None and look.exported == _borg.read_key(path)):
+            return False
+        if look.exported is not None and not self._check_mode:
+            with Tree() as tree:
+                tree.make_parents(path)
+                tree.write(path, look.exported.encode("ascii"), uid=os.geteuid(), gid=os.getegid(), mode=0o400)
+        return True
+
     def _write(self, record: Record) -> str:
         target = self._target
         if record == target.record or self._check_mode:
@@ -321,6 +379,14 @@ class Ensure:
             record = replace(record, fingerprint=_record.fingerprint(key, self._source))
             _record.write(tree, target.record_path, record)
         return record.render()
+
+
+def _key_is_kept(options: Mapping[str, Any], record: Record | None) -> bool:
+    """Tell whether the exported key on this host is the recorded one (restic has none)."""
+    if options["engine"] != _borg.ENGINE:
+        return True
+    stored = _borg.read_key(options["key_file"])
+    return stored is not None and record is not None and _borg.key_hash(stored) == record.key
 
 
 def _made_id(stdout: str) -> str | None:
@@ -340,7 +406,9 @@ def ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable
     """Bring `target` to `present` and return what was done; a failure is in `error`, never raised."""
     if target.unchecked is not None or target.source is None:
         location = target.source.public_location if target.source else redact(target.options["repository"] or "")
-        repository = Repository(location, state=None, reason=f"not checked: {target.unchecked}")
+        repository = Repository(
+            location, target.options["engine"], state=None, reason=f"not checked: {target.unchecked}"
+        )
         return Done(
             target.name,
             repository,
@@ -352,12 +420,16 @@ def ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable
         )
     if not target.opening and target.record is not None:
         reason = "not checked: the record applies, so the repository was not opened"
-        repository = Repository(target.source.public_location, reason=reason, id=target.record.id)
+        repository = Repository(
+            target.source.public_location, target.options["engine"], reason=reason, id=target.record.id
+        )
         return Done(target.name, repository, key=target.record.key)
     try:
         return Ensure(target, check_mode=check_mode, timeout=timeout, runner=runner).run()
     except (EngineError, UnsafePathError, OSError) as error:
-        repository = Repository(target.source.public_location, state=UNREACHABLE, reason=str(error))
+        repository = Repository(
+            target.source.public_location, target.options["engine"], state=UNREACHABLE, reason=str(error)
+        )
         return Done(target.name, repository, error=f"{target.name}: {error}")
 
 

@@ -18,7 +18,7 @@ _OBJECT = re.compile(r"\A[0-9a-f]{64}\Z")
 # Directories that restic makes; one of them beside or instead of `config` marks a repository.
 _PARTS = ("keys", "snapshots", "index", "data", "locks")
 # A server keeps repositories as <user> or <user>/<repository>; nothing deeper is looked for.
-_DEPTH = 2
+DEPTH = 2
 _NO_FILES: list[tuple[str, float]] = []
 
 
@@ -38,7 +38,7 @@ def _objects(path: str) -> list[tuple[str, float]]:
     return found
 
 
-def _size(path: str) -> int:
+def directory_size(path: str) -> int:
     """Return the bytes of all regular files below `path`, links not followed."""
     total = 0
     pending = [path]
@@ -93,7 +93,7 @@ def _read(path: str, size: bool, now: float) -> Repository:
         age_seconds=None if last is None else age(last.time, now),
         locks=[Lock(int(now - modified)) for _name, modified in sorted(_objects(os.path.join(path, "locks")))],
         keys=len(keys),
-        size=_size(path) if size else None,
+        size=directory_size(path) if size else None,
     )
 
 
@@ -138,5 +138,5 @@ def probe_all(path: str, *, size: bool = False, now: float | None = None) -> lis
     if _is_repository(path):
         return None
     now = time.time() if now is None else now
-    found = [probe(name, size=size, now=now) for name in _below(path, _DEPTH)]
+    found = [probe(name, size=size, now=now) for name in _below(path, DEPTH)]
     return found or None

@@ -77,6 +77,8 @@ class Repository:
     locks: list[Lock] | None = None
     keys: int | None = None
     size: int | None = None
+    # When something was last written, RFC 3339 in UTC: where archives are encrypted it is all that the files tell.
+    modified: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data with every key, whatever is known."""

@@ -20,6 +20,11 @@ WRONG_KEY = "wrong_key"
 UNREACHABLE = "unreachable"
 DAMAGED = "damaged"
 
+# What a repository that older borgs wrote needs before borg 1.2.5 and later open it.
+TAM = (
+    "make sure that nobody else wrote to it, then 'borg upgrade --tam' and 'borg upgrade --archives-tam' (docs/borg.md)"
+)
+
 
 @dataclass(frozen=True)
 class Meaning:
@@ -29,6 +34,9 @@ class Meaning:
     state: str | None
     words: str
 
+
+# Warnings of borg, also those that a later version will add.
+BORG_WARNINGS = range(100, 128)
 
 TABLE: dict[str, dict[int, Meaning]] = {
     "restic": {
@@ -41,6 +49,76 @@ TABLE: dict[str, dict[int, Meaning]] = {
         12: Meaning(FAILED, WRONG_KEY, "the password opens no key of this repository"),
         130: Meaning(FAILED, None, "restic was interrupted"),
     },
+    # BORG_EXIT_CODES=modern, from 1.4; older ones say 1 or 2, and the message id tells (module_utils/_borg.py).
+    "borg": {
+        0: Meaning(OK, PRESENT, "success"),
+        1: Meaning(INCOMPLETE, None, "borg warned"),
+        2: Meaning(FAILED, None, "the command failed"),
+        10: Meaning(FAILED, PRESENT, "there is a repository already"),
+        11: Meaning(FAILED, DAMAGED, "it is a repository of attic: convert it with 'borg upgrade'"),
+        12: Meaning(FAILED, DAMAGED, "index and segments do not fit together: run 'borg check'"),
+        13: Meaning(FAILED, ABSENT, "there is no repository at this location"),
+        14: Meaning(FAILED, None, "there is too little space left where the repository lies"),
+        15: Meaning(FAILED, None, "there is no config file of a repository"),
+        16: Meaning(FAILED, DAMAGED, "the config file cannot be read: restore it from a copy"),
+        17: Meaning(FAILED, DAMAGED, "an object is missing in the repository: run 'borg check'"),
+        18: Meaning(FAILED, UNREACHABLE, "the directory above the repository does not exist"),
+        19: Meaning(FAILED, DAMAGED, "something else lies where the repository should be"),
+        20: Meaning(FAILED, None, "the repository's storage quota is used up"),
+        21: Meaning(FAILED, UNREACHABLE, "permission denied"),
+        25: Meaning(FAILED, UNREACHABLE, "the repository needs a later borg"),
+        26: Meaning(FAILED, DAMAGED, "the manifest is missing: run 'borg check'"),
+        27: Meaning(FAILED, UNREACHABLE, "the repository needs a later borg"),
+        40: Meaning(FAILED, DAMAGED, "the key file is damaged: restore it from the escrow"),
+        41: Meaning(FAILED, WRONG_KEY, "the key file belongs to another repository"),
+        42: Meaning(FAILED, WRONG_KEY, "there is no key file for this repository: restore it from the escrow"),
+        44: Meaning(
+            FAILED, DAMAGED, "the repository has lost its key: bring it back with 'borg key import' from the escrow"
+        ),
+        48: Meaning(FAILED, UNREACHABLE, "the repository needs a later borg"),
+        50: Meaning(FAILED, WRONG_KEY, "there is no passphrase"),
+        51: Meaning(FAILED, WRONG_KEY, "the passphrase cannot be read"),
+        52: Meaning(FAILED, WRONG_KEY, "the passphrase does not open the key of this repository"),
+        53: Meaning(FAILED, WRONG_KEY, "the passphrase does not open the key of this repository"),
+        60: Meaning(FAILED, DAMAGED, "an unencrypted repository that this host does not know is in its place"),
+        61: Meaning(FAILED, DAMAGED, "its encryption is not what it was: another repository is in its place"),
+        62: Meaning(
+            FAILED, UNREACHABLE, "it was at another location before, and borg asks a person whether that is meant"
+        ),
+        63: Meaning(FAILED, DAMAGED, "two repositories have the same id"),
+        64: Meaning(
+            FAILED, DAMAGED, "it is older than what this host saw before: it was replaced, or put back from a copy"
+        ),
+        70: Meaning(FAILED, LOCKED, "the repository is locked"),
+        71: Meaning(FAILED, LOCKED, "the repository is locked"),
+        72: Meaning(FAILED, UNREACHABLE, "the lock cannot be made: permission denied, or no space"),
+        73: Meaning(FAILED, LOCKED, "the repository is locked"),
+        80: Meaning(FAILED, UNREACHABLE, "the connection was closed"),
+        81: Meaning(FAILED, UNREACHABLE, "the connection was closed"),
+        82: Meaning(FAILED, UNREACHABLE, "borg of the server is too old or too new"),
+        83: Meaning(FAILED, UNREACHABLE, "the server does not serve this path"),
+        84: Meaning(FAILED, UNREACHABLE, "borg of the server is too old"),
+        85: Meaning(FAILED, UNREACHABLE, "the server did not understand"),
+        86: Meaning(FAILED, UNREACHABLE, "what answered is no borg"),
+        87: Meaning(FAILED, UNREACHABLE, "the connection broke"),
+        90: Meaning(FAILED, DAMAGED, "data in it is damaged: run 'borg check'"),
+        91: Meaning(FAILED, DAMAGED, "a file of the repository is damaged: run 'borg check'"),
+        92: Meaning(FAILED, DAMAGED, "data in it cannot be unpacked: run 'borg check'"),
+        95: Meaning(FAILED, DAMAGED, "an archive is not authentic: see 'borg check'"),
+        96: Meaning(FAILED, DAMAGED, f"archives from before borg 1.2.5: {TAM}"),
+        97: Meaning(FAILED, DAMAGED, "the manifest is not authentic: it was forged or damaged"),
+        98: Meaning(FAILED, DAMAGED, f"a manifest from before borg 1.0.9: {TAM}"),
+        99: Meaning(FAILED, UNREACHABLE, "the repository needs a later borg"),
+        100: Meaning(INCOMPLETE, PRESENT, "a file changed while it was read"),
+        101: Meaning(INCOMPLETE, PRESENT, "a pattern matched nothing"),
+        102: Meaning(INCOMPLETE, PRESENT, "some source data could not be read"),
+        103: Meaning(INCOMPLETE, PRESENT, "a file was replaced while it was read"),
+        104: Meaning(INCOMPLETE, PRESENT, "some source data could not be read"),
+        105: Meaning(INCOMPLETE, PRESENT, "permission to read some source data was denied"),
+        106: Meaning(INCOMPLETE, PRESENT, "some source data could not be read"),
+        107: Meaning(INCOMPLETE, PRESENT, "a source was not there"),
+        130: Meaning(FAILED, None, "borg was interrupted"),
+    },
 }
 
 
@@ -49,6 +127,8 @@ def meaning(engine: str, code: int) -> Meaning:
     known = TABLE.get(engine, {}).get(code)
     if known is not None:
         return known
+    if engine == "borg" and code in BORG_WARNINGS:
+        return Meaning(INCOMPLETE, PRESENT, f"warning {code}")
     cause = f"signal {-code}" if code < 0 else f"unknown exit code {code}"
     return Meaning(FAILED, None, cause)
 

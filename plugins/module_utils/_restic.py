@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import _keyless
@@ -77,13 +77,17 @@ class MissingBinaryError(EngineError):
 
 @dataclass(frozen=True)
 class Look:
-    """What opening a repository showed; `reason` in words when the state is not `present`."""
+    """What opening a repository showed; `reason` in words when the state is not `present`.
+
+    `exported` is the repository's own key as borg exports it: as good as the key file, so it is never shown.
+    """
 
     state: str
     reason: str | None = None
     id: str | None = None
     format_version: int | None = None
     key: str | None = None
+    exported: str | None = field(default=None, repr=False)
 
 
 def find_binary(name: str) -> str:
@@ -301,6 +305,10 @@ class Restic:
         if result.timed_out:
             return f"no answer within {self._timeout:g} s"
         return _scrub(_fatal(_message(result.stderr)), self.source.secrets)
+
+    def leftovers(self, result: Result) -> str | None:
+        """Return in words what kept `init` from making a repository where none can be opened, None if nothing did."""
+        return "there are keys but no config file" if "already contains keys" in self.explain(result) else None
 
     def _parse(self, result: Result, what: str, kind: type) -> Any:
         try:

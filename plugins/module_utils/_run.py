@@ -69,6 +69,7 @@ def _memory_files(files: Mapping[str, bytes], owner: pwd.struct_passwd | None) -
             os.fchmod(descriptor, 0o400)
             with os.fdopen(os.dup(descriptor), "wb") as stream:
                 stream.write(content)
+            os.lseek(descriptor, 0, os.SEEK_SET)
             if owner is not None:
                 os.fchown(descriptor, owner.pw_uid, owner.pw_gid)
         yield descriptors
@@ -97,6 +98,7 @@ def run(
     timeout: float,
     environment: Mapping[str, str] | None = None,
     files: Mapping[str, bytes] | None = None,
+    descriptors: Mapping[str, bytes] | None = None,
     user: str | None = None,
     stop_on: re.Pattern[str] | None = None,
     stop_after: int = 1,
@@ -104,7 +106,8 @@ def run(
     """Run `argv` and return what it did; a failing program is a result, not an error.
 
     The environment is :func:`base_environment` plus `environment`. Each entry of `files` becomes a file in memory
-    that only the program's account can read; the variable holds its name. With `user` (root only) the program runs as
+    that only the program's account can read; the variable holds its name, for `descriptors` the number of the open file,
+    which can be read once. With `user` (root only) the program runs as
     that account with its groups. After `timeout` seconds, or once `stop_on` matched `stop_after` times on standard
     error, the whole process group is ended. Raises OSError when the program cannot be started, ValueError when
     the account does not exist.
@@ -114,8 +117,10 @@ def run(
     output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
     timed_out = stopped = False
     deadline = time.monotonic() + timeout
-    with _memory_files(files or {}, owner) as descriptors, selectors.DefaultSelector() as selector:
-        complete.update({name: f"/proc/self/fd/{descriptor}" for name, descriptor in descriptors.items()})
+    memory = {**(files or {}), **(descriptors or {})}
+    with _memory_files(memory, owner) as opened, selectors.DefaultSelector() as selector:
+        complete.update({name: f"/proc/self/fd/{opened[name]}" for name in files or {}})
+        complete.update({name: str(opened[name]) for name in descriptors or {}})
         process = subprocess.Popen(  # pylint: disable=ansible-bad-function # no AnsibleModule here
             list(argv),
             stdin=subprocess.DEVNULL,
@@ -124,7 +129,7 @@ def run(
             env=complete,
             cwd="/",
             start_new_session=True,
-            pass_fds=tuple(descriptors.values()),
+            pass_fds=tuple(opened.values()),
             umask=0o077,
             user=None if owner is None else owner.pw_uid,
             group=None if owner is None else owner.pw_gid,

@@ -21,6 +21,8 @@ description:
     one is an error, and so is one that a record knows and that is gone. No record is ever removed.
   - Safe when two runs start at once on a host. Two hosts must not share a repository.
   - Several repositories are looked at and made at the same time.
+  - borg's questions (a repository at another location than before, an unencrypted one in its place) are never answered;
+    they are states with their reason.
 attributes:
   check_mode:
     support: full
@@ -46,12 +48,13 @@ options:
         type: str
         required: true
       engine:
-        description: The tool. V(restic) is the only one so far.
+        description: The tool.
         type: str
+        choices: [restic, borg]
         default: restic
       repository:
         description:
-          - Location as restic takes it. A local path must be absolute.
+          - Location as the tool takes it. A local path must be absolute.
           - Exactly one of O(repositories[].repository) and O(repositories[].repository_file) is needed. A location with a
             password in it belongs into the latter.
         type: str
@@ -59,7 +62,7 @@ options:
         description: File that holds the location, credentials included.
         type: path
       password_file:
-        description: File that holds the repository's password.
+        description: File that holds the repository's password, for borg the passphrase of its key.
         type: path
         required: true
       environment_file:
@@ -78,9 +81,10 @@ options:
           - If nothing is mounted there, nothing is initialised.
         type: path
       binary:
-        description: The program, as a name or an absolute path. Initialising needs restic 0.17.1 or later.
+        description:
+          - The program, as a name or an absolute path. By default it is named like the engine.
+          - Initialising needs restic 0.17.1, or borg 1.2.8, or later.
         type: str
-        default: restic
       repository_version:
         description: Format of a new repository. By default restic's own default.
         type: str
@@ -113,6 +117,23 @@ options:
       cache_directory:
         description: Cache directory of restic. Without one no cache is used.
         type: path
+      encryption:
+        description:
+          - Encryption of a new borg repository. With V(repokey-blake2), the default, its key lies in the repository, with
+            V(keyfile-blake2) on the client only.
+        type: str
+        choices: [repokey-blake2, keyfile-blake2]
+      key_file:
+        description:
+          - File that keeps what C(borg key export) prints, for the escrow; needed for borg. It is made, only root may read
+            it, and its contents are no part of the result. A keyfile repository is opened with it.
+        type: path
+      base_directory:
+        description: Directory of borg's own state, C(BORG_BASE_DIR). By default C(/var/lib/holdfast/borg).
+        type: path
+      ssh_command:
+        description: Command by which borg reaches a server, C(BORG_RSH).
+        type: str
       record:
         description:
           - Where the record goes. By default C(/var/lib/holdfast/repositories/<name>.env). Its directory, and the one key
@@ -151,6 +172,16 @@ EXAMPLES = r"""
         repository: /mnt/disk/backup
         mount: /mnt/disk
         password_file: /etc/holdfast/secrets/disk.password
+        user: holdfast
+
+- name: Make sure of a repository of borg, and keep its key for the escrow
+  holdfast.backup.repository:
+    repositories:
+      - name: archive
+        engine: borg
+        repository: /mnt/disk/archive
+        password_file: /etc/holdfast/secrets/archive.password
+        key_file: /etc/holdfast/secrets/archive.borg_key
         user: holdfast
 
 - name: Make sure that they still are what they were
@@ -201,7 +232,8 @@ repositories:
       type: str
       returned: always
     key:
-      description: Id of the key that the password opens, null where it is not known yet.
+      description:
+        - Id of the key that the password opens, null where it is not known yet. For borg, the SHA-256 of the exported key.
       type: str
       returned: always
     format_version:
@@ -239,14 +271,18 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
         "options": {
             **LOCATION,
             "name": {"type": "str", "required": True},
-            "engine": {"type": "str", "default": "restic"},
+            "engine": {"type": "str", "choices": ["restic", "borg"], "default": "restic"},
             "options": {"type": "dict", "default": {}},
             "mount": {"type": "path"},
-            "binary": {"type": "str", "default": "restic"},
+            "binary": {"type": "str"},
             "repository_version": {"type": "str", "choices": ["1", "2", "stable", "latest"]},
             "from_repo": {"type": "dict", "options": LOCATION},
             "user": {"type": "str"},
             "cache_directory": {"type": "path"},
+            "encryption": {"type": "str", "choices": ["repokey-blake2", "keyfile-blake2"]},
+            "key_file": {"type": "path", "no_log": False},
+            "base_directory": {"type": "path"},
+            "ssh_command": {"type": "str"},
             "record": {"type": "path"},
             "adopt": {"type": "bool", "default": True},
         },

@@ -16,6 +16,7 @@ description:
   - A state is a result. The module fails only when it is asked for something impossible, such as a file that does not exist.
   - Never changes anything, takes no lock and waits for none. No secret is given on a command line or returned.
   - Opens the repository twice at most, once where O(record) holds its id. What would cost more is null.
+  - For borg, paths and bytes of an archive are null, since they would cost a synchronised cache.
 attributes:
   check_mode:
     support: full
@@ -30,7 +31,7 @@ attributes:
 options:
   repository:
     description:
-      - Location as restic takes it. A local path must be absolute.
+      - Location as the tool takes it. A local path must be absolute.
       - With O(keyless) a directory, of one repository or of many.
       - A location with a password in it belongs into O(repository_file).
     type: str
@@ -38,8 +39,9 @@ options:
     description: File that holds the location, credentials included.
     type: path
   engine:
-    description: The tool. V(restic) is the only one so far.
+    description: The tool. Keyless, all repositories of a directory are of this one.
     type: str
+    choices: [restic, borg]
     default: restic
   password_file:
     description: File that holds the repository's password. Needed unless O(keyless).
@@ -67,7 +69,9 @@ options:
     type: path
   keyless:
     description:
-      - Look at the files only. Needs neither password nor restic, runs where the files are, and takes milliseconds.
+      - Look at the files only. Needs neither password nor tool, runs where the files are, and takes milliseconds.
+      - borg encrypts its list of archives, so without the key their number and times are null;
+        RV(repository.modified) tells when the last transaction ended, which may also have been a deletion.
     type: bool
     default: false
   size:
@@ -77,10 +81,21 @@ options:
   cache_directory:
     description: Cache directory of restic. Without one no cache is used.
     type: path
-  binary:
-    description: The program, as a name or an absolute path.
+  key_file:
+    description: File with the key of a borg repository whose encryption is C(keyfile-blake2), as C(borg key export) prints it.
+    type: path
+  base_directory:
+    description: Directory of borg's own state, C(BORG_BASE_DIR). By default C(/var/lib/holdfast/borg).
+    type: path
+  ssh_command:
+    description: Command by which borg reaches a server, C(BORG_RSH).
     type: str
-    default: restic
+  user:
+    description: Account to run borg as, the one that a local repository belongs to. Its secret files are handed over in memory.
+    type: str
+  binary:
+    description: The program, as a name or an absolute path. By default it is named like the engine.
+    type: str
   timeout:
     description: Seconds after which the repository counts as V(unreachable). A server that refuses is noticed sooner.
     type: int
@@ -141,11 +156,11 @@ repository:
       type: str
       returned: always
     id:
-      description: Id of the repository. Null when keyless.
+      description: Id of the repository. Null when keyless, but for borg.
       type: str
       returned: always
     format_version:
-      description: Format of the repository. Null when keyless, and when the id came from O(record).
+      description: Format of the repository. For restic null when keyless, and when the id came from O(record).
       type: int
       returned: always
       sample: 2
@@ -209,16 +224,21 @@ repository:
           type: int
           returned: always
         exclusive:
-          description: Whether it excludes others. It is encrypted, and reading it would open the repository once more, so null.
+          description:
+            - Whether it excludes others. restic encrypts it, and reading it would open the repository once more, so null.
           type: bool
           returned: always
         hostname:
-          description: Host that holds it. Null for the same reason.
+          description: Host that holds it, as borg names it. Null for the same reason.
           type: str
           returned: always
     size:
       description: Bytes of all files of a local repository, if O(size) was asked for.
       type: int
+      returned: always
+    modified:
+      description: When borg last finished a transaction, in UTC. Null for restic.
+      type: str
       returned: always
 repositories:
   description: All repositories in a directory of many, at most two directories down, sorted by path. The same structure.
@@ -231,17 +251,18 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.backup.plugins.module_utils import _keyless, _record, _source
+from ansible_collections.holdfast.backup.plugins.module_utils import _borg, _keyless, _keyless_borg, _record, _source
+from ansible_collections.holdfast.backup.plugins.module_utils._borg import Borg
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
 from ansible_collections.holdfast.backup.plugins.module_utils._location import local_path, mount_problem, redact
 from ansible_collections.holdfast.backup.plugins.module_utils._model import Repository
 from ansible_collections.holdfast.backup.plugins.module_utils._outcome import UNREACHABLE
-from ansible_collections.holdfast.backup.plugins.module_utils._restic import ENGINE, EngineError, Restic, find_binary
+from ansible_collections.holdfast.backup.plugins.module_utils._restic import EngineError, Restic, find_binary
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "repository": {"type": "str"},
     "repository_file": {"type": "path"},
-    "engine": {"type": "str", "default": "restic"},
+    "engine": {"type": "str", "choices": ["restic", "borg"], "default": "restic"},
     "password_file": {"type": "path", "no_log": False},
     "environment_file": {"type": "path"},
     "options": {"type": "dict", "default": {}},
@@ -251,7 +272,11 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "keyless": {"type": "bool", "default": False},
     "size": {"type": "bool", "default": False},
     "cache_directory": {"type": "path"},
-    "binary": {"type": "str", "default": "restic"},
+    "key_file": {"type": "path", "no_log": False},
+    "base_directory": {"type": "path"},
+    "ssh_command": {"type": "str"},
+    "user": {"type": "str"},
+    "binary": {"type": "str"},
     "timeout": {"type": "int", "default": 30},
 }
 
@@ -265,11 +290,12 @@ def keyless(options: dict[str, Any]) -> dict[str, Any]:
     if options["mount"]:
         problem = mount_problem(options["mount"], path)
         if problem is not None:
-            return {"repository": Repository(path, state=UNREACHABLE, reason=problem).to_dict()}
-    many = _keyless.probe_all(path, size=options["size"])
+            return {"repository": Repository(path, options["engine"], state=UNREACHABLE, reason=problem).to_dict()}
+    files = _keyless_borg if options["engine"] == _borg.ENGINE else _keyless
+    many = files.probe_all(path, size=options["size"])
     if many is not None:
         return {"repositories": [found.to_dict() for found in many]}
-    return {"repository": _keyless.probe(path, size=options["size"]).to_dict()}
+    return {"repository": files.probe(path, size=options["size"]).to_dict()}
 
 
 def opened(options: dict[str, Any]) -> dict[str, Any]:
@@ -278,14 +304,28 @@ def opened(options: dict[str, Any]) -> dict[str, Any]:
     if options["mount"]:
         problem = mount_problem(options["mount"], source.path)
         if problem is not None:
-            return {"repository": Repository(source.public_location, state=UNREACHABLE, reason=problem).to_dict()}
+            unreachable = Repository(source.public_location, options["engine"], state=UNREACHABLE, reason=problem)
+            return {"repository": unreachable.to_dict()}
     record, applies = None, False
     if options["record"]:
         with Tree() as tree:
             record, applies = _record.find(tree, options["record"], source)
+    binary = find_binary(options["binary"] or options["engine"])
+    if options["engine"] == _borg.ENGINE:
+        borg = Borg(
+            source,
+            binary=binary,
+            timeout=options["timeout"],
+            base_directory=options["base_directory"] or _borg.BASE_DIRECTORY,
+            rsh=options["ssh_command"],
+            key=_borg.read_key(options["key_file"]) if options["key_file"] else None,
+            user=options["user"],
+        )
+        recorded = record is not None and applies
+        return {"repository": borg.inspect(recorded=recorded, size=options["size"], now=time.time()).to_dict()}
     restic = Restic(
         source,
-        binary=find_binary(options["binary"]),
+        binary=binary,
         timeout=options["timeout"],
         options=options["options"],
         cache_directory=options["cache_directory"],
@@ -307,8 +347,6 @@ def main() -> None:
         # What Ansible returns as the module's arguments.
         module.params["repository"] = redact(options["repository"])
     try:
-        if options["engine"] != ENGINE:
-            raise ValueError(f"engine: {options['engine']!r} is not supported in this version: only restic is")
         if options["timeout"] < 1:
             raise ValueError(f"timeout: {options['timeout']} is less than a second: give a positive number of seconds")
         result = keyless(options) if options["keyless"] else opened(options)

@@ -41,6 +41,7 @@ def test_present(tmp_path: Path) -> None:
         ],
         "keys": 1,
         "size": None,
+        "modified": None,
     }
 
 

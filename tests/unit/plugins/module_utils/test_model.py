@@ -60,6 +60,7 @@ def test_every_key_is_there_whatever_is_known() -> None:
         "locks": None,
         "keys": None,
         "size": None,
+        "modified": None,
     }
     assert everything["snapshots"]["last"] == {
         "id": "a",

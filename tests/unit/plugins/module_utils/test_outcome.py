@@ -36,4 +36,23 @@ def test_unknown_codes_are_named() -> None:
 
 
 def test_an_engine_without_a_table_never_succeeds() -> None:
-    assert outcome_of("borg", 0) == "failed"
+    assert outcome_of("tar", 0) == "failed"
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        (0, "ok"),
+        (1, "incomplete"),
+        (2, "failed"),
+        (52, "failed"),
+        (100, "incomplete"),
+        (107, "incomplete"),
+        (127, "incomplete"),
+        (99, "failed"),
+        (128, "failed"),
+        (-9, "failed"),
+    ],
+)
+def test_warnings_of_borg_are_incomplete(code: int, outcome: str) -> None:
+    assert outcome_of("borg", code) == outcome

@@ -398,6 +398,7 @@ def test_inspect_opens_twice() -> None:
         "locks": None,
         "keys": None,
         "size": None,
+        "modified": None,
     }
 
 

@@ -20,6 +20,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils._run import Result
 from ansible_collections.holdfast.backup.plugins.modules import repository
 
 from tests.unit.plugins.module_utils import recorded
+from tests.unit.plugins.module_utils import recorded_borg as borg
 from tests.unit.plugins.module_utils.recorded import ID, KEY, OTHER_ID, OTHER_KEY, Runner, config, keys
 
 PASSWORD = "correct horse battery staple"
@@ -120,6 +121,7 @@ def test_absent_is_initialised_and_recorded(play: Play) -> None:
         "locks": None,
         "keys": None,
         "size": None,
+        "modified": None,
     }
     record = play.record()
     assert list(record) == ["HOLDFAST_REPOSITORY_ID", "RESTIC_KEY_HINT", "HOLDFAST_FINGERPRINT"]
@@ -544,7 +546,16 @@ def test_check_mode_with_an_account_that_is_there(play: Play) -> None:
         ({"name": "../x"}, "the name '../x' is not"),
         ({"name": "a\n"}, "is not lower case"),
         ({"name": "a" * 29}, "28 characters at most"),
-        ({"engine": "borg"}, "repositories[vault].engine: 'borg' is not supported in this version: only restic is"),
+        ({"engine": "tar"}, "value of engine must be one of: restic, borg, got: tar found in repositories"),
+        ({"engine": "borg"}, "repositories[vault].key_file: it is missing: name the file that keeps the exported key"),
+        (
+            {"encryption": "repokey-blake2"},
+            "repositories[vault].encryption: it is for engine borg only, and this one is",
+        ),
+        (
+            {"engine": "borg", "key_file": "/k", "repository_version": "2"},
+            "repositories[vault].repository_version: it is for engine restic only, and this one is borg: remove it",
+        ),
         ({"record": "x.env"}, "repositories[vault].record: 'x.env' is not an absolute path"),
         ({"repository": "x"}, "repositories[vault].repository: 'x' is no absolute path"),
         ({"repository_file": "/x"}, "repositories[vault].repository: give exactly one"),
@@ -624,3 +635,96 @@ def test_a_password_in_the_location_is_not_shown(play: Play) -> None:
     assert secret not in json.dumps(result)
     shown = result["invocation"]["module_args"]["repositories"][0]
     assert (shown["repository"], shown["from_repo"]["repository"]) == ("rest:https://h/vault/", "rest:https://h/x/")
+
+
+# --- borg ------------------------------------------------------------------------------------------------------------
+
+
+def borg_entry(play: Play, **options: Any) -> dict[str, Any]:
+    return play.entry(
+        **{"engine": "borg", "repository": "ssh://a/./r", "key_file": str(play.root / "vault.borg_key"), **options}
+    )
+
+
+BORG_MADE = {
+    "list": [borg.NO_CONFIG, borg.listing()],
+    "--version": [borg.VERSION_14],
+    "init": [Result(0)],
+    "key": [Result(0, borg.EXPORTED)],
+}
+
+
+def test_borg_is_initialised_and_its_key_kept_for_the_escrow(play: Play) -> None:
+    result, runner = play(BORG_MADE, borg_entry(play))
+    assert runner.commands == ["list", "--version", "init", "list", "key"]
+    (found,) = result["repositories"]
+    assert (found["engine"], found["action"], found["id"], found["key"]) == ("borg", "init", borg.ID, borg.KEY)
+    assert play.record()["RESTIC_KEY_HINT"] == borg.KEY
+    key = play.root / "vault.borg_key"
+    assert key.read_text() == borg.EXPORTED
+    assert key.stat().st_mode & 0o777 == 0o400
+    assert borg.BLOB.split("\n", 1)[0] not in json.dumps(result)
+    # Converged: nothing is opened.
+    result, runner = play({}, borg_entry(play))
+    assert (result["changed"], runner.calls) == (False, [])
+
+
+def test_borg_in_check_mode(play: Play) -> None:
+    result, runner = play(BORG_MADE, borg_entry(play), check=True)
+    assert result["changed"] is True
+    assert runner.commands == ["list"]
+    assert not (play.root / "vault.borg_key").exists()
+
+
+@pytest.mark.parametrize("content", [None, borg.EXPORTED.replace("hqlh", "AAAA")])
+def test_a_key_that_is_lost_or_another_is_exported_again(play: Play, content: str | None) -> None:
+    play(BORG_MADE, borg_entry(play))
+    key = play.root / "vault.borg_key"
+    key.unlink()
+    if content is not None:
+        key.write_text(content)
+    again = {"list": [borg.listing()], "key": [Result(0, borg.EXPORTED)]}
+    assert play(again, borg_entry(play), check=True)[0]["changed"] is True
+    assert key.exists() == (content is not None)
+    result, _runner = play(again, borg_entry(play))
+    assert (result["changed"], result["repositories"][0]["action"]) == (True, "adopt")
+    assert key.read_text() == borg.EXPORTED
+
+
+def test_a_key_that_was_replaced_in_the_repository_is_an_error(play: Play) -> None:
+    play(BORG_MADE, borg_entry(play))
+    other = borg.EXPORTED.replace("hqlh", "AAAA")
+    result, _runner = play({"list": [borg.listing()], "key": [Result(0, other)]}, borg_entry(play), verify=True)
+    assert result["failed"] is True
+    assert "put the recorded password back" in result["msg"]
+    assert (play.root / "vault.borg_key").read_text() == borg.EXPORTED
+
+
+def test_nothing_is_initialised_over_what_lost_its_config(play: Play) -> None:
+    answers = {**BORG_MADE, "list": [borg.NO_CONFIG] * 2, "init": [borg.OCCUPIED]}
+    result, _runner = play(answers, borg_entry(play))
+    assert result["repositories"][0]["state"] == "damaged"
+    assert "restore the config file" in result["msg"]
+    assert not (play.root / "vault.borg_key").exists()
+
+
+def test_a_key_without_its_repository_is_not_overwritten(play: Play) -> None:
+    (play.root / "vault.borg_key").write_text(borg.EXPORTED)
+    result, runner = play(BORG_MADE, borg_entry(play))
+    assert "holds the key of a repository that is not here" in result["msg"]
+    assert runner.commands == ["list", "--version"]
+
+
+def test_a_keyfile_repository_is_opened_with_the_key_that_was_kept(play: Play) -> None:
+    options = {"encryption": "keyfile-blake2"}
+    _result, runner = play(BORG_MADE, borg_entry(play, **options))
+    assert [call["files"] for call in runner.calls] == [{}] * 5
+    assert runner.calls[2]["argv"][3] == "--encryption=keyfile-blake2"
+    again = {"list": [borg.listing()], "key": [Result(0, borg.EXPORTED)]}
+    _result, runner = play(again, borg_entry(play, **options), verify=True)
+    assert runner.calls[0]["files"] == {"BORG_KEY_FILE": borg.EXPORTED.encode()}
+
+
+def test_an_old_borg_does_not_initialise(play: Play) -> None:
+    result, _runner = play({**BORG_MADE, "--version": [borg.VERSION_12]}, borg_entry(play))
+    assert "borg 1.2.4 cannot prove absence: initialising needs 1.2.8 or later" in result["msg"]

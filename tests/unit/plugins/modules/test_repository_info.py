@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.holdfast.backup.plugins.module_utils import _record
+from ansible_collections.holdfast.backup.plugins.module_utils._borg import Borg
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree
 from ansible_collections.holdfast.backup.plugins.module_utils._record import Record
 from ansible_collections.holdfast.backup.plugins.module_utils._restic import Restic
@@ -21,6 +22,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils._source import loa
 from ansible_collections.holdfast.backup.plugins.modules import repository_info
 
 from tests.unit.plugins.module_utils import recorded
+from tests.unit.plugins.module_utils import recorded_borg as borg
 from tests.unit.plugins.module_utils.recorded import ID, KEY, Runner, make
 
 
@@ -41,6 +43,7 @@ class Play:
     def __call__(self, answers: dict[str, list[Result]], **options: Any) -> tuple[dict[str, Any], Runner]:
         runner = Runner(answers)
         self._monkeypatch.setattr(repository_info, "Restic", functools.partial(Restic, runner=runner))
+        self._monkeypatch.setattr(repository_info, "Borg", functools.partial(Borg, runner=runner))
         arguments = {key: value for key, value in {**self.options, **options}.items() if value is not None}
         with patch_module_args(arguments), pytest.raises(SystemExit):
             repository_info.main()
@@ -170,7 +173,7 @@ def test_the_location_in_a_file(play: Play) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"engine": "borg"}, "engine: 'borg' is not supported in this version: only restic is"),
+        ({"engine": "tar"}, "value of engine must be one of: restic, borg, got: tar"),
         ({"timeout": 0}, "timeout: 0 is less than a second"),
         ({"binary": "no-such-restic"}, "binary: 'no-such-restic' is not installed"),
         ({"password_file": None}, "password_file: name the file"),
@@ -190,3 +193,23 @@ def test_bad_input(play: Play, options: dict[str, Any], words: str) -> None:
 
 def test_something_that_is_not_restic(play: Play) -> None:
     assert "did not answer in JSON" in play({"cat": [Result(0, "hello")]})[0]["msg"]
+
+
+def test_borg_with_a_key_file(play: Play) -> None:
+    key = play.root / "key"
+    key.write_text(borg.EXPORTED)
+    answers = {"list": [borg.listing(borg.archive("a", 1)), borg.listing(borg.archive("a", 1, tam="verified"))]}
+    result, runner = play(answers, engine="borg", repository="ssh://a/./r", key_file=str(key), ssh_command="ssh -F /c")
+    assert result["repository"]["snapshots"]["count"] == 1
+    assert runner.calls[0]["files"] == {"BORG_KEY_FILE": borg.EXPORTED.encode()}
+    assert runner.calls[0]["environment"]["BORG_RSH"] == "ssh -F /c"
+
+
+def test_borg_keyless(play: Play) -> None:
+    borg.make(play.root / "many/web1--a")
+    options = {"engine": "borg", "keyless": True, "password_file": None}
+    result, runner = play({}, repository=str(play.root / "many"), **options)
+    assert [each["id"] for each in result["repositories"]] == [borg.ID]
+    result, runner = play({}, repository=str(play.root / "many/web1--a"), **options)
+    assert result["repository"]["modified"] == "2026-11-21T16:28:10Z"
+    assert runner.calls == []
