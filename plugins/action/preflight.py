@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import typing as t
+from pathlib import Path
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _limit, _state
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _limit, _state, _zipapp
+
+COLLECTION = Path(__file__).resolve().parents[2]
 
 
 class ActionModule(ActionBase):
@@ -59,4 +63,7 @@ class ActionModule(ActionBase):
         warnings = [problem["message"] for problem in elsewhere + model["warnings"]]
         result.update(changed=False, hosts=model["hosts"], state_dir=state_dir, known=known, warnings=warnings)
         result.update(fleet_id=fleet_id, wanted_fleet_id=arguments["fleet_id"])
+        if arguments["mode"] == "site":
+            # Once for the fleet: building it for each host would cost more than everything else of that host's units.
+            result["program_sha256"] = hashlib.sha256(_zipapp.build(COLLECTION)).hexdigest()
         return result

@@ -71,4 +71,8 @@ known:
   description: What the state directory has for each host.
   type: dict
   returned: success
+program_sha256:
+  description: SHA-256 of the host program as this collection builds it.
+  type: str
+  returned: success, with O(mode=site)
 """

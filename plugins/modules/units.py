@@ -112,6 +112,11 @@ options:
     description: Directory of the manifests on the host.
     type: path
     default: /var/lib/holdfast/units
+  status_program:
+    description:
+      - The host program. It is asked for the outcomes of the run units when everything else is done, in check mode too, which saves
+        an execution of its own.
+    type: path
 """
 
 EXAMPLES = r"""
@@ -188,6 +193,10 @@ daemon_reload:
   description: Whether systemd read its unit files again.
   returned: success
   type: bool
+status:
+  description: What C(status --json) of O(status_program) said, null where it is not there or fails.
+  returned: success, with O(status_program)
+  type: str
 """
 
 import contextlib
@@ -202,6 +211,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._files import Tree, UnsafePathError, check_path
+from ..module_utils._run import run
 from ..module_utils._systemd import (
     STAMPS,
     Record,
@@ -221,6 +231,7 @@ _NAMESPACE = re.compile(r"\A[a-z][a-z0-9_]*\Z")
 _BOOTED = "/run/systemd/system"
 _POLL = 0.5
 _VERSION = 1
+_STATUS_TIMEOUT = 120
 
 
 def _load(tree: Tree, path: str) -> dict[str, Record]:
@@ -403,6 +414,15 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
     return plan.result()
 
 
+def _status(program: str) -> str | None:
+    """What the host program says of all run units. It is no error of this module when that cannot say anything."""
+    try:
+        done = run([program, "status", "--json"], timeout=_STATUS_TIMEOUT)
+    except OSError:
+        return None
+    return done.stdout if done.stdout and not done.timed_out else None
+
+
 def main() -> None:
     """Run the module."""
     unit = {
@@ -426,11 +446,14 @@ def main() -> None:
             "wait": {"type": "int", "default": 3600},
             "daemon_reload": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
             "manifest_dir": {"type": "path", "default": "/var/lib/holdfast/units"},
+            "status_program": {"type": "path"},
         },
         supports_check_mode=True,
     )
     try:
         result = _run(module)
+        if module.params["status_program"] is not None:
+            result["status"] = _status(module.params["status_program"])
     except (ValueError, UnsafePathError, SystemdError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:

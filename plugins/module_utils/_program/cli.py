@@ -84,10 +84,12 @@ def _for_people(host: Host, arguments: argparse.Namespace) -> int:
         return _certificate(host, arguments)
     if arguments.command == "capable-copy":
         return _capable_copy(arguments)
-    from . import restore, show, start, status
+    from . import status
 
     if arguments.command == "status":
         return status.status(host, arguments.job, as_json=arguments.json)
+    from . import restore, show, start
+
     if arguments.command == "run":
         return start.run(host, arguments.job, wait=arguments.wait, dry_run=arguments.dry_run)
     if arguments.command == "log":

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from .._outcome import INCOMPLETE, OK
 from . import evidence, hooks, journal, outcomes
 from .assess import Assessment, Ending
 from .definition import Definition, Hook
+from .engine import restic_version
 from .evidence import Evidence
 from .host import Host, seconds_of, timestamp, version
 from .journal import Digest
@@ -126,13 +126,6 @@ def _tell(definition: Definition, hook: Hook, outcome: dict[str, Any]) -> bool:
     if problem:
         complain(f"nobody was told of this: {problem}")
     return problem is None
-
-
-def restic_version(host: Host, definition: Definition) -> str | None:
-    """The version of the unit's restic, None when it cannot say."""
-    done = host.command([definition.binary, "version"], timeout=30)
-    found = re.match(r"restic (\S+)", done.stdout)
-    return found[1] if found else None
 
 
 def _without_secrets(host: Host, definition: Definition, found: Assessment) -> str:

@@ -14,8 +14,8 @@ from .._outcome import ABSENT, INCOMPLETE, LOCKED, NEVER_RAN, OK, PRESENT, UNREA
 from . import definition as definitions
 from . import journal, outcomes, systemd, text
 from .definition import Definition
+from .engine import restic_version
 from .host import Host, ProgramError, seconds_of, timestamp, version
-from .record import restic_version
 from .systemd import UnitState
 from .text import complain, say
 

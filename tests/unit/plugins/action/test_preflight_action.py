@@ -15,6 +15,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.playbook.task import Task
 from ansible_collections.holdfast.backup.plugins.action.preflight import ActionModule
+from ansible_collections.holdfast.backup.plugins.lookup.program import LookupModule
 
 
 def act(args: dict[str, Any], variables: dict[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def test_the_model(tmp_path: Path) -> None:
     assert result["wanted_fleet_id"] is None
     assert act({"state_dir": path, "fleet_id": "abcdefgh"}, fleet())["wanted_fleet_id"] == "abcdefgh"
     assert not (tmp_path / "state").exists()
+    assert result["program_sha256"] == LookupModule().run([])[0]["sha256"]
+    assert "program_sha256" not in act({"state_dir": path, "mode": "read"}, fleet())
 
 
 def test_bad_input_stops(tmp_path: Path) -> None:

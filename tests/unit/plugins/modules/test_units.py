@@ -177,6 +177,29 @@ def test_fresh_and_again(run: Run, fake: FakeSystemd, place: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("echo '{\"units\": []}'", '{"units": []}\n'),
+        ("echo '{}'; exit 1", "{}\n"),  # a bad definition among good ones
+        ("exit 2", None),
+        (None, None),
+    ],
+)
+def test_what_the_program_says_is_returned_in_check_mode_too(
+    run: Run, fake: FakeSystemd, place: Path, text: str | None, status: str | None
+) -> None:
+    converge(run, fake)
+    program = place / "program"
+    if text is not None:
+        program.write_text(f"#!/bin/sh\ntest \"$*\" = 'status --json' || exit 3\n{text}\n")
+        program.chmod(0o755)
+    for check in (True, False):
+        result = run(**TIMERS, status_program=str(program), check=check)
+        assert (result["failed"], result["changed"], result["status"]) == (False, False, status)
+    assert "status" not in run(**TIMERS)
+
+
 def test_changed_timer_never_fires(run: Run, fake: FakeSystemd) -> None:
     converge(run, fake)
     os.utime(fake.stamps / "stamp-hf.timer", (0, 0))
