@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ansible_collections.holdfast.backup.plugins.filter import fleet, host, units
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _host, _limit
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _fleet, _host, _limit
 
 
 def test_filters() -> None:
@@ -19,6 +19,7 @@ def test_filters() -> None:
         "rest_rendered": _limit.rendered,
         "host_problems": _host.host_problems,
         "inventory_problems": _host.inventory_problems,
+        "rest_accounts": _delivered.rest_accounts,
         "unit_command": _units.command_line,
         "unit_environment": _units.environment,
         "unit_word": _units.quote,
