@@ -57,7 +57,9 @@ def environment(directory: str) -> jinja2.Environment:
         trim_blocks=True,
         auto_reload=False,
     )
-    found.filters.update(CoreFilters().filters())
+    # Ansible's own `default` knows Ansible's own kind of undefined values only.
+    own = {name: found.filters[name] for name in ("default", "d")}
+    found.filters.update(CoreFilters().filters() | own)
     found.filters.update({f"holdfast.backup.{name}": each for name, each in UnitFilters().filters().items()})
     return found
 

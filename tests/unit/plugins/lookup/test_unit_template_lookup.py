@@ -32,11 +32,7 @@ def look(folder: Path, term: str, own: bool = True, **options: t.Any) -> t.Any:
     loader = DataLoader()
     variables = {"ansible_search_path": [str(folder)], "secret": "must stay out"}
     templar = Templar(loader=loader, variables=variables)
-    plugin = (
-        Lookup(loader, templar)
-        if own
-        else lookup_loader.get("template", loader=loader, templar=templar)
-    )
+    plugin = Lookup(loader, templar) if own else lookup_loader.get("template", loader=loader, templar=templar)
     return plugin.run([term], variables=variables, **options)
 
 
@@ -79,3 +75,9 @@ def test_it_knows_nothing_but_the_values(folder: Path) -> None:
 def test_a_template_that_is_not_there_is_named(folder: Path) -> None:
     with pytest.raises(AnsibleError, match=r"nowhere\.j2 could not be found"):
         look(folder, "nowhere.j2", values={})
+
+
+def test_a_missing_key_has_its_default(tmp_path: Path) -> None:
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates/x.j2").write_text("{{ of['a'] | default('none') }} {{ of.b | d('none') }}\n")
+    assert look(tmp_path, "x.j2", values={"of": {}}) == ["none none\n"]
