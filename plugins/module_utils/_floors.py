@@ -33,6 +33,18 @@ FLOORS: tuple[Floor, ...] = (
         "the first version whose socket activation and options are tested here",
     ),
     Floor(
+        "rclone",
+        "remotes",
+        "1.75",
+        "before it a client reads and writes the repositories of other clients with ../ in a path (CVE-2026-71309)",
+    ),
+    Floor(
+        "rclone-directories",
+        "directories of the server",
+        "1.60",
+        "the first version whose serve restic is tested here",
+    ),
+    Floor(
         "systemd", "run units", "251", "OnSuccess= and OnFailure= tell the recorder the result (MONITOR_*) since 251"
     ),
 )

@@ -1,0 +1,174 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Remotes of rclone as their user writes them, and the rclone that may serve them."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _rclone
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, Problem, below, shorten
+
+VARIABLE = "rclone_proxy_remotes"
+GROUP = "hfr-"
+HIDDEN = "<hidden>"
+_OPTION = re.compile(r"\A[a-z][a-z0-9_]{0,63}\Z")
+_PUBLIC = frozenset({"public-read", "public-read-write", "authenticated-read"})
+
+
+def group(name: str) -> str:
+    """The group whose members may read a remote's configuration."""
+    return f"{GROUP}{name}"
+
+
+def remotes(where: str, value: t.Any) -> dict[str, dict[str, str]]:
+    """Checked remotes by name, each with rclone's options as text. No message holds a secret."""
+    if not isinstance(value, dict):
+        raise BadInput(where, f"<{type(value).__name__}>", "is not a dictionary", "Write name: {type: …}")
+    return {f.name(below(where, name), name): remote(below(where, name), entry) for name, entry in value.items()}
+
+
+def remote(where: str, value: t.Any) -> dict[str, str]:
+    """One checked remote: its options as rclone's configuration file takes them, defaults filled in."""
+    if not isinstance(value, dict):
+        raise BadInput(
+            where, f"<{type(value).__name__}>", "is not a dictionary", "Write rclone's own options: {type: …}"
+        )
+    given = {key: entry for key, entry in value.items() if entry is not None}
+    options = {_option(where, key): _text(below(where, key), key, entry) for key, entry in given.items()}
+    kind = options.pop("type", "")
+    if not kind:
+        raise BadInput(f"{where}.type", "", "is missing", "Give rclone's type of the remote, s3 for instance")
+    allowed = f"Types that may be served: {', '.join(_rclone.ALLOWED)}"
+    if kind in _rclone.REFUSED:
+        raise BadInput(f"{where}.type", kind, _rclone.REFUSED[kind], allowed)
+    if kind not in _rclone.ALLOWED:
+        raise BadInput(f"{where}.type", kind, "is not a type that is known to be safe here", allowed)
+    _judge(where, kind, options)
+    return {"type": kind, **{**_rclone.DEFAULTS.get(kind, {}), **options}}
+
+
+def _option(where: str, key: t.Any) -> str:
+    if not isinstance(key, str) or not _OPTION.match(key):
+        raise BadInput(
+            below(where, key),
+            "",
+            "is not an option of rclone",
+            "Use rclone's own spelling: lower-case letters, digits and _",
+        )
+    reason = _rclone.refused_option(key)
+    if reason:
+        raise BadInput(below(where, key), "", reason, "Use credentials that last, and leave this option out")
+    return str(key)
+
+
+def _text(where: str, key: t.Any, value: t.Any) -> str:
+    """The value as the file takes it: one line that nothing in it can end, quote or expand."""
+    shown = key in _rclone.SHOWN
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    try:
+        text = str(f.line(where, value))
+    except BadInput as bad:
+        if not shown:
+            bad.value = HIDDEN
+        raise
+    if "%(" in text or not text.isprintable():
+        raise BadInput(
+            where,
+            value if shown else HIDDEN,
+            "holds %( or a character that cannot be printed, which rclone's configuration cannot say",
+            "Use another value",
+        )
+    return text
+
+
+def _judge(where: str, kind: str, options: dict[str, str]) -> None:
+    for acl in ("acl", "bucket_acl"):
+        if options.get(acl) in _PUBLIC:
+            raise BadInput(f"{where}.{acl}", options[acl], "lets everybody read the backups", "Use private")
+    checked = options.get("known_hosts_file", "none") != "none" or "pin_host_key" in options
+    if kind == "sftp" and not checked:
+        raise BadInput(
+            f"{where}.known_hosts_file",
+            options.get("known_hosts_file", ""),
+            "is missing, and without it rclone takes any host for the server",
+            "Name a file on this server with the host key of the other one, /etc/ssh/ssh_known_hosts for instance",
+        )
+
+
+def files(value: t.Any, served: t.Sequence[dict[str, str]]) -> list[dict[str, t.Any]]:
+    """What the module rclone_remotes takes: name, type, file and group of each remote, and who has what there.
+
+    ``served`` has ``account`` and ``remote`` (name:path) of each repository. Raises AnsibleFilterError.
+    """
+    try:
+        found = remotes(VARIABLE, value)
+    except BadInput as bad:
+        raise AnsibleFilterError(_message(bad)) from None
+    result = []
+    for name, options in sorted(found.items()):
+        here = [entry for entry in served if entry["remote"].partition(":")[0] == name]
+        result.append(
+            {
+                "name": name,
+                "type": options["type"],
+                "config": _rclone.render(name, options),
+                "group": group(name),
+                "accounts": sorted({entry["account"] for entry in here}),
+                "places": sorted({entry["remote"].partition(":")[2] for entry in here}),
+            }
+        )
+    return result
+
+
+def problems(value: t.Any, tool: dict[str, t.Any], host: str) -> list[str]:
+    """What is wrong with the remotes of a server, and with the rclone that is to serve them.
+
+    ``tool`` has ``install``, ``version`` (of a release), ``sha256``, ``architecture``, ``package``, ``packages`` (of host_info)
+    and ``directories`` (whether it serves directories of the server).
+    """
+    found: list[Problem] = []
+    declared: dict[str, dict[str, str]] = {}
+    try:
+        declared = remotes(VARIABLE, value)
+    except BadInput as bad:
+        found.append(_problem(bad, host))
+    floor = _floors.floor("rclone" if declared else "rclone-directories")
+    cure = (
+        f"Set rclone_proxy_install: release with rclone_proxy_release_version ({floor.minimum} or later) and"
+        " rclone_proxy_release_sha256"
+    )
+    install = tool["install"]
+    if install == "release":
+        if not tool["version"]:
+            found.append(_tool(host, "rclone_proxy_release_version", "", "is missing", cure))
+        if not tool["sha256"]:
+            wrong = f"has no checksum for the architecture {tool['architecture']}"
+            found.append(_tool(host, "rclone_proxy_release_sha256", "", wrong, "Take it from upstream's SHA256SUMS"))
+        version, variable = tool["version"], "rclone_proxy_release_version"
+    else:
+        package = (tool["packages"] or {}).get(tool["package"]) or {} if install == "package" else {}
+        version, variable = package.get("installed") or package.get("candidate") or "", "rclone_proxy_package"
+    if version and _floors.below(floor.tool, version):
+        wrong = f"is version {version}, below the floor {floor.minimum}: {floor.reason}"
+        found.append(_tool(host, variable, tool["package"] if variable.endswith("package") else version, wrong, cure))
+    return [str(problem) for problem in found]
+
+
+def _tool(host: str, variable: str, value: str, wrong: str, cure: str) -> Problem:
+    return Problem((host,), variable, shorten(value) if value else "", wrong, cure)
+
+
+def _problem(bad: BadInput, host: str) -> Problem:
+    return Problem((host,), bad.where, "" if bad.value in (None, "") else shorten(bad.value), bad.wrong, bad.cure)
+
+
+def _message(bad: BadInput) -> str:
+    return str(_problem(bad, VARIABLE)).partition(": ")[2]
