@@ -106,6 +106,10 @@ class Cause:
 # What rclone's log says; the first that matches counts.
 _CAUSES: tuple[tuple[str, Cause], ...] = (
     (
+        r"Failed to load config",
+        Cause("file", "the account cannot read its file", None, "Let the group of the remote reach the directory"),
+    ),
+    (
         r"is it obscured|when revealing password|illegal base64",
         Cause("credentials", "the password is not obscured", "pass", "Write what `rclone obscure -` prints for it"),
     ),
