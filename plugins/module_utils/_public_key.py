@@ -10,9 +10,9 @@ import base64
 import hashlib
 import re
 
+from ._ssh import SshError, public_key
+
 TYPE = "ssh-ed25519"
-# Length and name of the type, length of the key: what every ed25519 blob begins with. 32 bytes follow.
-_HEAD = b"\0\0\0\x0bssh-ed25519\0\0\0\x20"
 _KEY = re.compile(r"\Assh-ed25519 (?P<blob>[A-Za-z0-9+/]{68})(?: [ -~]*)?\n?\Z")
 _LONGEST = 512
 _SHOWN = 40
@@ -35,8 +35,10 @@ def parse_public_key(text: object) -> str:
         if TYPE in text and not text.startswith(TYPE):
             raise ValueError(f"has something before the key, options for instance, which is not allowed: {shown}")
         raise ValueError(f"is not an ed25519 public key (ssh-ed25519 AAAA… and a comment): {shown}")
-    if not base64.b64decode(found["blob"]).startswith(_HEAD):
-        raise ValueError(f"says ssh-ed25519, but its content is something else: {shown}")
+    try:
+        public_key(f"{TYPE} {found['blob']}")
+    except SshError:
+        raise ValueError(f"says ssh-ed25519, but its content is something else: {shown}") from None
     return found["blob"]
 
 

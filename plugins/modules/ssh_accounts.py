@@ -186,7 +186,7 @@ served:
   description: Fingerprints of the keys that open each repository now, by account and repository.
   returned: success
   type: dict
-  sample: {bk-web1: {offsite: ["SHA256:4NFZIAMRYxnOcxqNNXVlRLDM3fGPuXUNvzs3TsyeyTQ"]}}
+  sample: {bk-web1: {offsite: ["SHA256:TMpN2SpJMQ8sG/GiNYR/YZaNqE2IfuBz6qK7dBpxntQ"]}}
 groups_created:
   description: Groups that did not exist.
   returned: success

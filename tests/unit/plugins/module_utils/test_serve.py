@@ -1,0 +1,295 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a key of a client starts, and what it is refused. That it holds on a real server is tested in tests/attack."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import pwd
+import signal
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _serve
+from ansible_collections.holdfast.backup.plugins.module_utils._serve import RefusedError
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="definitions belong to root: needs root")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="holdfast-test-") as path:
+        (Path(path) / "bk-web1").mkdir()
+        (Path(path) / "maintenance").mkdir()
+        yield Path(path)
+
+
+def definition(**more: Any) -> dict[str, Any]:
+    return {
+        "version": 1, "name": "web1--vault", "kind": "rclone", "path": "/srv", "remote": None, "config": None, "program": None,
+        "quota": None, "append_only": True, "borg_major": 1, "arguments": [], "confine": "required", **more,
+    }  # fmt: skip
+
+
+def write(place: Path, value: Any, name: str = "vault") -> Path:
+    path = place / "bk-web1" / f"{name}.json"
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    path.chmod(0o640)
+    return path
+
+
+def refused(call: Callable[[], Any]) -> tuple[int, str]:
+    with pytest.raises(RefusedError) as raised:
+        call()
+    return raised.value.code, str(raised.value)
+
+
+def test_the_definition_of_the_account_and_no_other(place: Path) -> None:
+    write(place, definition())
+    assert _serve.read_definition("bk-web1", "vault", str(place)) == definition()
+    code, said = refused(lambda: _serve.read_definition("bk-web2", "vault", str(place)))
+    assert (code, said) == (77, "web2--vault is not served here")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a\n", "vault.json", "VAULT", "-a", "a" * 29, "vault\0"])
+def test_hostile_names_of_repositories(place: Path, name: str) -> None:
+    assert refused(lambda: _serve.read_definition("bk-web1", name, str(place)))[0] == 64
+
+
+@pytest.mark.parametrize("account", ["root", "web1", "bk-", "bk-../x", "bk-web1\n", "bk-WEB1"])
+def test_other_accounts(place: Path, account: str) -> None:
+    assert refused(lambda: _serve.read_definition(account, "vault", str(place)))[0] == 77
+
+
+def test_maintenance(place: Path) -> None:
+    write(place, definition())
+    for flag in ("web1--vault", "all"):
+        (place / "maintenance" / flag).symlink_to("nowhere")
+        code, said = refused(lambda: _serve.read_definition("bk-web1", "vault", str(place)))
+        assert (code, said) == (75, "web1--vault is in maintenance: try again later")
+        (place / "maintenance" / flag).unlink()
+    (place / "maintenance" / "web1--other").touch()
+    assert _serve.read_definition("bk-web1", "vault", str(place))
+
+
+def test_definitions_that_root_did_not_write(place: Path) -> None:
+    path = write(place, definition())
+    path.chmod(0o660)
+    assert refused(lambda: _serve.read_definition("bk-web1", "vault", str(place)))[0] == 78
+    path.chmod(0o640)
+    os.chown(path, 1234, 0)
+    assert "others than root" in refused(lambda: _serve.read_definition("bk-web1", "vault", str(place)))[1]
+    path.rename(place / "elsewhere")
+    path.symlink_to(place / "elsewhere")
+    assert refused(lambda: _serve.read_definition("bk-web1", "vault", str(place)))[0] == 77
+    for bad in ("{", "[]", definition(version=2), definition(name="web2--vault")):
+        path.unlink()
+        write(place, bad)
+        assert refused(lambda: _serve.read_definition("bk-web1", "vault", str(place)))[0] == 78
+
+
+def test_rclone() -> None:
+    assert _serve.command(definition()).argv == (
+        "/usr/bin/rclone", "serve", "restic", "--stdio", "--append-only", "--config", "/dev/null", "/srv",
+    )  # fmt: skip
+    remote = definition(
+        path=None, remote="s3:bucket/web1--vault", config="/etc/holdfast/rclone/s3.conf", append_only=False,
+        program="/opt/rclone", arguments=["--fast-list"],
+    )  # fmt: skip
+    assert _serve.command(remote) == _serve.Command(
+        (
+            "/opt/rclone", "serve", "restic", "--stdio", "--config", "/etc/holdfast/rclone/s3.conf", "--fast-list",
+            "s3:bucket/web1--vault",
+        )
+    )  # fmt: skip
+
+
+def test_borg() -> None:
+    one = definition(kind="borg", path="/srv/", quota="200G")
+    assert _serve.command({**one, "path": "/usr/bin"}) == _serve.Command(
+        ("/usr/bin/borg", "serve", "--append-only", "--restrict-to-repository", "/usr/bin", "--storage-quota", "200G"),
+        directory="/usr",
+    )
+    assert _serve.command({**one, "append_only": False, "quota": None}).argv[2] == "--restrict-to-repository"
+    assert _serve.command({**one, "borg_major": 2}).argv[2:4] == ("--permissions", "no-delete")
+
+
+def test_sftp() -> None:
+    made = _serve.command(definition(kind="sftp"))
+    assert made.argv[-2:] == ("-d", "/srv")
+    assert (made.confine, made.must_confine) == ("/srv", True)
+    assert not _serve.command(definition(kind="sftp", confine="if_possible")).must_confine
+
+
+def test_what_cannot_be_served() -> None:
+    assert "is its disk mounted" in refused(lambda: _serve.command(definition(path="/nowhere")))[1]
+    assert "is no kind" in refused(lambda: _serve.command(definition(kind="shell")))[1]
+
+
+@pytest.fixture
+def started(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What would have been executed, by the account bk-web1."""
+    seen: dict[str, Any] = {}
+
+    def execve(program: str, argv: tuple[str, ...], environment: dict[str, str]) -> None:
+        seen.update(program=program, argv=argv, environment=environment, umask=os.umask(0o022), cwd=os.getcwd())
+        seen["pipe"] = signal.getsignal(signal.SIGPIPE)
+        seen["first"] = len(seen) == 6
+
+    before = _serve.read_definition
+    monkeypatch.setattr(_serve, "read_definition", lambda account, name: before(account, name, str(place)))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: SimpleNamespace(pw_name="bk-web1"))
+    monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.setattr(os, "closerange", lambda low, high: seen.update(closed=(low, high)))
+    monkeypatch.setenv("SSH_ORIGINAL_COMMAND", "rm -rf /")
+    monkeypatch.setenv("LD_PRELOAD", "")
+    monkeypatch.chdir("/tmp")
+    return seen
+
+
+def test_started_in_a_clean_environment(place: Path, started: dict[str, Any]) -> None:
+    write(place, definition())
+    before = signal.getsignal(signal.SIGPIPE)
+    _serve.serve(["vault"])
+    signal.signal(signal.SIGPIPE, before)
+    assert started["program"] == "/usr/bin/rclone"
+    assert started["environment"] == {
+        "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/var/lib/holdfast/home", "LC_ALL": "C.UTF-8",
+    }  # fmt: skip
+    assert (started["umask"], started["cwd"], started["closed"]) == (0o077, "/", (3, 256))
+    assert started["pipe"] == signal.SIG_DFL
+
+
+def test_refusals_are_one_line(
+    place: Path, started: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, code in ((["serve"], 64), (["serve", "vault", "more"], 64), (["serve", "other"], 77)):
+        monkeypatch.setattr("sys.argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            _serve.main()
+        assert ended.value.code == code
+        said = capsys.readouterr().err
+        assert said.startswith("holdfast: ")
+        assert said.count("\n") == 1
+    assert not started
+
+
+def test_a_program_that_is_missing(place: Path, started: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(program: str, *_rest: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", program)
+
+    monkeypatch.setattr(os, "execve", missing)
+    write(place, definition())
+    assert refused(lambda: _serve.serve(["vault"])) == (78, "web1--vault: /usr/bin/rclone: No such file or directory")
+
+
+def test_sftp_is_confined_or_refused(place: Path, started: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    confined: list[str] = []
+    monkeypatch.setattr(_serve, "landlock", confined.append)
+    write(place, definition(kind="sftp"))
+    _serve.serve(["vault"])
+    assert confined == ["/srv"]
+
+    def cannot(_directory: str) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    started.clear()
+    monkeypatch.setattr(_serve, "landlock", cannot)
+    assert "cannot confine sftp" in refused(lambda: _serve.serve(["vault"]))[1]
+    assert "program" not in started
+    write(place, definition(kind="sftp", confine="if_possible"))
+    _serve.serve(["vault"])
+    assert started["program"] == "/usr/lib/openssh/sftp-server"
+
+
+def _kernel_confines() -> bool:
+    return bool(ctypes.CDLL(None).syscall(444, None, 0, 1) > 0)
+
+
+def _confined(directory: Path, action: Callable[[], Any]) -> str:
+    """What a process that is confined to a directory gets: ok, or the error's name."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            _serve.landlock(str(directory))
+            action()
+            said = "ok"
+        except OSError as error:
+            said = errno.errorcode[error.errno or 0]
+        except BaseException as error:
+            said = repr(error)
+        os.write(write, said.encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        said = stream.read()
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.skipif(not _kernel_confines(), reason="this kernel has no Landlock")
+def test_landlock(place: Path) -> None:
+    inside, outside = place / "bk-web1", place / "maintenance"
+    (outside / "file").write_text("x")
+    assert _confined(inside, lambda: (inside / "new").write_text("x")) == "ok"
+    assert _confined(inside, lambda: (inside / "new").rename(inside / "renamed")) == "ok"
+    assert _confined(inside, (inside / "directory").mkdir) == "ok"
+    assert _confined(inside, lambda: os.listdir(inside)) == "ok"
+    assert _confined(inside, lambda: Path("/etc/passwd").read_text()) == "ok"
+    assert _confined(inside, lambda: Path("/etc/hosts").read_text()) == "EACCES"
+    assert _confined(inside, lambda: Path("/etc/shadow").read_text()) == "EACCES"
+    assert _confined(inside, (outside / "file").read_text) == "EACCES"
+    assert _confined(inside, lambda: (outside / "other").write_text("x")) == "EACCES"
+    assert _confined(inside, lambda: os.listdir("/")) == "EACCES"
+    assert _confined(inside, lambda: (inside / "link").symlink_to("/etc/shadow")) == "EACCES"
+    assert _confined(inside, lambda: os.mkfifo(inside / "fifo")) == "EACCES"
+    assert _confined(inside, lambda: os.link(outside / "file", inside / "stolen")) in ("EACCES", "EXDEV")
+    assert stat.S_ISREG((inside / "renamed").stat().st_mode)
+
+
+class _Libc:
+    """System calls that are recorded, of a kernel with a version of its own."""
+
+    def __init__(self, version: int, fails: int | None = None, prctl: int = 0) -> None:
+        self.version, self.fails, self.answer = version, fails, prctl
+        self.calls: list[tuple[int, Any]] = []
+
+    def syscall(self, number: ctypes.c_long, *arguments: Any) -> int:
+        self.calls.append((number.value, arguments))
+        if number.value == self.fails:
+            ctypes.set_errno(errno.EPERM)
+            return -1
+        if number.value != 444:
+            return 0
+        return self.version if arguments[0] is None else os.open("/", os.O_RDONLY)
+
+    def prctl(self, *_arguments: Any) -> int:
+        return self.answer
+
+
+@pytest.mark.parametrize(("version", "size", "rights"), [(1, 8, 13), (3, 8, 15), (4, 16, 15), (7, 24, 16)])
+def test_landlock_of_every_version(monkeypatch: pytest.MonkeyPatch, version: int, size: int, rights: int) -> None:
+    libc = _Libc(version)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_a, **_k: libc)
+    _serve.landlock("/srv", reads=("/usr/lib", "/nowhere"))
+    made = libc.calls[1][1]
+    assert (made[1].value, made[0][0]) == (size, (1 << rights) - 1)
+    assert [number for number, _arguments in libc.calls] == [444, 444, 445, 445, 445, 446]
+
+
+def test_landlock_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    for libc in (_Libc(7, fails=446), _Libc(7, prctl=-1)):
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_a, _libc=libc, **_k: _libc)
+        with pytest.raises(OSError):  # noqa: PT011 - which one depends on the kernel
+            _serve.landlock("/srv")

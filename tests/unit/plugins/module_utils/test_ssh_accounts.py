@@ -1,0 +1,370 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who gets which key line, who keeps it, who loses it."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _ssh_accounts as logic
+from ansible_collections.holdfast.backup.plugins.module_utils._public_key import fingerprint
+from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import (
+    PLACEHOLDER,
+    Current,
+    Known,
+    Manifest,
+    Outcome,
+    Policy,
+    System,
+)
+
+SERVE = "/usr/local/libexec/holdfast/serve"
+HOME = "/var/lib/holdfast/home"
+POLICY = Policy("f1", SERVE, HOME)
+NOBODY = Current({}, {}, {})
+
+
+def blob(letter: str) -> str:
+    return base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + letter.encode() * 32).decode()
+
+
+def public(letter: str) -> str:
+    return f"ssh-ed25519 {blob(letter)} whatever the client says"
+
+
+def account(name: str, *keys: dict[str, Any], groups: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"name": f"bk-{name}", "backup_id": name, "groups": list(groups), "keys": list(keys)}
+
+
+def key(*letters: str, repository: str = "vault", sources: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"repository": repository, "public_keys": [public(each) for each in letters], "from": list(sources)}
+
+
+def line(name: str, letter: str, repository: str = "vault", options: str = "") -> str:
+    return f'restrict,command="{SERVE} {repository}"{options} ssh-ed25519 {blob(letter)} {name} {repository}\n'
+
+
+def system(name: str, uid: int = 990, **more: Any) -> System:
+    return replace(System(uid, f"holdfast {name}", HOME, "/bin/sh", "*", ""), **more)
+
+
+def known(name: str, locked: bool = False, **keys: str) -> Known:
+    return Known(name, {each: tuple(fingerprint(blob(x)) for x in letters) for each, letters in keys.items()}, locked)
+
+
+def plan(
+    *items: dict[str, Any],
+    current: Current = NOBODY,
+    manifest: dict[str, Known] | None = None,
+    policy: Policy = POLICY,
+) -> Outcome:
+    before = None if manifest is None else Manifest("f1", {f"bk-{each.backup_id}": each for each in manifest.values()})
+    return logic.plan_accounts(logic.parse_accounts(items), current, before, policy)
+
+
+def told(outcome: Outcome) -> dict[str, Any]:
+    return {key: value for key, value in outcome.report().items() if value and key != "served"}
+
+
+def here(files: dict[str, str], groups: dict[str, frozenset[str]] | None = None, **more: System) -> Current:
+    accounts = {f"bk-{name}": system(name, 900 + number) for number, name in enumerate(files)}
+    accounts.update({f"bk-{name}": each for name, each in more.items()})
+    return Current(accounts, {f"bk-{name}": text for name, text in files.items()}, groups or {})
+
+
+def test_a_new_client() -> None:
+    outcome = plan(account("web1", key("a", "b", sources=("192.0.2.7", "2001:DB8::/64")), groups=("hfr-s3",)))
+    options = ',from="192.0.2.7,2001:db8::/64"'
+    assert outcome.files == {"bk-web1": line("web1", "a", options=options) + line("web1", "b", options=options)}
+    assert told(outcome) == {
+        "created": ["bk-web1"], "created_keys": ["bk-web1 vault"], "groups_created": ["hfr-s3"], "groups_changed": ["hfr-s3"],
+    }  # fmt: skip
+    assert outcome.memberships == {"hfr-s3": frozenset({"bk-web1"})}
+    assert outcome.served() == {"bk-web1": {"vault": [fingerprint(blob("a")), fingerprint(blob("b"))]}}
+    assert not outcome.end
+
+
+def test_converged() -> None:
+    current = here({"web1": line("web1", "a")}, {"hfr-s3": frozenset({"bk-web1"})})
+    outcome = plan(
+        account("web1", key("a"), groups=("hfr-s3",)), current=current, manifest={"": known("web1", vault="a")}
+    )
+    assert told(outcome) == {}
+    assert not outcome.end
+    assert logic.make_diff(current, outcome) == []
+
+
+def test_another_key_ends_the_sessions_of_the_old_one() -> None:
+    outcome = plan(
+        account("web1", key("b")), current=here({"web1": line("web1", "a")}), manifest={"": known("web1", vault="a")}
+    )
+    assert told(outcome) == {"changed_keys": ["bk-web1 vault"]}
+    assert outcome.end == {"bk-web1"}
+    (difference,) = logic.make_diff(here({"web1": line("web1", "a")}), outcome)
+    assert blob("a") in difference["before"]
+    assert blob("b") in difference["after"]
+
+
+def test_a_second_key_ends_nothing() -> None:
+    outcome = plan(
+        account("web1", key("a", "b")),
+        current=here({"web1": line("web1", "a")}),
+        manifest={"": known("web1", vault="a")},
+    )
+    assert told(outcome) == {"changed_keys": ["bk-web1 vault"]}
+    assert not outcome.end
+
+
+def test_a_repository_that_is_gone() -> None:
+    before = line("web1", "a") + line("web1", "b", "second")
+    outcome = plan(
+        account("web1", key("a")), current=here({"web1": before}), manifest={"": known("web1", vault="a", second="b")}
+    )
+    assert told(outcome) == {"revoked_keys": ["bk-web1 second"]}
+    assert outcome.files["bk-web1"] == line("web1", "a")
+    assert outcome.end == {"bk-web1"}
+
+
+def test_a_client_that_is_gone_is_locked_and_stays_known() -> None:
+    manifest = {"": known("web1", vault="a")}
+    outcome = plan(current=here({"web1": line("web1", "a")}), manifest=manifest)
+    assert told(outcome) == {"revoked": ["bk-web1"], "revoked_keys": ["bk-web1 vault"], "locked": ["bk-web1"]}
+    assert outcome.end == {"bk-web1"}
+    assert outcome.files == {}
+    assert outcome.manifest == {"bk-web1": Known("web1", {}, True)}
+    assert outcome.served() == {}
+    gone = Current({"bk-web1": system("web1", password="!*", expires="1")}, {}, {})
+    again = plan(current=gone, manifest={"": known("web1", locked=True)})
+    assert told(again) == {}
+    assert again.end == {"bk-web1"}  # what still runs as it is ended in every run
+    back = plan(account("web1", key("a")), current=gone, manifest={"": known("web1", locked=True)})
+    assert told(back) == {"unlocked": ["bk-web1"], "created_keys": ["bk-web1 vault"]}
+    planted = plan(
+        current=Current(gone.system, {"bk-web1": line("web1", "z")}, {}), manifest={"": known("web1", locked=True)}
+    )
+    assert told(planted) == {"foreign": ["bk-web1"]}
+
+
+def test_too_many_revocations_are_an_error_before_anything() -> None:
+    current = here({"web1": line("web1", "a"), "web2": line("web2", "b")})
+    manifest = {"1": known("web1", vault="a"), "2": known("web2", vault="b")}
+    with pytest.raises(ValueError, match=r"2 hosts would lose access \(web1, web2\)"):
+        plan(current=current, manifest=manifest, policy=replace(POLICY, revoke_max=1))
+    plan(current=current, manifest=manifest, policy=replace(POLICY, revoke_max=2))
+    with pytest.raises(ValueError, match="web1"):  # the manifest is lost: what is there may be ours
+        plan(current=current, policy=replace(POLICY, revoke_max=0))
+
+
+def test_without_a_key_the_server_keeps_its_own() -> None:
+    current = here({"web1": line("web1", "a", options=',from="192.0.2.1"')})
+    for manifest in ({"": known("web1", vault="a")}, None):
+        outcome = plan(account("web1", key()), current=current, manifest=manifest)
+        assert outcome.kept == ["bk-web1 vault"]
+        assert outcome.files["bk-web1"] == line("web1", "a")
+    never = plan(
+        account("web1", key()), current=here({"web1": line("web1", "z")}), manifest={"": known("web1", vault="a")}
+    )
+    assert never.missing == ["bk-web1 vault"]
+    assert never.foreign == ["bk-web1 line 1"]
+    assert never.files == {"bk-web1": ""}
+
+
+def test_a_bad_key_is_refused_for_its_client_alone() -> None:
+    bad = {"repository": "vault", "public_keys": [public("b") + "\n" + public("c")], "from": []}
+    outcome = plan(
+        account("web1", bad), account("web2", key("d")), account("web3", bad),
+        current=here({"web1": line("web1", "a")}), manifest={"": known("web1", vault="a")},
+    )  # fmt: skip
+    assert set(outcome.refused) == {"bk-web1", "bk-web3"}
+    assert "more than one line" in outcome.refused["bk-web1"][0]
+    assert outcome.files == {"bk-web1": line("web1", "a"), "bk-web2": line("web2", "d"), "bk-web3": ""}
+    assert (outcome.kept, outcome.missing) == (["bk-web1 vault"], ["bk-web3 vault"])
+
+
+def test_one_good_and_one_bad_key_keep_what_is_there() -> None:
+    mixed = {"repository": "vault", "public_keys": [public("a"), "junk"], "from": []}
+    outcome = plan(
+        account("web1", mixed), current=here({"web1": line("web1", "a")}), manifest={"": known("web1", vault="a")}
+    )
+    assert outcome.files["bk-web1"] == line("web1", "a")
+    assert list(outcome.refused) == ["bk-web1"]
+
+
+@pytest.mark.parametrize(
+    ("added", "number"),
+    [
+        (f"ssh-ed25519 {blob('a')} a second line without options\n", 2),
+        (line("web1", "a"), 2),
+        (f"ssh-ed25519 {blob('z')} somebody\n", 2),
+        (f"# {blob('a')}\n", 2),
+        ("# a comment\n", 2),
+        (f'environment="X=1" ssh-ed25519 {blob("z")}\n', 2),
+    ],
+)
+def test_lines_that_do_not_belong_there(added: str, number: int) -> None:
+    current = here({"web1": line("web1", "a") + added})
+    outcome = plan(account("web1", key("a")), current=current, manifest={"": known("web1", vault="a")})
+    assert outcome.foreign == [f"bk-web1 line {number}"]
+    assert outcome.files["bk-web1"] == line("web1", "a")
+    assert outcome.end == {"bk-web1"}
+
+
+def test_a_line_without_its_restriction_is_written_anew() -> None:
+    current = here({"web1": f'command="{SERVE} vault" ssh-ed25519 {blob("a")} web1 vault\n\n'})
+    outcome = plan(account("web1", key("a")), current=current, manifest={"": known("web1", vault="a")})
+    assert told(outcome) == {"foreign": ["bk-web1 line 1"], "changed_keys": ["bk-web1 vault"]}
+    assert outcome.end == {"bk-web1"}
+
+
+def test_a_key_file_of_nobody_goes() -> None:
+    outcome = plan(account("web1", key("a")), current=here({"other": line("other", "b")}), manifest={"": known("web1")})
+    assert outcome.foreign == ["bk-other"]
+    assert outcome.end == {"bk-other"}
+    human = here({"other": line("other", "b")}, other=system("other", comment="Olga Other"))
+    assert not plan(current=human, manifest={}).end
+
+
+def test_an_account_of_somebody_else_is_never_taken_over() -> None:
+    for there in (system("web1", comment="Will E. B."), system("web1", uid=0)):
+        current = Current({"bk-web1": there}, {"bk-web1": line("web1", "z")}, {})
+        outcome = plan(
+            account("web1", key("a")), account("web2", key("b")), current=current, manifest={"": known("web1")}
+        )
+        assert "not ours" in outcome.refused["bk-web1"][0]
+        assert list(outcome.files) == ["bk-web2"]
+        assert outcome.created == ["bk-web2"]
+        assert not outcome.end
+        assert outcome.manifest["bk-web1"] == known("web1")
+        assert not plan(current=current, manifest={"": known("web1", vault="a")}).end
+
+
+def test_an_account_that_was_changed_is_corrected() -> None:
+    for change in ({"home": "/root"}, {"shell": "/bin/bash"}, {"password": "$y$hash"}):
+        outcome = plan(account("web1"), current=Current({"bk-web1": system("web1", **change)}, {}, {}))
+        assert told(outcome) == {"corrected": ["bk-web1"]}
+    for change in ({"password": "!*"}, {"expires": "1"}):
+        outcome = plan(account("web1"), current=Current({"bk-web1": system("web1", **change)}, {}, {}))
+        assert told(outcome) == {"unlocked": ["bk-web1"]}
+        assert logic.make_diff(NOBODY, outcome) == [{"prepared": "accounts unlocked: bk-web1\n"}]
+
+
+def test_a_key_opens_one_repository_and_who_had_it_first_keeps_it() -> None:
+    current = here({"web1": line("web1", "a")})
+    manifest = {"": known("web1", vault="a")}
+    outcome = plan(account("thief", key("a")), account("web1", key("a")), current=current, manifest=manifest)
+    assert outcome.files == {"bk-thief": "", "bk-web1": line("web1", "a")}
+    assert "also that of bk-web1 vault" in outcome.refused["bk-thief"][0]
+    both = plan(account("one", key("a")), account("two", key("a")))
+    assert both.files == {"bk-one": "", "bk-two": ""}
+    assert set(both.refused) == {"bk-one", "bk-two"}
+    same = plan(account("web1", key("a"), key("a", repository="second")), current=current, manifest=manifest)
+    assert same.files["bk-web1"] == line("web1", "a")
+    assert "second" in same.refused["bk-web1"][0]
+
+
+def test_groups_are_exact() -> None:
+    current = here({"web1": ""}, {"hfr-s3": frozenset({"bk-web1", "mallory"}), "hfr-old": frozenset({"bk-web1"})})
+    outcome = plan(account("web1", groups=("hfr-s3",)), current=current)
+    assert outcome.memberships == {"hfr-s3": frozenset({"bk-web1"}), "hfr-old": frozenset()}
+    assert {"before_header": "group hfr-old", "after_header": "group hfr-old", "before": "bk-web1\n", "after": ""} in (
+        logic.make_diff(current, outcome)
+    )
+
+
+def test_check_mode_knows_keys_that_do_not_exist_yet() -> None:
+    item = account("web1", {"repository": "vault", "public_keys": [PLACEHOLDER], "from": []})
+    outcome = plan(item, policy=replace(POLICY, check_mode=True))
+    assert outcome.created_keys == ["bk-web1 vault"]
+    assert outcome.served() == {"bk-web1": {"vault": []}}
+    assert plan(item).refused
+
+
+HOSTILE = ["", "UP", "a b", "a\n", "a\nb", "a--b", "-a", "a-", "a/b", "..", 'a"', "a%h", "a" * 29, "1a", "ä"]
+
+
+@pytest.mark.parametrize("bad", HOSTILE)
+def test_hostile_names(bad: str) -> None:
+    with pytest.raises(ValueError, match="is not a name"):
+        logic.parse_accounts([account(bad)])
+    with pytest.raises(ValueError, match="is not a name"):
+        logic.parse_accounts([account("web1", key("a", repository=bad))])
+    with pytest.raises(ValueError, match="groups"):
+        logic.parse_accounts([account("web1", groups=(f"hfr-{bad}x\n",))])
+
+
+def test_other_bad_input() -> None:
+    with pytest.raises(ValueError, match="name it after"):
+        logic.parse_accounts([{**account("web1"), "name": "root"}])
+    with pytest.raises(ValueError, match="declared twice"):
+        logic.parse_accounts([account("web1"), account("web1")])
+    with pytest.raises(ValueError, match="vault is declared twice"):
+        logic.parse_accounts([account("web1", key("a"), key("b"))])
+    for group in ("sudo", "docker", "hfr-", "hfr-" + "a" * 28):
+        with pytest.raises(ValueError, match="groups"):
+            logic.parse_accounts([account("web1", groups=(group,))])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "*",
+        "!192.0.2.1",
+        "web1.example.net",
+        "192.0.2.1/24",
+        '192.0.2.1"',
+        "192.0.2.1\n",
+        "192.0.2.1,*",
+        "fe80::1%eth0",
+    ],
+)
+def test_hostile_sources(bad: str) -> None:
+    with pytest.raises(ValueError, match="neither an address nor a network"):
+        logic.parse_accounts([account("web1", key("a", sources=(bad,)))])
+
+
+@pytest.mark.parametrize("bad", ["serve", '/a"b', "/a b", "/a\n", "/a/../b", "/a,b", "/a\\b"])
+def test_hostile_commands(bad: str) -> None:
+    with pytest.raises(ValueError, match="plain absolute path"):
+        logic.check_command(bad)
+    assert logic.check_command(SERVE) == SERVE
+
+
+def test_manifest_both_ways() -> None:
+    manifest = Manifest("f1", {"bk-web1": known("web1", vault="ab"), "bk-old": known("old", locked=True)})
+    assert logic.parse_manifest(logic.render_manifest(manifest), "m") == manifest
+    assert logic.parse_manifest(None, "m") is None
+    good = logic.render_manifest(manifest)
+    for bad in (
+        {}, {**good, "version": 2}, {**good, "fleet_id": None}, {**good, "accounts": []},
+        {**good, "accounts": {"bk-web1": {}}}, {**good, "accounts": {"root": good["accounts"]["bk-web1"]}},
+        {**good, "accounts": {"bk-../x": {"backup_id": "../x", "keys": {}, "locked": False}}},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="m is not a manifest"):
+            logic.parse_manifest(bad, "m")
+
+
+def test_while_lines_are_written_the_manifest_knows_both() -> None:
+    before = Manifest("f1", {"bk-web1": known("web1", vault="a"), "bk-old": known("old", vault="c")})
+    both = logic.unite(before, {"bk-web1": known("web1", vault="b"), "bk-new": known("new", vault="d")}, "f1")
+    assert both.accounts["bk-web1"] == known("web1", vault="ab")
+    assert set(both.accounts) == {"bk-web1", "bk-old", "bk-new"}
+    assert logic.unite(None, {"bk-new": known("new", vault="d")}, "f1").accounts == {"bk-new": known("new", vault="d")}
+
+
+def test_five_hundred_clients() -> None:
+    def many(number: int) -> str:
+        return base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + number.to_bytes(32, "big")).decode()
+
+    items = [
+        account(f"c{n}", {"repository": "vault", "public_keys": [f"ssh-ed25519 {many(n)}"], "from": []})
+        for n in range(500)
+    ]
+    outcome = plan(*items)
+    assert len(outcome.files) == 500
+    assert len({text for text in outcome.files.values()}) == 500
