@@ -244,11 +244,13 @@ def test_an_account_of_somebody_else_is_never_taken_over() -> None:
 
 
 def test_an_account_that_was_changed_is_corrected() -> None:
-    for change in ({"home": "/root"}, {"shell": "/bin/bash"}, {"password": "$y$hash"}):
-        outcome = plan(account("web1"), current=Current({"bk-web1": system("web1", **change)}, {}, {}))
+    wrong: list[dict[str, Any]] = [{"home": "/root"}, {"shell": "/bin/bash"}, {"password": "$y$hash"}]
+    for change in wrong:
+        outcome = plan(account("web1"), current=Current({"bk-web1": replace(system("web1"), **change)}, {}, {}))
         assert told(outcome) == {"corrected": ["bk-web1"]}
-    for change in ({"password": "!*"}, {"expires": "1"}):
-        outcome = plan(account("web1"), current=Current({"bk-web1": system("web1", **change)}, {}, {}))
+    locked: list[dict[str, Any]] = [{"password": "!*"}, {"expires": "1"}]
+    for change in locked:
+        outcome = plan(account("web1"), current=Current({"bk-web1": replace(system("web1"), **change)}, {}, {}))
         assert told(outcome) == {"unlocked": ["bk-web1"]}
         assert logic.make_diff(NOBODY, outcome) == [{"prepared": "accounts unlocked: bk-web1\n"}]
 
