@@ -42,7 +42,8 @@ def test_everything_is_read(host: FakeHost) -> None:
     [
         ({"format": 2}, "`format` is 2, this program reads 1"),
         ({"job": "Big"}, "`job` is not a name"),
-        ({"engine": "borg"}, "`engine` is none of restic"),
+        ({"engine": "tar"}, "`engine` is none of restic, borg"),
+        ({"engine": "borg"}, "`borg` goes with engine `borg`"),
         ({"binary": "restic"}, "`binary` is not an absolute path"),
         ({"user": ""}, "`user` is not a line of text"),
         ({"paths": "/x"}, "`paths` is not a list"),
