@@ -32,6 +32,15 @@ _REPOSITORY = re.compile(r"\A[a-z][a-z0-9-]{0,27}\Z")
 _SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 # What sftp-server itself needs; the rest of the host's files cannot be opened.
 _SFTP_READS = ("/usr/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/passwd", "/etc/nsswitch.conf", "/dev/null")
+# What a store says that no retry will change, and what that means to the client. Refused deletions are none of it: a store
+# may forbid them altogether.
+_FINAL = (
+    ("the store's quota is used up", rb"QuotaExceeded|InsufficientStorage|StatusCode: 507"),
+    ("the credentials for the store have expired", rb"ExpiredToken|TokenRefreshRequired|InvalidToken"),
+    ("this server's clock and that of the store differ", rb"RequestTimeTooSkewed"),
+    ("the store refuses this server's credentials", rb"InvalidAccessKeyId|SignatureDoesNotMatch|StatusCode: 40[13]"),
+)
+_UNIMPORTANT = re.compile(rb"\A\S+ \S+ (?:DEBUG|INFO) *: ")
 # sysexits.h
 USAGE, CONFIG, NO_PERMISSION, TRY_AGAIN = 64, 78, 77, 75
 
@@ -52,6 +61,8 @@ class Command:
     directory: str = "/"
     confine: str | None = None
     must_confine: bool = True
+    # Whether its log is read for what a store will go on saying.
+    watch: bool = False
 
 
 def read_definition(account: str, repository: str, directory: str = DEFINITIONS) -> dict[str, Any]:
@@ -98,8 +109,10 @@ def _rclone(definition: Mapping[str, Any]) -> Command:
     target = definition["remote"] or definition["path"]
     argv = [definition["program"] or "/usr/bin/rclone", "serve", "restic", "--stdio"]
     argv += ["--append-only"] if definition["append_only"] else []
+    # Why a store refuses to be asked for an object is said in the debug log only.
+    argv += ["--log-level", "DEBUG", "--stats", "0", "--low-level-retries", "3"] if definition["remote"] else []
     argv += ["--config", definition["config"] or "/dev/null", *definition["arguments"], target]
-    return Command(tuple(argv))
+    return Command(tuple(argv), watch=bool(definition["remote"]))
 
 
 def _borg(definition: Mapping[str, Any]) -> Command:
@@ -168,6 +181,32 @@ def landlock(directory: str, reads: Sequence[str] = _SFTP_READS) -> None:
     os.close(ruleset)
 
 
+def final(line: bytes) -> str | None:
+    """Return why a store will not be of use until somebody acts, if a line of rclone's log says so."""
+    if b"Delete request" in line or b"DeleteObject" in line:
+        return None
+    return next((words for words, pattern in _FINAL if re.search(pattern, line)), None)
+
+
+def watch(argv: Sequence[str], name: str) -> None:
+    """Run rclone, pass on what it has to say, and end both when its store refuses for good. Raises RefusedError.
+
+    restic would try again for a quarter of an hour, and then only know of a status 500.
+    """
+    import subprocess  # only here: most of what is served needs none
+
+    with subprocess.Popen(list(argv), stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+        for line in process.stderr or ():
+            reason = final(line)
+            if reason is not None:
+                process.kill()
+                raise RefusedError(TRY_AGAIN, f"{name}: {reason}: {line.decode(errors='replace').strip()[-200:]}")
+            if not _UNIMPORTANT.match(line):
+                sys.stderr.buffer.write(line)
+                sys.stderr.flush()
+    sys.exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)
+
+
 def serve(arguments: Sequence[str]) -> None:
     """Become the command of a repository. Raises RefusedError."""
     if len(arguments) != 1:
@@ -190,6 +229,8 @@ def serve(arguments: Sequence[str]) -> None:
                         f"{definition['name']}: this server's kernel cannot confine sftp to one directory "
                         f"({error.strerror}): enable Landlock, or set ssh_access_sftp_confine to if_possible",
                     ) from None
+        if wanted.watch:
+            watch(wanted.argv, str(definition["name"]))
         os.execve(wanted.argv[0], wanted.argv, ENVIRONMENT)  # noqa: S606 - no shell is what is wanted
     except OSError as error:
         raise RefusedError(CONFIG, f"{definition['name']}: {wanted.argv[0]}: {error.strerror}") from None

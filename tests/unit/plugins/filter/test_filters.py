@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from ansible_collections.holdfast.backup.plugins.filter import fleet, host, units
+from ansible_collections.holdfast.backup.plugins.filter import fleet, host, rclone, units
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _fleet, _host, _limit
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _fleet, _host, _limit, _rclone
 
 
 def test_filters() -> None:
-    found = {**fleet.FilterModule().filters(), **host.FilterModule().filters(), **units.FilterModule().filters()}
+    modules = (fleet, host, rclone, units)
+    found = {name: function for module in modules for name, function in module.FilterModule().filters().items()}
     assert found == {
         "fleet": _fleet.fleet,
         "repository_secrets": _fleet.repository_secrets,
@@ -20,6 +21,8 @@ def test_filters() -> None:
         "host_problems": _host.host_problems,
         "inventory_problems": _host.inventory_problems,
         "rest_accounts": _delivered.rest_accounts,
+        "rclone_files": _rclone.files,
+        "rclone_problems": _rclone.problems,
         "unit_command": _units.command_line,
         "unit_environment": _units.environment,
         "unit_word": _units.quote,

@@ -108,10 +108,68 @@ def test_rclone() -> None:
     )  # fmt: skip
     assert _serve.command(remote) == _serve.Command(
         (
-            "/opt/rclone", "serve", "restic", "--stdio", "--config", "/etc/holdfast/rclone/s3.conf", "--fast-list",
-            "s3:bucket/web1--vault",
-        )
+            "/opt/rclone", "serve", "restic", "--stdio", "--log-level", "DEBUG", "--stats", "0", "--low-level-retries", "3",
+            "--config", "/etc/holdfast/rclone/s3.conf", "--fast-list", "s3:bucket/web1--vault",
+        ),
+        watch=True,
     )  # fmt: skip
+
+
+LOG = "2026/11/21 17:00:21 {} : {}: operation error S3: {}, https response error StatusCode: {}, RequestID: , HostID: , api error {}: words\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            LOG.format("ERROR", "locks/4e: Post request put error", "PutObject", 403, "QuotaExceeded"),
+            "quota is used up",
+        ),
+        (
+            LOG.format("ERROR", "data/4e: Post request put error", "PutObject", 403, "AccessDenied"),
+            "refuses this server's credentials",
+        ),
+        (
+            LOG.format("DEBUG", "config: HEAD request error", "HeadObject", 403, "Forbidden"),
+            "refuses this server's credentials",
+        ),
+        (
+            LOG.format("DEBUG", "Couldn't check", "ListObjects", 403, "InvalidAccessKeyId"),
+            "refuses this server's credentials",
+        ),
+        (LOG.format("ERROR", "keys: list failed", "ListObjects", 400, "ExpiredToken"), "have expired"),
+        (LOG.format("ERROR", "keys: list failed", "ListObjects", 403, "RequestTimeTooSkewed"), "clock"),
+        (LOG.format("ERROR", "data/4e: Post request put error", "PutObject", 503, "SlowDown"), None),
+        (LOG.format("ERROR", "locks/4e: Delete request remove error", "DeleteObject", 403, "AccessDenied"), None),
+        ("2026/11/21 17:00:00 DEBUG : file-1: GET request error: object not found\n", None),
+    ],
+)
+def test_what_no_retry_will_change(line: str, words: str | None) -> None:
+    found = _serve.final(line.encode())
+    assert (words is None) if found is None else words is not None and words in found
+
+
+def watched(script: str) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", script)
+
+
+def test_the_log_is_passed_on_without_the_debugging(capfd: pytest.CaptureFixture[str]) -> None:
+    lines = "2026 x DEBUG : a\n2026 x INFO  : b\n2026 x ERROR : c\npanic: d\n"
+    with pytest.raises(SystemExit) as ended:
+        _serve.watch(watched(f"printf '{lines}' >&2; exit 3"), "web1--vault")
+    assert ended.value.code == 3
+    assert capfd.readouterr().err == "2026 x ERROR : c\npanic: d\n"
+    with pytest.raises(SystemExit) as ended:
+        _serve.watch(watched("kill -9 $$"), "web1--vault")
+    assert ended.value.code == 137
+
+
+def test_a_store_that_refuses_for_good_ends_the_session() -> None:
+    line = LOG.format("DEBUG", "config: HEAD request error", "HeadObject", 403, "Forbidden").strip()
+    code, message = refused(lambda: _serve.watch(watched(f'echo "{line}" >&2; exec sleep 60'), "web1--vault"))
+    assert code == 75
+    assert message.startswith("web1--vault: the store refuses this server's credentials: 2026/11/21")
+    assert "\n" not in message
 
 
 def test_borg() -> None:
