@@ -49,6 +49,14 @@ HOST: dict[str, t.Any] = {
     "file_systems": {"/srv/holdfast": "btrfs", "/slow": None},
     "running": ["holdfast-system--vault.service"],
     "manifests": {"file_tree": {"jobs": ["/etc/x"]}, "units": {}},
+    "trees": {
+        "jobs": {
+            "files": ["/x"],
+            "directories": {"/d": True},
+            "entries": {"/x": ["file", "root", "", "0644", "0"], "/d": None},
+        },
+        "repositories": None,
+    },
     "records": {"vault": {"HOLDFAST_REPOSITORY_ID": "0123"}},
     "htpasswd": {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": "web1", "me": None}},
     "ssh_host_keys": [PUBLIC],
@@ -117,6 +125,8 @@ BAD = [
     bad("host_info", "htpasswd", {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"a\nb": "x"}}),
     bad("host_info", "htpasswd", {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": {}}}),
     bad("host_info", "records", {"../x": {}}),
+    bad("host_info", "trees", {"jobs": {"files": []}}),
+    bad("host_info", "trees", {"jobs": {"files": [], "directories": {}, "entries": {"/x": "file"}}}),
     bad("host_info", "systemd", "257"),
     bad("host_info", "systemd", True),
     bad("host_info", "sandbox", True),
