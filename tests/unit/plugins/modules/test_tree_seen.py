@@ -68,6 +68,12 @@ def replace(case: Case, number: int, **keys: Any) -> None:
     case.files[number] = {**case.files[number], **keys}
 
 
+def link(path: Path, target: Path) -> None:
+    """A link in the place of a file, to what is just like it."""
+    path.rename(target)
+    path.symlink_to(target)
+
+
 ON_THE_HOST: dict[str, Callable[[Path], object]] = {
     "mode": lambda place: os.chmod(place / "etc/a", 0o600),
     "owner": lambda place: os.chown(place / "etc/a", 1, 0),
@@ -78,7 +84,7 @@ ON_THE_HOST: dict[str, Callable[[Path], object]] = {
     "missing directory": lambda place: (place / "own").rmdir(),
     "mode of a directory": lambda place: (place / "own").chmod(0o711),
     "owner of a directory": lambda place: os.chown(place / "own", 0, 1),
-    "a link": lambda place: ((place / "etc/a").rename(place / "aside"), (place / "etc/a").symlink_to(place / "aside")),
+    "a link": lambda place: link(place / "etc/a", place / "aside"),
 }
 
 
