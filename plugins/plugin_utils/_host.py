@@ -168,7 +168,9 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
             )
         return
     package = (info.get("packages") or {}).get(tool["package"]) or {}
-    version = package.get("installed") or package.get("candidate")
+    version, candidate = package.get("installed") or package.get("candidate"), package.get("candidate")
+    if candidate and candidate != version and not _floors.below("restic", candidate):
+        cure = f"Upgrade it there, or set restic_package_version: {candidate} and let holdfast do it"
     if not version:
         error(
             "restic_package",

@@ -95,6 +95,15 @@ def test_errors(info: dict[str, t.Any], tool: dict[str, t.Any], variable: str) -
     assert found["errors"][0].startswith(f"web1: {variable}")
 
 
+def test_an_old_restic_that_apt_could_upgrade() -> None:
+    """The cure names what apt offers where that is enough."""
+    cure = "set restic_package_version: 0.18.0-1 and let holdfast do it"
+    for candidate, named in (("0.18.0-1", True), ("0.16.4-1", False)):
+        (error,) = judged({"packages": {"restic": {"installed": "0.14.0-1", "candidate": candidate}}})["errors"]
+        assert "is version 0.14.0-1, below the floor" in error
+        assert (cure in error) == named
+
+
 def test_good_ways_to_get_restic() -> None:
     assert judged(tool={"install": "release"})["errors"] == []
     assert judged(tool={"install": "none"})["errors"] == []
