@@ -17,6 +17,7 @@ description:
   - The copy is replaced atomically when its content, owner, mode or capability is not as it should be.
   - The capability is not inheritable, so programs that the copy starts do not have it. C(NoNewPrivileges) of a systemd unit
     disables it.
+extends_documentation_fragment: [holdfast.backup.attributes.host]
 attributes:
   check_mode:
     support: full
@@ -24,10 +25,6 @@ attributes:
   diff_mode:
     support: full
     description: Says what differs, never the content.
-  platform:
-    support: full
-    platforms: posix
-    description: Needs a Linux host and runs as root.
 options:
   source:
     description:

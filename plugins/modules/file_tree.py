@@ -19,6 +19,7 @@ description:
     the next run converges.
   - Never follows a symbolic link that somebody other than root can have made, and refuses directories that others can
     write to, unless they are declared in O(directories).
+extends_documentation_fragment: [holdfast.backup.attributes.host]
 attributes:
   check_mode:
     support: full
@@ -26,10 +27,6 @@ attributes:
   diff_mode:
     support: full
     description: Of O(secret_files) it only says that they would change.
-  platform:
-    support: full
-    platforms: posix
-    description: Needs a Linux host and runs as root.
 options:
   namespace:
     description:

@@ -15,6 +15,7 @@ description:
   - Writes the whole htpasswd of a rest-server in one execution, atomically, sorted and without duplicates.
   - Revokes only users that the manifest on the server says this fleet put there. Declared users whose hash is not known
     now keep the line that the server has.
+extends_documentation_fragment: [holdfast.backup.attributes.host]
 attributes:
   check_mode:
     support: full
@@ -22,10 +23,6 @@ attributes:
   diff_mode:
     support: full
     description: Shows names of users, never hashes.
-  platform:
-    support: full
-    platforms: posix
-    description: Needs a Linux host and runs as root.
 options:
   path:
     description: The htpasswd.

@@ -16,6 +16,7 @@ description:
   - Nothing is unpacked before it is verified, and nothing is ever executed.
   - A record on the host says what was installed, so a converged run downloads nothing, and a program that was altered on
     disk is installed anew.
+extends_documentation_fragment: [holdfast.backup.attributes.host]
 attributes:
   check_mode:
     support: full
@@ -23,10 +24,6 @@ attributes:
   diff_mode:
     support: full
     description: Shows hashes, owner and mode.
-  platform:
-    support: full
-    platforms: posix
-    description: Needs a Linux host and runs as root.
 options:
   url:
     description:
