@@ -21,12 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .archive import find_archive, kept_settings
+from .archive import download
 from .services import MIRROR_NAME_URL, MIRROR_URL, MIRROR_URL6
 from .shell import LabError, run
 from .state import CACHE, locked, write_atomic
-
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def _build(scratch: Path, root: Path) -> list[Release]:
     own = []
     for suite in dict.fromkeys(suite for _tool, suite in WANTED):
         names = [name for name, wanted in WANTED if wanted == suite]
-        packages = _download(scratch / suite, suite, [TOOLS[name].package for name in names])
+        packages = download(scratch / suite, suite, [TOOLS[name].package for name in names])
         for name in names:
             tool = TOOLS[name]
             package = packages[tool.package]
@@ -192,37 +190,6 @@ def write_apt_repository(directory: Path, packages: Sequence[Path]) -> None:
     (directory / "Packages").write_bytes(index)
     digest = hashlib.sha256(index).hexdigest()
     (directory / "Release").write_text(f"Suite: own\nSHA256:\n {digest} {len(index)} Packages\n")
-
-
-def _download(directory: Path, suite: str, packages: list[str]) -> dict[str, Path]:
-    """Fetch packages of a suite that the machine itself does not use."""
-    for name in ("state/lists/partial", "cache/archives/partial", "empty"):
-        (directory / name).mkdir(parents=True)
-    (directory / "state/status").touch()
-    sources = [line.replace("deb ", f"deb [signed-by={KEYRING}] ", 1) for line in find_archive().sources(suite)]
-    (directory / "sources.list").write_text("\n".join([*sources, ""]))
-    settings = [
-        f'Dir::State "{directory}/state";',
-        f'Dir::State::status "{directory}/state/status";',
-        f'Dir::Cache "{directory}/cache";',
-        f'Dir::Etc::sourcelist "{directory}/sources.list";',
-        f'Dir::Etc::sourceparts "{directory}/empty";',
-        f'Dir::Etc::preferencesparts "{directory}/empty";',
-        'APT::Sandbox::User "root";',
-        'Acquire::Languages "none";',
-        *kept_settings(),
-    ]
-    config = directory / "apt.conf"
-    config.write_text("\n".join([*settings, ""]))
-    environment = {"APT_CONFIG": str(config)}
-    run(["apt-get", "-q", "update"], timeout=300, env=environment)
-    script = 'cd "$1" && shift && exec apt-get -q download "$@"'
-    run(["sh", "-c", script, "download", str(directory), *packages], timeout=600, env=environment)
-    found = {path.name.partition("_")[0]: path for path in directory.glob("*.deb")}
-    for package in packages:
-        if package not in found:
-            raise LabError(f"{suite} did not give {package}; look at the machine's apt sources.")
-    return found
 
 
 def _extract(package: Path, member: str) -> bytes:
