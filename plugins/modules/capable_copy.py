@@ -73,7 +73,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._capable import Outcome, make, remove
-from ..module_utils._files import UnsafePathError
+from ..module_utils._failures import told
 
 
 def _result(outcome: Outcome, path: str, after: str) -> dict[str, Any]:
@@ -105,16 +105,12 @@ def main() -> None:
     )
     params = module.params
     path, after = params["path"], ""
-    try:
+    with told(module, place=path):
         if params["state"] == "absent":
             outcome = remove(path, check_mode=module.check_mode)
         else:
             after = f"copy of {params['source']} root:{params['group']} 0750 cap_dac_read_search=ep\n"
             outcome = make(params["source"], path, params["group"], check_mode=module.check_mode)
-    except (ValueError, UnsafePathError, TimeoutError) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or path}: {error.strerror}: mend this and run again")
     module.exit_json(**_result(outcome, path, after))
 
 

@@ -215,6 +215,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._failures import told
 from ..module_utils._file_tree import (
     NO_ID,
     Current,
@@ -226,7 +227,7 @@ from ..module_utils._file_tree import (
     paths_to_read,
     read_ids,
 )
-from ..module_utils._files import Tree, UnsafePathError, check_path, group_id, user_id
+from ..module_utils._files import Tree, check_path, group_id, user_id
 from ..module_utils._manifest import Manifest, claims, load_manifest, save_manifest
 from ..module_utils._validate import UNIT, validate_command, validate_units
 
@@ -380,13 +381,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="holdfast-") as scratch:
-        try:
-            result = _run(module, scratch)
-        except (ValueError, UnsafePathError, TimeoutError) as error:
-            module.fail_json(msg=str(error))
-        except OSError as error:
-            module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
+    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="holdfast-") as scratch, told(module):
+        result = _run(module, scratch)
     module.exit_json(**result)
 
 

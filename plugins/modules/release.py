@@ -112,10 +112,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
 
+from ..module_utils._failures import told
 from ..module_utils._files import (
     Entry,
     Tree,
-    UnsafePathError,
     check_path,
     group_id,
     parse_mode,
@@ -229,12 +229,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with told(module):
         result = _run(module)
-    except (ValueError, UnsafePathError) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
     module.exit_json(**result)
 
 
