@@ -21,6 +21,7 @@ attributes:
     description: Verifies as the real run does. Where there is no sshd yet, RV(not_checked) says so.
   diff_mode:
     support: full
+    description: Shows the file before and after.
   platform:
     support: full
     platforms: posix

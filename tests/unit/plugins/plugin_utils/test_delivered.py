@@ -286,7 +286,7 @@ def test_the_hash_of_this_run_counts() -> None:
 
 def test_a_client_that_was_given_up_has_no_account() -> None:
     assert accounts({}, decommissioned={"time": "today"}) == []
-    stored = {"rest": {}, "decommissioned": None}
+    stored: dict[str, t.Any] = {"rest": {}, "decommissioned": None}
     assert _delivered.rest_accounts([USER], {"web1": stored}, {}, "web1") == []
     assert _delivered.rest_accounts([USER], {"web1": stored}, {})[0]["hash"] == ""
 
