@@ -40,8 +40,9 @@ class Hosts:
         assert state is not None
         # A host that does not answer any more ends the connection; two that make it at once say nothing of it.
         options = ["-F", "none", *ssh_options(state), "-o", "ServerAliveInterval=10", "-o", "LogLevel=FATAL"]
+        address = self._lab.addresses(name)[0]
         return testinfra.get_host(
-            f"ssh://{user}@{self._lab.addresses(name)[0]}?controlpersist={KEPT}",
+            f"ssh://{user}@{f'[{address}]' if ':' in address else address}?controlpersist={KEPT}",
             ssh_identity_file=str(state.directory / "id_ed25519"),
             ssh_extra_args=" ".join(options),
             controlpath=str(self.sockets / f"{user}-{name}"),
