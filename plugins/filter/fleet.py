@@ -19,4 +19,5 @@ class FilterModule:
             "fleet": _fleet.fleet,
             "repository_secrets": _fleet.repository_secrets,
             "rest_rendered": _limit.rendered,
+            "ssh_rendered": _limit.ssh_rendered,
         }

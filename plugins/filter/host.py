@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _host, _tree
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _host
 
 
 class FilterModule:
@@ -19,5 +19,6 @@ class FilterModule:
             "host_problems": _host.host_problems,
             "inventory_problems": _host.inventory_problems,
             "rest_accounts": _delivered.rest_accounts,
-            "tree_differs": _tree.tree_differs,
+            "ssh_accounts": _delivered.ssh_accounts,
+            "ssh_host_keys": _delivered.ssh_host_keys,
         }

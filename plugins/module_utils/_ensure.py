@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _borg, _record, _restic, _source
+from . import _borg, _record, _restic, _source, _ssh
 from ._borg import Borg
 from ._files import Tree, UnsafePathError
 from ._location import mount_problem, redact
@@ -261,7 +261,7 @@ class Ensure:
                 changed=changed,
                 warning=f"{target.name} ({self._source.public_location}) could not be checked: {look.reason}",
             )
-        return self._failed(look, f"{look.reason}; {CURES[look.state]}")
+        return self._failed(look, f"{look.reason}; {_cure(self._target.name, look)}")
 
     def _absent(self, look: Look) -> Done:
         target = self._target
@@ -304,7 +304,7 @@ class Ensure:
                 why = f"{why}; restore the config file, or remove the left-overs of an init that was interrupted"
             return self._failed(seen, f"init failed: {why}")
         if seen.state != PRESENT:
-            return self._failed(seen, f"init succeeded, but then: {seen.reason}; {CURES[seen.state]}")
+            return self._failed(seen, f"init succeeded, but then: {seen.reason}; {_cure(target.name, seen)}")
         made = _made_id(result.stdout)
         if made is not None and made != seen.id:
             return self._failed(seen, f"init made {made}, but {seen.id} is there: two runs met; run again")
@@ -387,6 +387,10 @@ def _key_is_kept(options: Mapping[str, Any], record: Record | None) -> bool:
         return True
     stored = _borg.read_key(options["key_file"])
     return stored is not None and record is not None and _borg.key_hash(stored) == record.key
+
+
+def _cure(name: str, look: Look) -> str:
+    return (_ssh.cure(look.reason) or CURES[look.state]).format(name=name)
 
 
 def _made_id(stdout: str) -> str | None:

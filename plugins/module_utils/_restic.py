@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import _keyless
+from . import _keyless, _ssh
 from ._model import Repository, Snapshot, Snapshots, age, format_time, parse_time
 from ._outcome import ABSENT, DAMAGED, LOCKED, PRESENT, UNREACHABLE, WRONG_KEY, meaning
 from ._run import PATH, Result, run
@@ -56,12 +56,19 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     (r"x509: ([^\n]+)", UNREACHABLE, "TLS: {text}"),
     (r"server gave HTTP response to HTTPS client", UNREACHABLE, "TLS: the server speaks plain HTTP"),
     (r"tls: ([^\n]+)", UNREACHABLE, "TLS: {text}"),
+    # What the server's own program for SSH has to say.
+    (r"holdfast: ([^\n]+)", UNREACHABLE, "the server says: {text}"),
     (r"connection refused", UNREACHABLE, "connection refused"),
     (r"no such host|Could not resolve hostname|server misbehaving", UNREACHABLE, "the host name does not resolve"),
     (
-        r"i/o timeout|no route to host|network is unreachable|deadline exceeded",
+        r"i/o timeout|[Nn]o route to host|[Nn]etwork is unreachable|deadline exceeded|Connection timed out",
         UNREACHABLE,
         "the server does not answer",
+    ),
+    (
+        r"error talking HTTP to rclone: exit status 255|unable to start the sftp session",
+        UNREACHABLE,
+        "the SSH connection could not be made",
     ),
     (r"permission denied", UNREACHABLE, "permission denied"),
 )
@@ -148,6 +155,9 @@ def classify(result: Result, *, timeout: float = 0, secrets: Sequence[str] = ())
         return PRESENT, None
     if known.state is not None and not early:
         return known.state, known.words
+    over_ssh = _ssh.cause(text)
+    if over_ssh is not None:
+        return UNREACHABLE, over_ssh.words
     for pattern, state, words in _TEXTS:
         match = re.search(pattern, text, re.MULTILINE)
         if match is None or (early and state != UNREACHABLE):

@@ -26,7 +26,17 @@ options:
     type: list
     elements: str
     required: true
-extends_documentation_fragment: [holdfast.backup.attributes.controller]
+attributes:
+  check_mode:
+    description: Works the same in check mode.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+  platform:
+    description: Runs on the controller.
+    platforms: posix
+    support: full
 author: holdfast contributors (@holdfast-backup)
 """
 

@@ -57,11 +57,6 @@ options:
     type: list
     elements: path
     default: []
-  trees:
-    description: Namespaces of M(holdfast.backup.file_tree) of which to tell what that module would find.
-    type: list
-    elements: str
-    default: []
   running:
     description: Patterns of units of which to list the active ones.
     type: list
@@ -150,14 +145,6 @@ manifests:
   returned: always
   type: dict
   sample: {file_tree: {jobs: [/etc/holdfast/escrow.json]}, units: {jobs: [holdfast-system--vault.timer]}}
-trees:
-  description:
-    - C(files) and C(directories) of the manifest of a namespace, and as C(entries) what is at each of these paths, as a list of kind,
-      owner, group, mode and SHA-256. Null where M(holdfast.backup.file_tree) has to look itself. The filter
-      P(holdfast.backup.tree_differs#filter) compares it with what is wanted.
-  returned: always
-  type: dict
-  sample: {jobs: {files: [/etc/x], directories: {/etc: false}, entries: {/etc: [directory, root, root, '0755', '']}}}
 records:
   description: What was learnt of repositories that were initialised, by repository.
   returned: always
@@ -170,6 +157,13 @@ htpasswd:
   returned: always
   type: dict
   sample: {fleet_id: 6f1c1f0e9a3b4d536f1c1f0e9a3b4d53, users: {web1--vault: web1}}
+ssh_accounts:
+  description:
+    - C(fleet_id) of the fleet whose clients this host serves over SSH, and the C(accounts) that have access, with the C(backup_id) that each
+      belongs to, as the module M(holdfast.backup.ssh_accounts) keeps them. Null where it serves none.
+  returned: always
+  type: dict
+  sample: {fleet_id: 6f1c1f0e9a3b4d536f1c1f0e9a3b4d53, accounts: {bk-web1: web1}}
 ssh_host_keys:
   description: Public host keys of the SSH server of this host, as C(TYPE BASE64), read from C(/etc/ssh/ssh_host_*_key.pub).
   returned: always
@@ -219,11 +213,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.backup.plugins.module_utils import _location, _run, _ssh, _tree_seen
+from ansible_collections.holdfast.backup.plugins.module_utils import _location, _run, _ssh
 from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import parse_manifest
+from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import parse_manifest as parse_accounts
 
 STATE = "/var/lib/holdfast"
 HTPASSWD = "/var/lib/holdfast/htpasswd.json"
+SSH_ACCOUNTS = "/var/lib/holdfast/ssh_accounts.json"
 SSH = "/etc/ssh"
 # What the unit template of a job sets, apart from its account and capability.
 SANDBOX = (
@@ -268,7 +264,6 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "files": {"type": "list", "elements": "path", "default": []},
     "mounts": {"type": "list", "elements": "path", "default": []},
     "file_systems": {"type": "list", "elements": "path", "default": []},
-    "trees": {"type": "list", "elements": "str", "default": []},
     "running": {"type": "list", "elements": "str", "default": []},
     "sandbox_probe": {"type": "bool", "default": False},
     "timeout": {"type": "float", "default": 10},
@@ -472,6 +467,20 @@ def _htpasswd() -> dict[str, Any] | None:
     return None if manifest is None else {"fleet_id": manifest.fleet_id, "users": dict(manifest.users)}
 
 
+def _ssh_accounts() -> dict[str, Any] | None:
+    try:
+        manifest = parse_accounts(json.loads(_texts(STATE, ".json").get("ssh_accounts", "null")), SSH_ACCOUNTS)
+    except ValueError:
+        # The module that owns it says what is wrong with it.
+        return None
+    if manifest is None:
+        return None
+    return {
+        "fleet_id": manifest.fleet_id,
+        "accounts": {name: each.backup_id for name, each in manifest.accounts.items() if not each.locked},
+    }
+
+
 def _ssh_host_keys() -> list[str]:
     """The host keys without their comments; what is none is left out, as a server's other files may be anything."""
     found = set()
@@ -518,8 +527,6 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         tasks[f"mount {path}"] = functools.partial(_is_mounted, path)
     for path in params["file_systems"]:
         tasks[f"file system {path}"] = functools.partial(_file_system, path, timeout)
-    for namespace in params["trees"]:
-        tasks[f"tree {namespace}"] = functools.partial(_tree_seen.look, namespace, f"{STATE}/file_tree")
     for path in params["files"]:
         tasks[f"file {path}"] = functools.partial(_sha256, path)
     # A program has the same limit of its own, and says what it knows when it is reached.
@@ -543,9 +550,9 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
             "file_tree": _manifest(f"{STATE}/file_tree", "files"),
             "units": _manifest(f"{STATE}/units", "units"),
         },
-        "trees": {namespace: done[f"tree {namespace}"] for namespace in params["trees"]},
         "records": {name: parse_record(text) for name, text in _texts(f"{STATE}/repositories", ".env").items()},
         "htpasswd": _htpasswd(),
+        "ssh_accounts": _ssh_accounts(),
         "ssh_host_keys": _ssh_host_keys(),
         "sandbox": done.get("sandbox"),
         "systemd": done["systemd"],

@@ -15,7 +15,6 @@ description:
   - Writes the whole htpasswd of a rest-server in one execution, atomically, sorted and without duplicates.
   - Revokes only users that the manifest on the server says this fleet put there. Declared users whose hash is not known
     now keep the line that the server has.
-extends_documentation_fragment: [holdfast.backup.attributes.host]
 attributes:
   check_mode:
     support: full
@@ -23,6 +22,10 @@ attributes:
   diff_mode:
     support: full
     description: Shows names of users, never hashes.
+  platform:
+    support: full
+    platforms: posix
+    description: Needs a Linux host and runs as root.
 options:
   path:
     description: The htpasswd.
@@ -170,8 +173,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._failures import told
-from ..module_utils._files import Entry, Tree, check_path, group_id, parse_mode, user_id
+from ..module_utils._files import Entry, Tree, UnsafePathError, check_path, group_id, parse_mode, user_id
 from ..module_utils._htpasswd import (
     Manifest,
     Policy,
@@ -272,8 +274,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    with told(module):
+    try:
         result = _run(module)
+    except (ValueError, UnsafePathError) as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
     module.exit_json(**result)
 
 

@@ -16,7 +16,7 @@ import typing as t
 from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _ssh
 from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UNBORN
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _state
-from ansible_collections.holdfast.backup.plugins.plugin_utils._fields import NAME
+from ansible_collections.holdfast.backup.plugins.plugin_utils._fields import ACCOUNT, NAME
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import shorten
 
 LONGEST = 4096
@@ -148,14 +148,14 @@ RESULTS: dict[str, dict[str, Field]] = {
         "file_systems": Field("types of file systems by path", _map(_maybe_text)),
         "running": Field("a list of units or null", _or_none(_list(_text))),
         "manifests": Field("lists of texts by namespace", _map(_map(_list(_text)))),
-        "trees": Field(
-            "what file_tree would find by namespace or null",
-            _map(_or_none(_with(files=_list(_text), directories=_map(_flag), entries=_map(_or_none(_list(_text)))))),
-        ),
         "records": Field("variables by repository", _map(_map(_text), _like(NAME))),
         "htpasswd": Field(
             "the fleet_id and the users of a server or null",
             _or_none(_with(fleet_id=_like(_FLEET_ID), users=_map(_maybe_text, _like(_USER)))),
+        ),
+        "ssh_accounts": Field(
+            "the fleet_id and the accounts of a server or null",
+            _or_none(_with(fleet_id=_like(_FLEET_ID), accounts=_map(_like(NAME), _like(ACCOUNT)))),
         ),
         "ssh_host_keys": Field(f"a sorted list of {_ssh.MAX_HOST_KEYS} public host keys at most", _host_keys),
         "sandbox": Field("the answer of a probe or null", _or_none(_with(works=_flag, error=_maybe_text))),
@@ -196,6 +196,17 @@ RESULTS: dict[str, dict[str, Field]] = {
         "served_names": _texts,
         "certificate_file": Field("a path", _text),
         "key_file": Field("a path", _text),
+    },
+    "ssh_accounts": {
+        **dict.fromkeys(
+            "created corrected unlocked locked revoked created_keys changed_keys revoked_keys kept missing foreign"
+            " groups_created groups_changed sessions_ended".split(),
+            _texts,
+        ),
+        "refused": Field("lists of texts by account", _map(_list(_text), _like(ACCOUNT))),
+        "served": Field(
+            "fingerprints by account and repository", _map(_map(_list(_text), _like(NAME)), _like(ACCOUNT))
+        ),
     },
     "htpasswd": dict.fromkeys(
         "created changed_users revoked kept missing refused foreign switched deferred not_checked".split(), _texts
@@ -252,6 +263,46 @@ def rest_accounts(
             }
         )
     return accounts
+
+
+def ssh_accounts(
+    accounts: list[dict[str, t.Any]], known: dict[str, t.Any], hostvars: t.Mapping[str, t.Any], given_up: str = ""
+) -> list[dict[str, t.Any]]:
+    """The accounts of a server with the ``public_keys`` of each repository, as :func:`rest_accounts` has hashes.
+
+    Without any the server keeps the lines that it has.
+    """
+    found = []
+    for account in accounts:
+        last = known[account["host"]]
+        if last["decommissioned"] or account["host"] == given_up:
+            continue
+        said = hostvars.get(account["host"], {})
+        born = _believed("identity", said.get("__escrow_identity")).get("repositories", {})
+        keys = []
+        for key in account["keys"]:
+            new, old = born.get(key["repository"], {}), last["ssh"].get(key["repository"], {})
+            pair = (
+                (new["ssh_public_key"], new["ssh_next_public_key"])
+                if new.get("ssh_public_key")
+                else (old.get("key"), old.get("next_key"))
+            )
+            keys.append({**key, "public_keys": [each for each in pair if each]})
+        found.append({**account, "keys": keys})
+    return found
+
+
+def ssh_host_keys(
+    repositories: list[dict[str, t.Any]], known: dict[str, t.Any], hostvars: t.Mapping[str, t.Any]
+) -> dict[str, list[str]]:
+    """The host keys to pin for each repository over SSH, as this run read them on the server, or an earlier one."""
+    found = {}
+    for repository in repositories:
+        if repository["ssh"]:
+            server = repository["server"]
+            seen = _believed("host_info", hostvars.get(server, {}).get("__holdfast_host"))
+            found[repository["name"]] = seen.get("ssh_host_keys") or known[server]["ssh_host_keys"]
+    return found
 
 
 def _believed(module: str, said: t.Any) -> dict[str, t.Any]:

@@ -15,8 +15,8 @@ import re
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _borgmatic, _jobs, _repositories
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _jobs, _repositories
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, Problem, below, said, shorten
 
 Variables = t.Mapping[str, t.Any]
@@ -443,7 +443,6 @@ def _serve(server: dict[str, t.Any], host: str, identity: str, repository: dict[
         {
             "name": f"{identity}--{name}",
             "account": ssh["account"],
-            "repository": name,
             "kind": ssh["kind"],
             "path": ssh["path"],
             "remote": remote,
@@ -567,10 +566,19 @@ def _over_ssh(
             "address_variable": result["address_variable"],
             "port": written.get("port", side["ssh"]["port"]),
             "from": written.get("source", []),
+            # How a person finds the pinned key in known_hosts.
+            "known_as": _known_as(result["address"], written.get("port", side["ssh"]["port"])),
+            # As root of the client dials it; in a unit the key is a credential of its own.
+            "program": _repositories.ssh_program(name),
+            "options": _repositories.ssh_options(access, name),
             # Where the data lies on the server; null where a remote of rclone has it.
             "path": None if remote else path,
         },
     )
+
+
+def _known_as(address: str, port: int) -> str:
+    return address if port == _repositories.SSH_PORT else f"[{address}]:{port}"
 
 
 def _unit(
@@ -584,14 +592,6 @@ def _unit(
             f"does nothing in {repository['name']}, which is to have repository_version 1",
             "Use compression: auto, or repository_version: 2",
         )
-    if repository["engine"] == "borg":
-        _borgmatic.check(where, job, repository)
-        arguments = _borgmatic.run_arguments(unit)
-        return {
-            **_described(unit, name, job, repository, arguments, _borgmatic.dump_arguments),
-            "borgmatic": _borgmatic.configuration(unit, name, job, repository, own),
-            "keep": _borgmatic.keep_options(f"{where}.keep", job["keep"], repository["append_only"]),
-        }
     arguments = _jobs.backup_arguments(unit, name, job, repository, own)
     length = sum(map(len, arguments)) * 16
     if length > COMMAND_BYTES and (length := len(_units.command_line(arguments).encode())) > COMMAND_BYTES:
@@ -602,20 +602,6 @@ def _unit(
             "Name the directories above them, or split the job",
         )
     return {
-        **_described(unit, name, job, repository, arguments, _jobs.dump_arguments),
-        "keep": _jobs.keep_options(f"{where}.keep", job["keep"], repository["append_only"]),
-    }
-
-
-def _described(
-    unit: str,
-    name: str,
-    job: dict[str, t.Any],
-    repository: dict[str, t.Any],
-    arguments: list[str],
-    dump_arguments: t.Callable[..., list[str]],
-) -> dict[str, t.Any]:
-    return {
         "unit": unit,
         "job": name,
         "repository": repository["name"],
@@ -625,10 +611,11 @@ def _described(
                 "name": dump["name"],
                 "unit": f"holdfast-{unit}--{dump['name']}.service",
                 "user": dump["user"],
-                "arguments": dump_arguments(name, job, repository, dump),
+                "arguments": _jobs.dump_arguments(name, job, repository, dump),
             }
             for dump in job["dumps"]
         ],
+        "keep": _jobs.keep_options(f"{where}.keep", job["keep"], repository["append_only"]),
     }
 
 

@@ -67,10 +67,7 @@ def host_problems(
             "Set jobs_sandbox: reduced for this host (see docs/operating.md for what it gives up)",
         )
     if client is not None:
-        if tool.get("wanted", True):
-            _tool(info, tool, error)
-        if (tool.get("borg") or {}).get("wanted"):
-            _borg(info, tool["borg"], error)
+        _tool(info, tool, error)
         _calendars(_refused(info, client), "this host", error)
         _addresses(info, client, error)
     if server is not None and server.get("quotas"):
@@ -91,7 +88,8 @@ def inventory_problems(
     refuses it too. A server is: that it serves another fleet, or more users than this run knows, protects all its clients.
 
     ``client`` and ``tool`` are those of :func:`host_problems`. ``server`` has the ``fleet_id`` of this run (null before the
-    first), its ``state_dir``, the names of the ``users`` that the server is to have, and ``revoke_max`` (null for no limit).
+    first), its ``state_dir``, the names of the ``users`` that the server is to have, and ``revoke_max`` (null for no limit);
+    ``ssh_accounts`` and ``ssh_revoke_max`` are the same for repositories over SSH.
     """
     errors: list[Problem] = []
 
@@ -104,14 +102,23 @@ def inventory_problems(
         _calendars(refused, "this host and of this controller", error)
     served = info.get("htpasswd")
     if server is not None and served is not None:
-        _served(served, server, error)
+        _served(served, server, error, "/var/lib/holdfast/htpasswd.json")
+    accounts = info.get("ssh_accounts")
+    if server is not None and accounts is not None:
+        over_ssh = {**server, "users": server["ssh_accounts"], "revoke_max": server["ssh_revoke_max"]}
+        _served(
+            {"fleet_id": accounts["fleet_id"], "users": accounts["accounts"]},
+            over_ssh,
+            error,
+            "/var/lib/holdfast/ssh_accounts.json",
+        )
     return [str(problem) for problem in errors]
 
 
 Report = t.Callable[[str, t.Any, str, str], None]
 
 
-def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report) -> None:
+def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report, manifest: str) -> None:
     """What this run would take away from those that the server serves already."""
     if served["fleet_id"] != server["fleet_id"]:
         has = f"is of the fleet {server['fleet_id']}" if server["fleet_id"] else "has no fleet id"
@@ -121,7 +128,7 @@ def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report) -
             f"{has}, and this server serves the fleet {served['fleet_id']}",
             "Use the state directory of that fleet, out of version control or a backup. If it is lost, run once with"
             f" -e backup_fleet_id={served['fleet_id']}, and what the hosts still have is collected anew. If that fleet is gone"
-            " for good, remove /var/lib/holdfast/htpasswd.json on this server",
+            f" for good, remove {manifest} on this server",
         )
         return
     gone = set(served["users"]) - set(server["users"])
@@ -168,9 +175,7 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
             )
         return
     package = (info.get("packages") or {}).get(tool["package"]) or {}
-    version, candidate = package.get("installed") or package.get("candidate"), package.get("candidate")
-    if candidate and candidate != version and not _floors.below("restic", candidate):
-        cure = f"Upgrade it there, or set restic_package_version: {candidate} and let holdfast do it"
+    version = package.get("installed") or package.get("candidate")
     if not version:
         error(
             "restic_package",
@@ -184,63 +189,6 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
             tool["package"],
             f"is version {version}, below the floor {floor.minimum}: {floor.reason}",
             cure,
-        )
-
-
-def _borg(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None:
-    """What borg and borgmatic would be installed as or are, against their floors."""
-    if tool["privilege"] == "setcap":
-        error(
-            "borg_privilege",
-            "setcap",
-            "is not to be had for borg: the capability would be the whole Python interpreter's",
-            "Use systemd or root (borg_privilege follows restic_privilege)",
-        )
-    cure = {
-        "borg": "Set borg_package_release to a suite that has it (bookworm-backports, say), or borg_install: release",
-        "borgmatic": "Set borg_borgmatic_install: venv with borg_borgmatic_requirements (wheels with hashes)",
-    }
-    ways = {
-        "borg": ("", tool["install"], tool["package"], tool["binary"]),
-        "borgmatic": ("borgmatic_", tool["borgmatic_install"], tool["borgmatic_package"], tool["borgmatic_binary"]),
-    }
-    for name, (prefix, install, package, binary) in ways.items():
-        floor = _floors.floor(name)
-        if install == "package":
-            known = (info.get("packages") or {}).get(package) or {}
-            variable, value, version = (
-                f"borg_{prefix}package",
-                package,
-                known.get("installed") or known.get("candidate"),
-            )
-        elif install == "none":
-            variable, value = f"borg_{prefix}binary", binary
-            version = (info.get("binaries") or {}).get(binary)
-        else:
-            continue
-        if not version:
-            error(variable, value, "is not known on this host", cure[name])
-        elif _floors.below(name, version):
-            error(variable, value, f"is version {version}, below the floor {floor.minimum}: {floor.reason}", cure[name])
-    if tool["install"] == "release":
-        if not tool["sha256"]:
-            error(
-                "borg_release_sha256",
-                "",
-                f"has no checksum for {tool['architecture']}",
-                "Give the SHA-256 of the release",
-            )
-        if not tool["version"] or _floors.below("borg", tool["version"]):
-            minimum = _floors.floor("borg").minimum
-            error(
-                "borg_release_version",
-                tool["version"],
-                "is no version at or above the floor",
-                f"Name {minimum} or later",
-            )
-    if tool["borgmatic_install"] == "venv" and not tool["borgmatic_requirements"].strip():
-        error(
-            "borg_borgmatic_requirements", "", "is empty", "Give the lines of a requirements file, each with its hashes"
         )
 
 

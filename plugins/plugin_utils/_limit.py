@@ -10,9 +10,14 @@ import re
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils._program.text import one_line
+from ansible_collections.holdfast.backup.plugins.module_utils._public_key import fingerprint
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import below
 
-OURS = re.compile(r"\A(?:backup|restic|rest_server|jobs|escrow|common)_|\A__")
+OURS = re.compile(
+    r"\A(?:backup|restic|rest_server|jobs|escrow|common|ssh_identity|ssh_access|rclone|rclone_proxy|borg)_|\A__"
+)
+# What a server does for a repository over SSH, as the model and the state directory have it.
+SERVED = ("account", "kind", "path", "remote", "quota", "append_only")
 
 
 def problems(hosts: dict[str, t.Any], known: dict[str, t.Any], limited: set[str]) -> list[str]:
@@ -30,7 +35,7 @@ def problems(hosts: dict[str, t.Any], known: dict[str, t.Any], limited: set[str]
     for host in sorted(limited & set(hosts)):
         for repository in (hosts[host]["client"] or {}).get("repositories", []):
             server = repository["server"]
-            if server and server not in limited and not _rendered(repository, known[host], known[server]):
+            if server and server not in limited and not _rendered(hosts, host, repository, known):
                 missing.setdefault(server, []).append(host)
     for server, clients in missing.items():
         names = sorted(set(clients))
@@ -87,6 +92,26 @@ def keep(hosts: dict[str, t.Any], known: dict[str, t.Any], unsure: set[str]) -> 
                     there.add(name)
                     same = {"name": name, "host": host, "repository": repository, "quota": None}
                     users.append({**same, "backup_id": name.rpartition("--")[0]})
+        _keep_ssh(entry, unsure & set(known))
+
+
+def _keep_ssh(entry: dict[str, t.Any], unsure: set[str]) -> None:
+    """The same for accounts, keys and definitions of repositories over SSH."""
+    served = (entry["ssh_rendered"] or {}).get("repositories") or {}
+    if not served:
+        return
+    there = {definition["name"] for definition in entry["server"]["definitions"]}
+    accounts = {account["name"]: account for account in entry["server"]["ssh"]["accounts"]}
+    for name, last in sorted(served.items()):
+        if name in there or last["host"] not in unsure:
+            continue
+        entry["server"]["definitions"].append({"name": name, **{key: last[key] for key in SERVED}})
+        identity, _dashes, repository = name.rpartition("--")
+        account = accounts.setdefault(
+            last["account"], {"name": last["account"], "host": last["host"], "backup_id": identity, "keys": []}
+        )
+        account["keys"].append({"repository": repository, "kind": last["kind"], "from": last["from"]})
+    entry["server"]["ssh"]["accounts"] = [accounts[name] for name in sorted(accounts)]
 
 
 def rendered(accounts: list[dict[str, t.Any]], names: list[str], htpasswd: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -103,12 +128,44 @@ def rendered(accounts: list[dict[str, t.Any]], names: list[str], htpasswd: dict[
     return {"users": users, "names": sorted(names)}
 
 
+def ssh_rendered(
+    accounts: list[dict[str, t.Any]],
+    definitions: list[dict[str, t.Any]],
+    said: dict[str, t.Any],
+    host_keys: list[str],
+) -> dict[str, t.Any]:
+    """The files that the state directory keeps of a server of repositories over SSH: what it serves to which keys, its own.
+
+    ``said`` is what the module ssh_accounts said; of the clients' keys the fingerprints are kept.
+    """
+    keys = {
+        (account["name"], key["repository"]): (account["host"], key) for account in accounts for key in account["keys"]
+    }
+    repositories = {}
+    for definition in definitions:
+        repository = definition["name"].rpartition("--")[2]
+        served = ((said.get("served") or {}).get(definition["account"]) or {}).get(repository)
+        host, key = keys.get((definition["account"], repository), ("", {}))
+        if served and host:
+            repositories[definition["name"]] = {
+                **{name: definition[name] for name in SERVED},
+                "host": host,
+                "from": key["from"],
+                "keys": sorted(served),
+            }
+    files: dict[str, t.Any] = {"ssh_rendered.json": {"repositories": repositories}}
+    return {**files, "ssh_host_keys": "".join(f"{key}\n" for key in host_keys)} if host_keys else files
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _rendered(repository: dict[str, t.Any], client: dict[str, t.Any], server: dict[str, t.Any]) -> bool:
+def _rendered(hosts: dict[str, t.Any], host: str, repository: dict[str, t.Any], known: dict[str, t.Any]) -> bool:
     """Whether the server already has what this client's repository needs."""
+    client, server = known[host], known[repository["server"]]
+    if repository.get("ssh"):
+        return _ssh_rendered(hosts, host, repository, client, server)
     identity = client["rest"].get(repository["name"])
     last = server.get("rendered") or {}
     return (
@@ -116,4 +173,24 @@ def _rendered(repository: dict[str, t.Any], client: dict[str, t.Any], server: di
         and last.get("users", {}).get(repository["rest_user"])
         in (_digest(identity["hash"]), _digest(identity.get("next_hash") or identity["hash"]))
         and repository["address"] in last.get("names", [])
+    )
+
+
+def _ssh_rendered(
+    hosts: dict[str, t.Any],
+    host: str,
+    repository: dict[str, t.Any],
+    client: dict[str, t.Any],
+    server: dict[str, t.Any],
+) -> bool:
+    name = f"{hosts[host]['backup_id']}--{repository['name']}"
+    key = client["ssh"].get(repository["name"])
+    last = ((server["ssh_rendered"] or {}).get("repositories") or {}).get(name)
+    if key is None or last is None or not server["ssh_host_keys"]:
+        return False
+    wanted = next(each for each in hosts[repository["server"]]["server"]["definitions"] if each["name"] == name)
+    return (
+        all(wanted[field] == last[field] for field in SERVED)
+        and repository["ssh"]["from"] == last["from"]
+        and fingerprint(key["key"].split(" ")[1]) in last["keys"]
     )

@@ -16,8 +16,8 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as 
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, below
 
 LOCAL_ROOT = "/var/backups/holdfast"
-LATER_ENGINES: tuple[str, ...] = ("rsync",)
-LATER_ACCESS: tuple[str, ...] = ("rclone", "ssh", "sftp", "s3", "pull")
+LATER_ENGINES: tuple[str, ...] = ("borg", "rsync")
+LATER_ACCESS: tuple[str, ...] = ("ssh", "s3", "pull")
 # What each engine is reached by; the first is the default where a server is named, the last where nothing is.
 ENGINES: dict[str, tuple[str, ...]] = {
     "restic": ("rest", "rclone", "sftp", "s3", "url", "local"),
@@ -308,6 +308,26 @@ def rest_location(address: str, port: int, user: str, tls: bool, prefix: str = "
 def alias(name: str) -> str:
     """What a repository's server is called in the client's own ssh_config, whatever its address is."""
     return f"holdfast-{name}"
+
+
+def ssh_program(name: str) -> str:
+    """How root of a client logs in with the key of this repository; ssh does not inherit that a backup reads every file.
+
+    capsh needs no more than prctl(2) for that. setpriv would need capset(2), which the sandbox of the units withholds.
+    There is nothing in it that restic's own splitter of words, a shell or systemd would read as anything else.
+    """
+    dial = f"-F /etc/holdfast/ssh/{name}.conf -i /etc/holdfast/secrets/{name}.ssh_key"
+    return f"capsh --noamb --shell=/usr/bin/ssh -- {dial}"
+
+
+def ssh_options(access: str, name: str) -> dict[str, str]:
+    """The extended option of restic that makes it use that, none for borg.
+
+    What it asks for is ignored by the server's forced command. Asked for as a subsystem (-s), sshd would throw away what
+    the server has to say when it refuses.
+    """
+    dial = f"{ssh_program(name)} {alias(name)}"
+    return {"rclone": {"rclone.program": dial}, "sftp": {"sftp.command": f"{dial} sftp"}}.get(access, {})
 
 
 def ssh_location(access: str, name: str, directory: str, path: str) -> str:

@@ -10,6 +10,7 @@
     hosts/<host>/escrow/<repository>/<bundle> add-only
     hosts/<host>/ca.pem                       CA certificates of a server
     hosts/<host>/rendered.json                what a server was last rendered with
+    hosts/<host>/ssh_rendered.json            the same for repositories over SSH
     hosts/<host>/decommissioned.json          when a host was given up
 
 Hosts deliver some of the contents, so each is checked before it is written. All errors are ValueError.
@@ -51,7 +52,7 @@ _FLEET_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9-]{7,63}\Z")
 _CERTIFICATES = re.compile(
     r"\A(?:-----BEGIN CERTIFICATE-----\n(?:[A-Za-z0-9+/=]{1,76}\n)+-----END CERTIFICATE-----\n)+\Z"
 )
-_REMOVABLE = ("ca.pem", "ssh_host_keys", "rendered.json", "decommissioned.json")
+_REMOVABLE = ("ca.pem", "ssh_host_keys", "rendered.json", "ssh_rendered.json", "decommissioned.json")
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -137,7 +138,7 @@ def read_fleet_id(state_dir: str) -> str | None:
 
 
 def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
-    """What the state directory has of a host: rest, ssh, escrow, ca, ssh_host_keys, rendered, decommissioned.
+    """What the state directory has of a host: rest, ssh, escrow, ca, ssh_host_keys, rendered, ssh_rendered, decommissioned.
 
     Missing things are empty.
     """
@@ -169,6 +170,7 @@ def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
         "ca": ca.decode("ascii") if ca is not None else None,
         "ssh_host_keys": _check_host_keys(f"{state_dir}/{base}/ssh_host_keys", host_keys) if host_keys else [],
         "rendered": _read_json(state_dir, f"{base}/rendered.json"),
+        "ssh_rendered": _read_json(state_dir, f"{base}/ssh_rendered.json"),
         "decommissioned": _read_json(state_dir, f"{base}/decommissioned.json"),
     }
 

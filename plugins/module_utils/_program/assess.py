@@ -9,6 +9,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
+from .. import _ssh
 from .._outcome import FAILED, INCOMPLETE, OK, meaning
 from .definition import Definition
 from .journal import Digest
@@ -19,7 +20,8 @@ LONGEST_MESSAGE = 1000
 
 _UNREACHABLE = (
     r"connection (?:refused|reset|timed out)|no such host|no route to host|network is unreachable|i/o timeout|"
-    r"tls: |x509: |dial (?:tcp|udp)|server misbehaving|deadline exceeded|\b(?:403|50[0-4])\b|transport endpoint|stale"
+    r"tls: |x509: |dial (?:tcp|udp)|server misbehaving|deadline exceeded|\b(?:403|50[0-4])\b|transport endpoint|stale|"
+    r"ssh: connect to host|could not resolve hostname|talking HTTP to rclone|unable to start the sftp session|holdfast: \S+--\S+"
 )
 # What restic's own lines say when its exit code only says "failed"; the first that matches counts.
 _TEXTS = (
@@ -105,22 +107,15 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
         return Assessment(
             FAILED, _unstarted_reason(status, lost), _text(digest.systemd or ["systemd did not start it"])
         )
-    outcome = meaning(definition.program, status).outcome
+    outcome = meaning(definition.engine, status).outcome
     if outcome == FAILED:
-        known = _CODES.get(status) if definition.borg is None else digest.reason
-        if digest.fatal and definition.borg is not None:
-            # borgmatic says in many lines that it was borg who failed.
-            words = [digest.fatal]
-        reason = known or _reason_in(words) or "unknown"
+        reason = _CODES.get(status) or _reason_in(words) or "unknown"
         return Assessment(FAILED, reason, _text([*words, *digest.errors] if any(words) else [f"exit status {status}"]))
     if digest.summary is None:
         return Assessment(FAILED, "unknown", _text([f"exit status {status} without a summary", *words]))
     if not digest.summary.get("snapshot_id"):
         return Assessment(FAILED, "unknown", _text([f"exit status {status}, but no snapshot was made", *words]))
     skipped = [line for line in digest.lines if _skips(definition, line)]
-    if definition.borg is not None and digest.errors:
-        reason = "source missing" if digest.missing == len(digest.errors) else "source unreadable"
-        return Assessment(INCOMPLETE, reason, _text([*digest.errors, *words]))
     # Restic before 0.19 leaves out a path that it does not see, in its sandbox say, and ends with 0.
     if outcome == INCOMPLETE or skipped:
         reason = "source missing" if skipped and not digest.errors else "source unreadable"
@@ -139,6 +134,9 @@ def _unstarted_reason(status: int | None, lost: str | None) -> str:
 
 
 def _reason_in(lines: list[str]) -> str | None:
+    over_ssh = _ssh.cause("\n".join(lines))
+    if over_ssh is not None:
+        return over_ssh.reason
     for reason, pattern in _TEXTS:
         if any(re.search(pattern, line, re.IGNORECASE) for line in lines):
             return reason

@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any, Callable
 
+from .. import _ssh
 from .host import UNITS, Host, ProgramError
 
 FORMAT = 1
@@ -50,16 +51,6 @@ class Rest:
 
 
 @dataclasses.dataclass(frozen=True)
-class Borg:
-    """What a job of borg has beside: the program (the unit's own is borgmatic), and how it opens the repository."""
-
-    binary: str
-    encryption: str
-    key_file: str
-    ssh_command: str | None
-
-
-@dataclasses.dataclass(frozen=True)
 class Definition:
     """One run unit; the fields are the keys of the file. Times are in seconds, paths absolute."""
 
@@ -88,7 +79,7 @@ class Definition:
     access: str
     rest: Rest | None
     timeout_seconds: int | None
-    borg: Borg | None = None
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def unit(self) -> str:
@@ -111,14 +102,25 @@ class Definition:
         return self.repository_file.rsplit(".", 1)[0] + ".identity"
 
     @property
+    def ssh_key_file(self) -> str | None:
+        """The private key of a repository that is reached over SSH."""
+        return self.repository_file.rsplit(".", 1)[0] + ".ssh_key" if self.access in _ssh.ACCESS else None
+
+    @property
+    def secret_files(self) -> tuple[str, ...]:
+        """The files without which the unit cannot start."""
+        paths = (self.password_file, self.repository_file, self.environment_file, self.ssh_key_file)
+        return tuple(path for path in paths if path is not None)
+
+    @property
+    def restic(self) -> tuple[str, ...]:
+        """How root runs restic on this repository: the program and what it needs to reach it."""
+        return (self.binary, *(f"--option={name}={value}" for name, value in sorted(self.options.items())))
+
+    @property
     def job_tag(self) -> str:
         """The tag that every snapshot of this job carries."""
         return f"job:{self.job}"
-
-    @property
-    def program(self) -> str:
-        """Whose exit codes the unit's own are."""
-        return "borgmatic" if self.borg is not None else self.engine
 
     @property
     def longest(self) -> int:
@@ -224,20 +226,16 @@ def _rest(value: Any) -> Rest:
     return Rest(**_object(value, {"user": _text, "url": url}, {}))
 
 
-def _borg(value: Any) -> Borg:
-    fields = {
-        "binary": _absolute,
-        "encryption": _one_of("repokey-blake2", "keyfile-blake2"),
-        "key_file": _absolute,
-        "ssh_command": _optional(_text),
-    }
-    return Borg(**_object(value, fields, {}))
-
-
 def _environment(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(_VARIABLE.match(name) for name in value):
         raise _Bad("is not an object of variables")
     return {name: _argument(each) for name, each in value.items()}
+
+
+def _options(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(re.match(r"\A[a-z0-9]+\.[a-z0-9-]+\Z", name) for name in value):
+        raise _Bad("is not an object of extended options of restic")
+    return {name: _text(each) for name, each in value.items()}
 
 
 def _escrow(value: Any) -> str:
@@ -255,7 +253,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "format": _format,
     "job": _matching(_NAME, "a name"),
     "repository": _matching(_NAME, "a name"),
-    "engine": _one_of("restic", "borg"),
+    "engine": _one_of("restic"),
     "binary": _absolute,
     "user": _text,
     "paths": _list(_absolute),
@@ -275,21 +273,21 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "on_failure": _optional(_tell),
     "incomplete_is": _one_of("failed", "ok"),
     "mount": _optional(_absolute),
-    "access": _one_of("rest", "local", "url", "ssh"),
+    "access": _one_of("rest", "local", "url", "s3", "rclone", "sftp"),
     "rest": _optional(_rest),
     "timeout_seconds": _optional(_seconds),
 }
+# What a definition may lack that an earlier version wrote.
+_OPTIONAL: dict[str, Callable[[Any], Any]] = {"options": _options}
 
 
 def parse(text: str) -> Definition:
     """Read the text of a definition. Raises ValueError with key and reason."""
-    found = _object(json.loads(text), _FIELDS, {"borg": _optional(_borg)})
+    found = _object(json.loads(text), _FIELDS, _OPTIONAL)
     del found["format"]
     found["escrow_mode"] = found.pop("escrow")
     if (found["access"] == "rest") != (found["rest"] is not None):
         raise _Bad("`rest` goes with access `rest`, and only with it")
-    if (found["engine"] == "borg") != (found.get("borg") is not None):
-        raise _Bad("`borg` goes with engine `borg`, and only with it")
     return Definition(**found)
 
 

@@ -52,8 +52,7 @@ def lost(host: Host, definition: Definition) -> str | None:
         return "unreachable"
     if not host.path(definition.record).is_file():
         return "no repository"
-    needed = (definition.password_file, definition.repository_file, definition.environment_file)
-    if any(path is not None and not host.path(path).is_file() for path in needed):
+    if any(not host.path(path).is_file() for path in definition.secret_files):
         return "lost key file"
     return None
 

@@ -55,7 +55,7 @@ def failure(status: int, stderr: str = "") -> str:
 
 def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
     """The snapshots of the job, oldest first, in the form that `holdfast snapshots --json` prints."""
-    argv = [definition.binary, "snapshots", "--json", "--no-lock", "--no-cache", f"--tag={definition.job_tag}"]
+    argv = [*definition.restic, "snapshots", "--json", "--no-lock", "--no-cache", f"--tag={definition.job_tag}"]
     done: Done = host.command(argv, timeout=QUESTION_TIMEOUT, env=environment(host, definition))
     if done.status:
         raise ProgramError(f"the snapshots of {definition.unit} cannot be read: {failure(done.status, done.stderr)}")

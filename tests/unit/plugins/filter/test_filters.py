@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ansible_collections.holdfast.backup.plugins.filter import fleet, host, rclone, units
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _fleet, _host, _limit, _rclone, _tree
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _fleet, _host, _limit, _rclone
 
 
 def test_filters() -> None:
@@ -23,7 +23,6 @@ def test_filters() -> None:
         "rest_accounts": _delivered.rest_accounts,
         "rclone_files": _rclone.files,
         "rclone_problems": _rclone.problems,
-        "tree_differs": _tree.tree_differs,
         "unit_command": _units.command_line,
         "unit_environment": _units.environment,
         "unit_word": _units.quote,

@@ -44,6 +44,62 @@ def init_error(message: str) -> Result:
     return Result(1, "", json.dumps({"message_type": "exit_error", "code": 1, "message": message}) + "\n")
 
 
+# What restic 0.18.0 said of repositories over SSH, with OpenSSH 10.0.
+TALKING = "Fatal: unable to open repository at rclone:holdfast:web1--offsite: error talking HTTP to rclone: {}\n"
+SESSION = (
+    "Fatal: unable to open repository at sftp:holdfast-second:/srv/holdfast-ssh/web1--second: unable to start the sftp session,"
+    " error: error receiving version packet from server: {}\n"
+)
+REFUSED_KEY = Result(
+    1, "", "rclone: bk-web1@192.0.2.1: Permission denied (publickey).\n" + TALKING.format("exit status 255")
+)
+REFUSED_KEY_SFTP = Result(
+    1,
+    "",
+    "subprocess capsh: bk-web1@192.0.2.1: Permission denied (publickey).\n"
+    + SESSION.format("server unexpectedly closed connection: unexpected EOF"),
+)
+OTHER_HOST_KEY = Result(
+    1,
+    "",
+    "rclone: @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@\n"
+    "rclone: @    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n"
+    "rclone: Host key verification failed.\n" + TALKING.format("exit status 255"),
+)
+NO_HOST_KEY = Result(
+    1,
+    "",
+    "subprocess capsh: No ED25519 host key is known for holdfast-second and you have requested strict checking.\n"
+    "subprocess capsh: Host key verification failed.\n"
+    + SESSION.format("server unexpectedly closed connection: unexpected EOF"),
+)
+NO_SSHD = Result(
+    1, "", "rclone: ssh: connect to host 192.0.2.1 port 2299: Connection refused\n" + TALKING.format("exit status 255")
+)
+NO_NAME = Result(
+    1,
+    "",
+    "rclone: ssh: Could not resolve hostname nowhere.invalid: Name or service not known\n"
+    + TALKING.format("exit status 255"),
+)
+NO_ANSWER = Result(
+    1, "", "rclone: ssh: connect to host 192.0.2.1 port 22: Connection timed out\n" + TALKING.format("exit status 255")
+)
+MAINTENANCE = Result(
+    1,
+    "",
+    "rclone: holdfast: web1--offsite is in maintenance: try again later\n" + TALKING.format("signal: killed"),
+)
+DIRECTORY_GONE = Result(
+    1,
+    "",
+    "subprocess capsh: holdfast: web1--second: the directory /srv/x is not there: is its disk mounted?\n"
+    + SESSION.format("server unexpectedly closed connection: unexpected EOF"),
+)
+EXPIRED = Result(1, "", TALKING.format("exit status 255"))
+EXPIRED_SFTP = Result(1, "", SESSION.format("read |0: file already closed"))
+
+
 SNAPSHOTS = Result(
     0,
     '[{"time":"2026-11-21T12:55:37.75338019Z","tree":"2288","paths":["/tmp/f"],"hostname":"vm","username":"root",'

@@ -287,6 +287,12 @@ def test_absent_at_a_new_location_is_initialised(play: Play) -> None:
         (recorded.WRONG_KEY_18, "is wrong_key: the password opens no key of this repository; put the repository's own"),
         (Result(11), "is locked: the repository is locked; let the other process end"),
         (recorded.REFUSED_18, "is unreachable: connection refused; make it reachable"),
+        (
+            recorded.REFUSED_KEY,
+            "refused this host's key; run again with the server in the limit; where backup_repositories.vault.source is",
+        ),
+        (recorded.OTHER_HOST_KEY, "If it stays, backup_repositories.vault.address or the server's backup_address and"),
+        (recorded.NO_SSHD, "correct backup_ssh_port of the server or backup_repositories.vault.port"),
         (Result(-15, timed_out=True), "is unreachable: no answer within 60 s"),
         (Result(1, "", "Fatal: only supported KDF is scrypt()"), "is damaged: a file in keys/ is not a key"),
         (Result(1, "", "Fatal: something new"), "is unreachable: something new"),

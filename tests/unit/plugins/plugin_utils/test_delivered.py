@@ -49,16 +49,9 @@ HOST: dict[str, t.Any] = {
     "file_systems": {"/srv/holdfast": "btrfs", "/slow": None},
     "running": ["holdfast-system--vault.service"],
     "manifests": {"file_tree": {"jobs": ["/etc/x"]}, "units": {}},
-    "trees": {
-        "jobs": {
-            "files": ["/x"],
-            "directories": {"/d": True},
-            "entries": {"/x": ["file", "root", "", "0644", "0"], "/d": None},
-        },
-        "repositories": None,
-    },
     "records": {"vault": {"HOLDFAST_REPOSITORY_ID": "0123"}},
     "htpasswd": {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": "web1", "me": None}},
+    "ssh_accounts": {"fleet_id": "6f1c1f0e9a3b4d53", "accounts": {"bk-web1": "web1"}},
     "ssh_host_keys": [PUBLIC],
     "sandbox": {"works": True, "error": None},
     "systemd": 257,
@@ -76,7 +69,18 @@ AUTHORITY: dict[str, t.Any] = {
     "certificate_file": "/c",
     "key_file": "/k",
 }
-GOOD = {"host_info": HOST, "identity": IDENTITY, "htpasswd": HTPASSWD, "tls_authority": AUTHORITY}
+SSH_ACCOUNTS: dict[str, t.Any] = {
+    **{key: [] for key in _delivered.RESULTS["ssh_accounts"]},
+    "refused": {"bk-web1": ["offsite: it is no key"]},
+    "served": {"bk-web1": {"offsite": ["SHA256:4NFZIAMRYxnOcxqNNXVlRLDM3fGPuXUNvzs3TsyeyTQ"]}},
+}
+GOOD = {
+    "ssh_accounts": SSH_ACCOUNTS,
+    "host_info": HOST,
+    "identity": IDENTITY,
+    "htpasswd": HTPASSWD,
+    "tls_authority": AUTHORITY,
+}
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +129,6 @@ BAD = [
     bad("host_info", "htpasswd", {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"a\nb": "x"}}),
     bad("host_info", "htpasswd", {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": {}}}),
     bad("host_info", "records", {"../x": {}}),
-    bad("host_info", "trees", {"jobs": {"files": []}}),
-    bad("host_info", "trees", {"jobs": {"files": [], "directories": {}, "entries": {"/x": "file"}}}),
     bad("host_info", "systemd", "257"),
     bad("host_info", "systemd", True),
     bad("host_info", "sandbox", True),
@@ -138,6 +140,10 @@ BAD = [
     bad("tls_authority", "pending", "yes"),
     bad("htpasswd", "switched", "web1--vault"),
     bad("htpasswd", "switched", [5]),
+    bad("ssh_accounts", "created_keys", "bk-web1 offsite"),
+    bad("ssh_accounts", "refused", []),
+    bad("ssh_accounts", "served", {"bk-web1": ["SHA256:x"]}),
+    bad("ssh_accounts", "served", {"bk-web1": {"../x": []}}),
     bad("htpasswd", "refused", None),
     bad("identity", "repositories", {"vault": HASH}),
     bad("identity", "repositories", {"../vault": entry()["vault"]}),
@@ -158,6 +164,19 @@ BAD = [
             5,
             PUBLIC * 20000,
         )
+    ),
+    *(
+        bad("host_info", "ssh_accounts", value)
+        for value in (
+            [],
+            {"fleet_id": 5, "accounts": {}},
+            {"fleet_id": "f1", "accounts": {"a b": "web1"}},
+            {"fleet_id": "f1"},
+        )
+    ),
+    *(
+        bad("host_info", "ssh_accounts", {"fleet_id": "f1", "accounts": value})
+        for value in ({"bk-web1": "../x"}, ["bk-web1"], {"bk-web1": None})
     ),
     *(
         bad("host_info", "ssh_host_keys", value)
@@ -286,9 +305,55 @@ def test_the_hash_of_this_run_counts() -> None:
 
 def test_a_client_that_was_given_up_has_no_account() -> None:
     assert accounts({}, decommissioned={"time": "today"}) == []
-    stored: dict[str, t.Any] = {"rest": {}, "decommissioned": None}
+    stored = {"rest": {}, "decommissioned": None}
     assert _delivered.rest_accounts([USER], {"web1": stored}, {}, "web1") == []
     assert _delivered.rest_accounts([USER], {"web1": stored}, {})[0]["hash"] == ""
+
+
+# --- repositories over SSH
+
+ACCOUNT: dict[str, t.Any] = {
+    "name": "bk-web1",
+    "host": "web1",
+    "backup_id": "web1",
+    "keys": [{"repository": "vault", "kind": "rclone", "from": []}],
+}
+OLD = PUBLIC.replace("TOY", "TOZ")
+
+
+def keys_of(client: t.Any, **known: t.Any) -> list[t.Any]:
+    stored = {"ssh": {"vault": {"key": OLD, "next_key": None}}, "decommissioned": None, **known}
+    found = _delivered.ssh_accounts([ACCOUNT], {"web1": stored}, {"web1": client})
+    return [key["public_keys"] for account in found for key in account["keys"]]
+
+
+def test_the_keys_of_a_client() -> None:
+    assert keys_of({}) == [[OLD]]
+    assert keys_of({}, ssh={}) == [[]]
+    assert keys_of({}, ssh={"vault": {"key": OLD, "next_key": PUBLIC}}) == [[OLD, PUBLIC]]
+    assert keys_of({"__escrow_identity": IDENTITY}) == [[PUBLIC]]
+    rotating = {**IDENTITY, "repositories": entry(ssh_next_public_key=OLD)}
+    assert keys_of({"__escrow_identity": rotating}) == [[PUBLIC, OLD]]
+    assert keys_of({"__escrow_identity": {**IDENTITY, "repositories": entry(ssh_public_key=None)}}) == [[OLD]]
+    # One that says anything else keeps what it had, and stops nobody.
+    for said in (5, {"repositories": 5}, {**IDENTITY, "repositories": entry(ssh_public_key="x")}):
+        assert keys_of({"__escrow_identity": said}) == [[OLD]]
+    assert keys_of({}, decommissioned={"time": "today"}) == []
+    assert _delivered.ssh_accounts([ACCOUNT], {"web1": {"decommissioned": None}}, {}, "web1") == []
+
+
+def test_host_keys_are_pinned_as_read_on_the_server() -> None:
+    repositories = [{"name": "offsite", "server": "vault1", "ssh": {}}, {"name": "local", "server": None, "ssh": None}]
+    repositories[0]["ssh"] = {"alias": "holdfast-offsite"}
+    known = {"vault1": {"ssh_host_keys": [OLD]}}
+
+    def pinned(said: t.Any) -> dict[str, list[str]]:
+        return _delivered.ssh_host_keys(repositories, known, {"vault1": {"__holdfast_host": said}})
+
+    assert pinned(HOST) == {"offsite": [PUBLIC]}
+    assert pinned({**HOST, "ssh_host_keys": []}) == {"offsite": [OLD]}
+    assert pinned({**HOST, "ssh_host_keys": ["* ssh-rsa AAAA"]}) == {"offsite": [OLD]}
+    assert pinned(None) == {"offsite": [OLD]}
 
 
 PLAY = """

@@ -12,6 +12,9 @@ import pytest
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _repositories
 
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+PROGRAM = (
+    "capsh --noamb --shell=/usr/bin/ssh -- -F /etc/holdfast/ssh/offsite.conf -i /etc/holdfast/secrets/offsite.ssh_key"
+)
 REMOTES = {"s3-offsite": {"type": "s3", "secret_access_key": "geheim"}}
 
 
@@ -77,6 +80,9 @@ def test_a_directory_of_the_server_through_rclone() -> None:
         "address": "192.0.2.1",
         "address_variable": "ansible_host of vault1",
         "port": 22,
+        "known_as": "192.0.2.1",
+        "program": PROGRAM,
+        "options": {"rclone.program": f"{PROGRAM} holdfast-offsite"},
         "from": ["192.0.2.77"],
         "path": "/srv/holdfast-ssh/web1--offsite",
     }
@@ -92,7 +98,6 @@ def test_a_directory_of_the_server_through_rclone() -> None:
         {
             "name": "web1--offsite",
             "account": "bk-web1",
-            "repository": "offsite",
             "kind": "rclone",
             "path": "/srv/holdfast-ssh/web1--offsite",
             "remote": None,
@@ -126,6 +131,7 @@ def test_sftp_lies_below_the_directory_of_the_user_and_is_not_append_only() -> N
     found = repository(model)
     assert found["location"] == "sftp:holdfast-second:/volume1/backup/web1--second"
     assert found["append_only"] is False
+    assert found["ssh"]["options"]["sftp.command"].endswith("/second.ssh_key holdfast-second sftp")
     assert [each["path"] for each in side(model)["definitions"]] == [
         "/volume1/backup/web1--second",
         "/volume1/backup/web2--second",
@@ -159,6 +165,7 @@ def test_the_port_is_ssh_s_own() -> None:
     assert side(model)["ssh"]["port"] == 2222
     model = fleet({"offsite": {**entry, "port": 2022, "address": "2001:db8::1"}})
     assert repository(model)["ssh"]["port"] == 2022
+    assert repository(model)["ssh"]["known_as"] == "[2001:db8::1]:2022"
     assert repository(model)["ssh"]["address_variable"] == "backup_repositories.offsite.address"
 
 

@@ -6,12 +6,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _limit
 
 HASH, NEXT = "$2b$12$current", "$2b$12$next"
-KNOWN: dict[str, t.Any] = {"rest": {}, "rendered": None, "decommissioned": None}
+KNOWN: dict[str, t.Any] = {
+    "rest": {},
+    "ssh": {},
+    "rendered": None,
+    "ssh_rendered": None,
+    "ssh_host_keys": [],
+    "decommissioned": None,
+}
 
 
 def hosts() -> dict[str, t.Any]:
@@ -116,3 +125,93 @@ def test_bad_input_of_a_server_concerns_its_clients() -> None:
     model = hosts()
     assert _limit.concerned(model, {"web1", "gone"}) == {"web1", "gone", "vault1", "all"}
     assert _limit.concerned(model, {"vault1"}) == {"vault1", "all"}
+
+
+# --- repositories over SSH
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwQ1vO8nJ9d6yqQpuyXkFBr1dVXtn9Pfx9YlyoHRTOY"
+OTHER = KEY.replace("TOY", "TOZ")
+DEFINITION: dict[str, t.Any] = {
+    "name": "web1--offsite",
+    "account": "bk-web1",
+    "kind": "rclone",
+    "path": "/srv/holdfast-ssh/web1--offsite",
+    "remote": None,
+    "quota": None,
+    "append_only": True,
+}
+ACCOUNT: dict[str, t.Any] = {
+    "name": "bk-web1",
+    "host": "web1",
+    "backup_id": "web1",
+    "keys": [{"repository": "offsite", "kind": "rclone", "from": ["192.0.2.7"], "public_keys": [KEY]}],
+}
+
+
+def ssh_hosts(**changes: t.Any) -> dict[str, t.Any]:
+    repository = {"name": "offsite", "server": "vault1", "address": "vault1", "ssh": {"from": ["192.0.2.7"], **changes}}
+    return {
+        "web1": {"backup_id": "web1", "client": {"repositories": [repository]}, "server": None},
+        "vault1": {"backup_id": None, "client": None, "server": {"definitions": [DEFINITION]}},
+    }
+
+
+def ssh_files(key: str = KEY, **definition: t.Any) -> dict[str, t.Any]:
+    said = {"served": {"bk-web1": {"offsite": [f"SHA256:{fingerprint_of(key)}"]}}}
+    return _limit.ssh_rendered([ACCOUNT], [{**DEFINITION, **definition}], said, [KEY])
+
+
+def fingerprint_of(key: str) -> str:
+    return base64.b64encode(hashlib.sha256(base64.b64decode(key.split(" ")[1])).digest()).decode().rstrip("=")
+
+
+def ssh_known(files: dict[str, t.Any] | None, key: str | None = KEY, host_keys: bool = True) -> dict[str, t.Any]:
+    ssh = {"offsite": {"key": key, "next_key": None}} if key else {}
+    rendered = (files or {}).get("ssh_rendered.json")
+    return {
+        "web1": {**KNOWN, "ssh": ssh},
+        "vault1": {**KNOWN, "ssh_rendered": rendered, "ssh_host_keys": [KEY] if host_keys else []},
+    }
+
+
+def test_what_a_server_serves_over_ssh_is_kept() -> None:
+    files = ssh_files()
+    assert files["ssh_host_keys"] == f"{KEY}\n"
+    assert files["ssh_rendered.json"]["repositories"]["web1--offsite"]["host"] == "web1"
+    assert KEY.split(" ")[1] not in str(files["ssh_rendered.json"])
+    # Without a line of its own it is not served.
+    assert _limit.ssh_rendered([ACCOUNT], [DEFINITION], {}, []) == {"ssh_rendered.json": {"repositories": {}}}
+
+
+def test_a_server_that_serves_it_already_need_not_change() -> None:
+    assert _limit.problems(ssh_hosts(), ssh_known(ssh_files()), {"web1"}) == []
+
+
+def test_a_server_of_ssh_outside_the_limit_has_to_change() -> None:
+    cases = [
+        (ssh_hosts(), ssh_known(None)),
+        (ssh_hosts(), ssh_known(ssh_files(), key=None)),
+        (ssh_hosts(), ssh_known(ssh_files(), key=OTHER)),
+        (ssh_hosts(), ssh_known(ssh_files(), host_keys=False)),
+        (ssh_hosts(), ssh_known(ssh_files(remote="s3:b"))),
+        (ssh_hosts(), ssh_known(ssh_files(quota="1G"))),
+        (ssh_hosts(**{"from": []}), ssh_known(ssh_files())),
+    ]
+    for model, state in cases:
+        assert "the server vault1 has to change for this" in _limit.problems(model, state, {"web1"})[0]
+        assert _limit.problems(model, state, {"web1", "vault1"}) == []
+
+
+def test_bad_input_of_a_client_takes_no_access_over_ssh_from_it() -> None:
+    server: dict[str, t.Any] = {"users": [], "names": [], "definitions": [], "ssh": {"accounts": []}}
+    model = {"web1": {"server": None}, "vault1": {"server": server}}
+    _limit.keep(model, ssh_known(ssh_files()), {"web1"})
+    assert server["definitions"] == [DEFINITION]
+    key = {"repository": "offsite", "kind": "rclone", "from": ["192.0.2.7"]}
+    assert server["ssh"]["accounts"] == [{**ACCOUNT, "keys": [key]}]
+    # Once is enough, and nobody else gets anything.
+    _limit.keep(model, ssh_known(ssh_files()), {"web1", "web2"})
+    assert len(server["definitions"]) == 1
+    server.update(definitions=[], ssh={"accounts": []})
+    _limit.keep(model, ssh_known(ssh_files()), {"web2"})
+    assert (server["definitions"], server["ssh"]) == ([], {"accounts": []})

@@ -42,9 +42,10 @@ def test_every_key_refuses_what_it_cannot_be(key: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "where"),
     [
-        ({"engine": "rsync"}, "engine"),
+        ({"engine": "borg"}, "engine"),
         ({"engine": "tar"}, "engine"),
-        ({"access": "rclone"}, "access"),
+        ({"access": "rclone"}, "server"),
+        ({"access": "pull"}, "access"),
         ({"access": "nfs"}, "access"),
         ({"access": "rest"}, "server"),
         ({"access": "url"}, "url"),

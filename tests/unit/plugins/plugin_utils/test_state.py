@@ -129,7 +129,7 @@ def test_hosts_with_odd_names_stay_inside() -> None:
 
 def test_nothing_is_there() -> None:
     empty: dict[str, Any] = {"rest": {}, "ssh": {}, "escrow": {}, "ca": None, "ssh_host_keys": []}
-    empty.update(rendered=None, decommissioned=None)
+    empty.update(rendered=None, ssh_rendered=None, decommissioned=None)
     assert _state.read_host("/nonexistent/state", "web1") == empty
     assert _state.read_fleet_id("/nonexistent/state") is None
 
@@ -147,6 +147,7 @@ def test_what_was_written_is_read(state: Path, certificate: str) -> None:
             "ssh/second.pub": f"{KEYS[0]}\n{KEYS[1]}\n",
             "ssh_host_keys": f"{KEYS[0]}\n{KEYS[1]}\n",
             "rendered.json": {"digest": "x"},
+            "ssh_rendered.json": {"repositories": {}},
             "decommissioned.json": {"time": "2026"},
         },
     )
@@ -163,6 +164,7 @@ def test_what_was_written_is_read(state: Path, certificate: str) -> None:
         },
         "ssh_host_keys": KEYS,
         "rendered": {"digest": "x"},
+        "ssh_rendered": {"repositories": {}},
         "decommissioned": {"time": "2026"},
     }
     assert (state / "hosts/web1" / AGE_PATH).read_bytes() == b"age-encryption.org/v1\nx\xff"

@@ -62,7 +62,6 @@ class FakeHost(Host):
         self.answers: list[tuple[tuple[str, ...], Answer]] = []
         self.calls: list[list[str]] = []
         self.environments: list[Mapping[str, str]] = []
-        self.directories: list[str | None] = []
         self.slept = 0.0
         self.clock = NOW
 
@@ -85,10 +84,7 @@ class FakeHost(Host):
                 return answer(argv) if callable(answer) else answer
         return Done(0)
 
-    def attached(
-        self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None, directory: str | None = None
-    ) -> int:
-        self.directories.append(directory)
+    def attached(self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> int:
         return self.command(argv, timeout=timeout, env=env).status
 
     def put(self, absolute: str, content: str | dict[str, Any] = "", mode: int = 0o644) -> Path:

@@ -37,13 +37,31 @@ def test_everything_is_read(host: FakeHost) -> None:
     assert found.rest == definitions.Rest(**rest)
 
 
+def test_a_repository_over_ssh(host: FakeHost) -> None:
+    found = define(host, access="rclone", options={"rclone.program": "ssh -F x holdfast-vault"})
+    assert found.ssh_key_file == "/etc/holdfast/secrets/vault.ssh_key"
+    assert found.ssh_key_file in found.secret_files
+    assert found.restic == ("/usr/bin/restic", "--option=rclone.program=ssh -F x holdfast-vault")
+
+
+def test_what_an_earlier_version_wrote_is_read(host: FakeHost) -> None:
+    found = define(host)
+    assert (found.options, found.restic, found.ssh_key_file) == ({}, ("/usr/bin/restic",), None)
+    assert found.secret_files == tuple(
+        f"/etc/holdfast/secrets/vault.{suffix}" for suffix in ("password", "repository", "environment")
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"options": []}, "`options` is not an object of extended options"),
+        ({"options": {"rclone.program x": "y"}}, "`options` is not an object of extended options"),
+        ({"options": {"rclone.program": "a\nb"}}, "`options` is not a line of text"),
+        ({"access": "pull"}, "`access` is none of"),
         ({"format": 2}, "`format` is 2, this program reads 1"),
         ({"job": "Big"}, "`job` is not a name"),
-        ({"engine": "tar"}, "`engine` is none of restic, borg"),
-        ({"engine": "borg"}, "`borg` goes with engine `borg`"),
+        ({"engine": "borg"}, "`engine` is none of restic"),
         ({"binary": "restic"}, "`binary` is not an absolute path"),
         ({"user": ""}, "`user` is not a line of text"),
         ({"paths": "/x"}, "`paths` is not a list"),

@@ -14,7 +14,9 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program import as
 from ansible_collections.holdfast.backup.plugins.module_utils._program.assess import Ending
 from ansible_collections.holdfast.backup.plugins.module_utils._program.record import record
 from ansible_collections.holdfast.backup.plugins.module_utils._program.state import State
+from ansible_collections.holdfast.backup.plugins.module_utils._run import Result
 
+from tests.unit.plugins.module_utils import recorded as texts
 from tests.unit.plugins.module_utils.program.program_host import (
     FATAL,
     IDENTITY,
@@ -97,6 +99,11 @@ def test_ok(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     assert host.path(f"/var/lib/holdfast/outcomes/{UNIT}.json").stat().st_mode & 0o777 == 0o644
 
 
+def recorded_lines(said: Result) -> list[str]:
+    """Lines of standard error as the journal has them."""
+    return said.stderr.splitlines()
+
+
 EXIT_1 = monitor("exit-code", "1")
 NO_MAIN = monitor("exit-code", code="")
 
@@ -120,6 +127,13 @@ NO_MAIN = monitor("exit-code", code="")
         ([FATAL.format(1, "401 Unauthorized")], EXIT_1, "failed", "wrong password"),
         ([RETRY, FATAL.format(1, "Fatal: unable to open config file")], EXIT_1, "failed", "unreachable"),
         (["signal terminated received, cleaning up"], EXIT_1, "failed", "interrupted"),
+        (recorded_lines(texts.REFUSED_KEY), EXIT_1, "failed", "key refused"),
+        (recorded_lines(texts.OTHER_HOST_KEY), EXIT_1, "failed", "host key"),
+        (recorded_lines(texts.MAINTENANCE), EXIT_1, "failed", "locked"),
+        (recorded_lines(texts.NO_SSHD), EXIT_1, "failed", "unreachable"),
+        (recorded_lines(texts.NO_NAME), EXIT_1, "failed", "unreachable"),
+        (recorded_lines(texts.DIRECTORY_GONE), EXIT_1, "failed", "unreachable"),
+        (recorded_lines(texts.EXPIRED_SFTP), EXIT_1, "failed", "unreachable"),
         # A file's name is no evidence.
         ([UNREADABLE.replace("/src/b", "/no space left on device")], EXIT_1, "failed", "unknown"),
         ([], monitor("signal", "KILL", "killed"), "failed", "killed"),
