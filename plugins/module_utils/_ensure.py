@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _borg, _record, _restic, _source, _ssh
+from . import _borg, _owner, _record, _restic, _source, _ssh
 from ._borg import Borg
 from ._files import Tree, UnsafePathError
 from ._location import mount_problem, redact
@@ -55,7 +55,7 @@ class Target:
     """A declared repository with what its files say.
 
     `opening` is whether the repository has to be opened: no record applies, or somebody wants to be sure. `unchecked`
-    is why it cannot be looked at yet (check mode).
+    is why it cannot be looked at yet (check mode). `misowned` is whether it belongs to another account than `user`.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Target:
     fingerprint: str | None = None
     opening: bool = True
     unchecked: str | None = None
+    misowned: bool = False
 
     @property
     def current(self) -> bool:
@@ -148,10 +149,13 @@ def prepare(options: Mapping[str, Any], *, check_mode: bool, verify: bool) -> Ta
         if options["user"]:
             if source.path is None:
                 raise ValueError(f"{where}user: only a local repository can belong to an account: remove it")
-            if not check_mode:
-                account(options["user"])
-            else:
-                target = replace(target, unchecked=_unknown_account(options["user"]))
+            try:
+                owner = account(options["user"])
+                target = replace(target, misowned=_owner.belongs_to_another(source.path, owner))
+            except ValueError as error:
+                if not check_mode:
+                    raise
+                target = replace(target, unchecked=str(error))
         if not target.opening:
             return target
         return replace(
@@ -175,14 +179,6 @@ def _check_engine(options: Mapping[str, Any], where: str) -> None:
                 raise ValueError(f"{where}{name}: it is for engine {other} only, and this one is {engine}: remove it")
     if engine == _borg.ENGINE and not options.get("key_file"):
         raise ValueError(f"{where}key_file: it is missing: name the file that keeps the exported key for the escrow")
-
-
-def _unknown_account(user: str) -> str | None:
-    try:
-        account(user)
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 class Ensure:
@@ -209,7 +205,7 @@ class Ensure:
                 base_directory=options["base_directory"] or _borg.BASE_DIRECTORY,
                 rsh=options["ssh_command"],
                 key=_borg.read_key(options["key_file"]) if options["encryption"] == "keyfile-blake2" else None,
-                user=options["user"],
+                user=self._user,
                 runner=self._runner,
             )
         return Restic(
@@ -219,9 +215,14 @@ class Ensure:
             options=options["options"],
             cache_directory=options["cache_directory"],
             key_hint=key_hint,
-            user=options["user"],
+            user=self._user,
             runner=self._runner,
         )
+
+    @property
+    def _user(self) -> str | None:
+        """Until it belongs to its account, only root can look at it."""
+        return None if self._target.misowned else self._target.options["user"]
 
     def _repository(self, look: Look) -> Repository:
         return Repository(
@@ -408,6 +409,22 @@ def _same_key(one: str, other: str) -> bool:
 
 def ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable[..., Result] = run_program) -> Done:
     """Bring `target` to `present` and return what was done; a failure is in `error`, never raised."""
+    done = _ensure(target, check_mode=check_mode, timeout=timeout, runner=runner)
+    if not target.misowned or done.error is not None or target.source is None or target.source.path is None:
+        return done
+    # After it was found to be the right one.
+    path, user = target.source.path, target.options["user"]
+    try:
+        if not check_mode:
+            _owner.give(path, account(user))
+    except (UnsafePathError, OSError) as error:
+        return replace(done, error=f"{target.name}: {error}")
+    if done.changed:
+        return done
+    return replace(done, action="own", changed=True, record_path=path, before="", after=f"belongs to {user}\n")
+
+
+def _ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable[..., Result]) -> Done:
     if target.unchecked is not None or target.source is None:
         location = target.source.public_location if target.source else redact(target.options["repository"] or "")
         repository = Repository(

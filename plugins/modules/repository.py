@@ -112,6 +112,7 @@ options:
       user:
         description:
           - Account to run restic as, so that a local repository belongs to it. It must be able to use the path.
+          - A repository that belongs to another account is given to it, files and directories, after it was found to be the right one.
           - The secret files need not be readable by it, they are handed over in memory.
         type: str
       cache_directory:
@@ -207,7 +208,8 @@ repositories:
       type: str
       returned: always
     action:
-      description: What was done, or would be. V(adopt) also stands for a record that was brought up to date.
+      description: What was done, or would be. V(adopt) also stands for a record that was brought up to
+        date, V(own) for nothing but a new owner.
       type: str
       returned: always
       sample: init
@@ -312,7 +314,7 @@ def bring(options: dict[str, Any], check_mode: bool) -> list[Done]:
     if options["timeout"] < 1:
         raise ValueError(f"timeout: {options['timeout']} is less than a second: give a positive number of seconds")
     targets = _plan(options, check_mode)
-    if check_mode or not any(target.opening for target in targets):
+    if check_mode or not any(target.opening or target.misowned for target in targets):
         return _apply(targets, options, check_mode)
     with Tree() as tree:
         if tree.directory_entry(LOCK_DIRECTORY) is None:

@@ -341,6 +341,68 @@ def test_a_local_repository_belongs_to_its_account(place: Path, restic: str) -> 
     assert bring(entry(place, str(binary), user="nobody"), verify=True)["changed"] is False
 
 
+def owners(target: Path) -> set[str]:
+    return {path.owner() for path in [target, *target.rglob("*")]}
+
+
+def test_a_local_repository_is_given_to_another_account(place: Path, restic: str) -> None:
+    """And back; restic then writes to it as that account, and the runs after change nothing."""
+    target = place / "vault"
+    target.mkdir(mode=0o700)
+    shutil.chown(target, "nobody", "nogroup")
+    binary = place / "restic"
+    shutil.copy(restic, binary)
+    binary.chmod(0o755)
+    bring(entry(place, str(binary), user="nobody"))
+    for user in ("root", "nobody"):
+        wanted = entry(place, str(binary), user=user)
+        before = owners(target)
+        checked = bring(wanted, check=True)
+        assert (checked["changed"], checked["repositories"][0]["action"]) == (True, "own")
+        assert owners(target) == before != {user}
+        result = bring(wanted)
+        assert (result["changed"], result["repositories"][0]["action"]) == (True, "own"), result
+        assert owners(target) == {user}
+        assert bring(wanted)["changed"] is False
+        assert bring(wanted, check=True)["changed"] is False
+        assert bring(wanted, verify=True)["changed"] is False
+        # Whoever adopts a repository owns it, too.
+        (place / "records/vault.env").unlink()
+        shutil.chown(target / "config", "daemon")
+        assert bring(wanted)["repositories"][0]["action"] == "adopt"
+        assert owners(target) == {user}
+
+
+@pytest.mark.parametrize("plant", ["symlink", "hard link", "directory link", "fifo"])
+def test_nothing_outside_is_given_away(place: Path, restic: str, plant: str) -> None:
+    """The account that has the repository until now may put what it likes there."""
+    wanted = entry(place, restic, user="root")
+    bring(wanted)
+    for path in [place / "vault", *(place / "vault").rglob("*")]:
+        shutil.chown(path, "nobody")
+    outside = place / "outside"
+    outside.mkdir()
+    (outside / "shadow").write_text("x")
+    shutil.chown(outside / "shadow", "daemon")
+    shutil.chown(outside, "daemon")
+    planted = place / "vault/data/00/planted"
+    planted.parent.mkdir(exist_ok=True)
+    if plant == "fifo":
+        os.mkfifo(planted)
+    elif plant == "hard link":
+        os.link(outside / "shadow", planted)
+    else:
+        planted.symlink_to(outside / "shadow" if plant == "symlink" else outside)
+    result = bring(wanted)
+    assert str(planted) in result["msg"], result
+    assert owners(outside) == {"daemon"}
+    # Not done, and the next run sees it.
+    assert (place / "vault/config").owner() == "nobody"
+    planted.unlink()
+    assert bring(wanted)["repositories"][0]["action"] == "own"
+    assert owners(place / "vault") == {"root"}
+
+
 def test_chunker_parameters_and_format_are_taken_over(place: Path, restic: str) -> None:
     run(restic, place, "init", location=str(place / "first"))
     other = {"repository": str(place / "first"), "password_file": str(place / "password")}

@@ -217,3 +217,15 @@ def test_a_repository_that_is_no_longer_declared_stays(fleet: Fleet) -> None:
     assert tree(host, USB) == before
     assert host.file(f"{ROOT_OF_REPOSITORIES}/second/config").exists
     assert host.run("holdfast run system --wait").rc == 0
+
+
+def test_another_privilege_and_back(fleet: Fleet) -> None:
+    """The repository's files belong to whom the units run as."""
+    host = fleet.on("web1")
+    for privilege, owner in (("root", "root"), ("systemd", "holdfast")):
+        fleet.variables["restic_privilege"] = privilege
+        fleet.converge()
+        assert host.check_output(f"find {LOCAL} -printf '%u\\n' | sort -u") == owner
+        assert host.run("holdfast run system --wait").rc == 0
+        assert outcome(host, "system--local")["outcome"] == "ok"
+        assert host.check_output(f"find {LOCAL} -printf '%u\\n' | sort -u") == owner
