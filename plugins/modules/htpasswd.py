@@ -78,6 +78,11 @@ options:
         description: Whether the client runs a backup now, so that its password must not be switched. Unknown counts as busy.
         type: bool
         default: true
+  repositories:
+    description:
+      - Directory of the repositories. A user is busy, too, while its repository holds a lock of the last 30 minutes. That is
+        a backup that began after its client was asked.
+    type: path
   keep:
     description: Names of declared users whose hash is not known now.
     type: list
@@ -169,6 +174,9 @@ not_checked:
   elements: str
 """
 
+import dataclasses
+import os
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -187,6 +195,9 @@ from ..module_utils._htpasswd import (
 )
 
 _NO_ID = -1
+# What restic itself calls a stale lock.
+_LOCK_SECONDS = 30 * 60
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def _accounts(module: AnsibleModule, path: str) -> tuple[int, int, list[str]]:
@@ -199,11 +210,37 @@ def _accounts(module: AnsibleModule, path: str) -> tuple[int, int, list[str]]:
     return _NO_ID if uid is None else uid, _NO_ID if gid is None else gid, missing
 
 
+def _locked(repositories: str, name: str) -> bool:
+    """Whether somebody works in the repository of a user: restic makes its lock anew every five minutes."""
+    descriptors = []
+    try:
+        descriptors.append(os.open(repositories, _DIRECTORY))
+        for part in (name, "locks"):
+            descriptors.append(os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptors[-1]))
+        now = time.time()
+        return any(
+            now - os.lstat(lock, dir_fd=descriptors[-1]).st_mtime < _LOCK_SECONDS
+            for lock in os.listdir(descriptors[-1])
+        )
+    except FileNotFoundError:
+        # Nothing was ever stored, or the lock went while we looked.
+        return False
+    except OSError:
+        return True
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
 def _run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     path, manifest_path = check_path(params["path"], "path"), check_path(params["manifest"], "manifest")
     mode = parse_mode(params["mode"], "mode")
     users = parse_users(params["users"], params["keep"])
+    if params["repositories"] is not None:
+        users = tuple(
+            dataclasses.replace(user, busy=user.busy or _locked(params["repositories"], user.name)) for user in users
+        )
     uid, gid, not_checked = _accounts(module, path)
     policy = Policy(
         fleet_id=params["fleet_id"],
@@ -266,6 +303,7 @@ def main() -> None:
             "manifest": {"type": "path", "default": "/var/lib/holdfast/htpasswd.json"},
             "fleet_id": {"type": "str", "required": True},
             "users": {"type": "list", "elements": "dict", "default": [], "options": user},
+            "repositories": {"type": "path"},
             "keep": {"type": "list", "elements": "str", "default": []},
             "adopt_foreign": {"type": "str", "choices": ["remove", "keep"], "default": "remove"},
             "cost": {"type": "int", "default": 12},

@@ -328,3 +328,21 @@ def test_write_error_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "fsync", full)
     assert "No space left on device" in run(users=[user("a")])["msg"]
+
+
+def test_a_backup_that_began_after_its_client_was_asked(run: Run, place: Path) -> None:
+    """It holds a lock on the server, and its password stays until it ends; what a killed run left is not waited for."""
+    users = [user("web1", next_hash=hashed("n"), busy=False), user("web2", next_hash=hashed("n"), busy=False)]
+    args = {"users": users, "repositories": str(place / "srv"), "switch": True}
+    run(**{**args, "switch": False})
+    lock = place / "srv/web1--vault/locks/0123"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("x")
+    (place / "srv/web2--vault").mkdir()
+    (place / "srv/web2--vault/locks").symlink_to(lock.parent)
+    assert lists(run(check=True, **args))["deferred"] == ["web1--vault", "web2--vault"]
+    (place / "srv/web2--vault/locks").unlink()
+    assert both(run, place, **args)["deferred"] == ["web1--vault"]
+    old = lock.stat().st_mtime - 31 * 60
+    os.utime(lock, (old, old))
+    assert both(run, place, **args)["switched"] == ["web1--vault", "web2--vault"]
