@@ -64,11 +64,20 @@ def _open(path: str, key: str | None) -> dict[str, t.Any]:
         content = _decrypt(path, key)
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict) or not isinstance(found.get("password"), str):
+    # The client that made it may have been in anybody's hands.
+    if not isinstance(found, dict) or not isinstance(found.get("password"), str) or not _of_texts(found):
         raise ValueError(f"{path} is damaged: it holds no bundle. Restore it, from version control say")
     return found
+
+
+def _of_texts(bundle: dict[str, t.Any]) -> bool:
+    values = [bundle[name] for name in KEYS if bundle.get(name) and name != "environment"]
+    environment = bundle.get("environment") or {}
+    if not isinstance(environment, dict):
+        return False
+    return all(isinstance(value, str) for value in [*values, *environment.values()])
 
 
 def _decrypt(path: str, key: str | None) -> bytes:

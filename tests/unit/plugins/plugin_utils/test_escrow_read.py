@@ -82,8 +82,16 @@ def test_what_is_no_bundle_is_not_read(state: State) -> None:
     assert state.read() == {"vault": {"password": "geheim", "rest_password": "rest"}}
 
 
+ODD = [
+    b"[" * 100000,
+    b'{"password": "x", "rest_password": ["y"]}',
+    b'{"password": "x", "environment": "LD_PRELOAD=y"}',
+    b'{"password": "x", "environment": {"A": {"b": 1}}}',
+]
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"junk", b"[]", b"5", b"\xff\xfe", b'{"password": 5}', b"{}", b'[["a", "b"]]']
+    "content", [b"", b"junk", b"[]", b"5", b"\xff\xfe", b'{"password": 5}', b"{}", b'[["a", "b"]]', *ODD]
 )
 def test_damaged_bundles(state: State, content: bytes) -> None:
     state.bundle(content)

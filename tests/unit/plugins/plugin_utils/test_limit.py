@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import typing as t
+from pathlib import Path
 
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _limit
 
@@ -215,3 +216,9 @@ def test_bad_input_of_a_client_takes_no_access_over_ssh_from_it() -> None:
     server.update(definitions=[], ssh={"accounts": []})
     _limit.keep(model, ssh_known(ssh_files()), {"web2"})
     assert (server["definitions"], server["ssh"]) == ([], {"accounts": []})
+
+
+def test_the_variables_of_every_role_are_ours() -> None:
+    roles = [path.name for path in (Path(__file__).parents[4] / "roles").iterdir() if path.is_dir()]
+    assert len(roles) > 4
+    assert [role for role in roles if not _limit.OURS.match(f"{role}_x")] == []
