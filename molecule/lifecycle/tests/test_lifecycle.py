@@ -292,3 +292,32 @@ def test_the_state_directory_is_lost(fleet: Fleet) -> None:
     time.sleep(1)
     fleet.on("web1").check_output("systemctl start holdfast-system--vault.service")
     assert len(snapshots(fleet, "web1--vault") - have) == 1
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_new_name_of_the_server_waits_for_a_client_that_is_down(fleet: Fleet, forced: bool) -> None:
+    """Or not, where its user says so; the client is cut off until the playbook reaches it."""
+
+    def authority() -> str:
+        return str(fleet.on("vault1").check_output("openssl x509 -in /etc/holdfast/tls/authority.pem -noout -serial"))
+
+    before = authority()
+    fleet.host_variables["vault1"] = {"rest_server_tls_names": ["forced.example" if forced else "waits.example"]}
+    fleet.host_variables["web1"] = {"ansible_host": "127.0.0.9", "ansible_port": 1}
+    for _run in range(2):
+        said = fleet.run("site")
+        assert set(said.failed) == {"web1"}, said.output
+        assert "waits for clients that this run did not reach" in said.text
+        assert "web1. Run again when they are up, or with -e backup_switch_authority=true" in said.text
+        assert authority() == before
+        assert fleet.on("web1").run("systemctl start holdfast-system--vault.service").rc == 0
+    if forced:
+        said = fleet.run("site", "-e", "backup_switch_authority=true")
+        assert "takes over now, and cuts off until this playbook has run for them: web1" in said.text
+        assert authority() != before
+        assert fleet.on("web1").run("systemctl start holdfast-system--vault.service").rc != 0
+    fleet.host_variables["web1"] = {}
+    fleet.good("site")
+    assert authority() != before
+    assert not fleet.good("site").changed
+    assert fleet.on("web1").run("systemctl start holdfast-system--vault.service").rc == 0
