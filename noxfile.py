@@ -145,6 +145,12 @@ def integration(session: nox.Session) -> None:
     measured(session, "integration", "tests/integration")
 
 
+@nox.session(name="demo-2.21", default=False)
+def demo_other(session: nox.Session) -> None:
+    """The demo on real hosts with ansible-core 2.21, where a Python >= 3.12 is there (root)."""
+    run(session, "python", "-m", "tests.demo.demo", "--lab", "demo221", environment=other(session))
+
+
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Lines and branches that `unit` and `integration` reached: 95 % each."""

@@ -1,4 +1,4 @@
-"""For the tests of a molecule scenario: run playbooks on its hosts, and read what they did."""
+"""For the tests of a molecule scenario: run playbooks on its hosts, and read through testinfra what they did."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from tests.hosts import Hosts
 from tests.lab import Lab
 
 _RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
@@ -44,6 +47,11 @@ class Scenario:
         self.project = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
         self.state = self.folder / "state"
         self.lab = Lab(self.name)
+        self._hosts = Hosts(self.lab)
+
+    def host(self, name: str, user: str = "root") -> Any:
+        """A host for testinfra."""
+        return self._hosts.on(name, user)
 
     def playbook(self, name: str, *arguments: str, fails: bool = False, timeout: float = 600) -> Played:
         """Run a playbook of the collection, or a file; asserts that it ends well, or (fails) that it does not."""
@@ -83,4 +91,10 @@ class Scenario:
         self, host: str, script: str, *, timeout: float = 120, user: str = "root", stdin: bytes | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell script on a host, however it ends."""
-        return self.lab.exec(host, ["sh", "-c", script], timeout=timeout, user=user, input=stdin)
+        if stdin is not None:
+            # testinfra has no standard input to give.
+            place = f"/run/{uuid.uuid4()}"
+            self.lab.put(host, place, stdin, mode=0o600)
+            script = f"exec <{place}; rm {place}; {script}"
+        done = self.host(host, user).run("timeout --kill-after=5 %s sh -c %s", str(timeout), script)
+        return subprocess.CompletedProcess(script, done.rc, done.stdout, done.stderr)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _host
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _host, _tree
 
 
 class FilterModule:
@@ -21,4 +21,5 @@ class FilterModule:
             "rest_accounts": _delivered.rest_accounts,
             "ssh_accounts": _delivered.ssh_accounts,
             "ssh_host_keys": _delivered.ssh_host_keys,
+            "tree_differs": _tree.tree_differs,
         }

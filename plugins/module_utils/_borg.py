@@ -444,6 +444,6 @@ def _snapshot(entry: Mapping[str, Any]) -> Snapshot:
 
 
 def tags_of(comment: str) -> list[str]:
-    """Return the tags that a run unit put into an archive's comment: words behind `holdfast`."""
-    words = comment.split(" ")
+    """Return the tags that a run unit put into an archive's comment: `holdfast,job:system,red`."""
+    words = comment.split(",")
     return [word for word in words[1:] if word] if words[0] == "holdfast" else []

@@ -282,6 +282,11 @@ class Tree:
             except IsADirectoryError:
                 os.rmdir(_temporary_name(name), dir_fd=fd)
 
+    def leftover(self, path: str) -> bool:
+        """Tell whether a killed write of ``path`` left something for `clean`."""
+        parent, name = posixpath.split(path)
+        return _temporary_name(name) in self.names(parent)
+
     def unlink(self, path: str) -> None:
         """Remove a file or link; nothing happens if it is gone."""
         parent, name = posixpath.split(path)

@@ -45,6 +45,13 @@ FLOORS: tuple[Floor, ...] = (
         "the first version whose serve restic is tested here",
     ),
     Floor(
+        "borg",
+        "jobs",
+        "1.2.8",
+        "older versions take a forged manifest or archive for a true one (CVE-2023-36811 and what followed it)",
+    ),
+    Floor("borgmatic", "jobs", "1.9.10", "older versions do not read systemd's credentials in a configuration"),
+    Floor(
         "systemd", "run units", "251", "OnSuccess= and OnFailure= tell the recorder the result (MONITOR_*) since 251"
     ),
 )

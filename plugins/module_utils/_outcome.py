@@ -119,6 +119,11 @@ TABLE: dict[str, dict[int, Meaning]] = {
         107: Meaning(INCOMPLETE, PRESENT, "a source was not there"),
         130: Meaning(FAILED, None, "borg was interrupted"),
     },
+    # It swallows borg's warnings and codes: those are in what borg said.
+    "borgmatic": {
+        0: Meaning(OK, PRESENT, "success"),
+        1: Meaning(FAILED, None, "borgmatic failed"),
+    },
 }
 
 

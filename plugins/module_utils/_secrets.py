@@ -17,13 +17,13 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from . import _bcrypt, _escrow, _location, _ssh
+from . import _bcrypt, _borg, _escrow, _location, _ssh
 
 FORMAT = 1
 # What check mode shows for values that are born in the real run.
 UNBORN = "<made in the first real run>"
 # In the order in which the files are to be written: what cannot be made again comes first.
-SUFFIXES = ("password", "ssh_key", "ssh_next", "identity", "repository", "environment")
+SUFFIXES = ("password", "borg_key", "ssh_key", "ssh_next", "identity", "repository", "environment")
 # How long a run unit may still go by the bundle it knew before, while a playbook brings the new one to the controller.
 GRACE_SECONDS = 3600
 # More changes than any run of a playbook makes.
@@ -65,6 +65,8 @@ class Identity:
     rest_user: str | None = None
     rest_current: RestPassword | None = None
     rest_next: RestPassword | None = None
+    # SHA-256 of the exported key of borg that today's bundle holds.
+    borg_key: str | None = None
 
     def render(self) -> str:
         """The text of the file."""
@@ -78,6 +80,7 @@ class Identity:
             "fingerprint": self.fingerprint,
             "previous": list(self.previous),
             "previous_until": self.previous_until,
+            **({"borg_key": self.borg_key} if self.borg_key else {}),
         }
         return json.dumps({"format": FORMAT, "rest": rest, "escrow": escrow}, indent=1, sort_keys=True) + "\n"
 
@@ -98,6 +101,7 @@ class Identity:
                 rest_user=rest["user"],
                 rest_current=RestPassword(**rest["current"]) if rest["current"] else None,
                 rest_next=RestPassword(**rest["next"]) if rest["next"] else None,
+                borg_key=escrow.get("borg_key"),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise SecretsError(f"it is damaged ({type(error).__name__})") from error
@@ -118,6 +122,8 @@ class Stored:
     identity: str | None = None
     ssh_key: str | None = None
     ssh_next: str | None = None
+    # What `borg key export` printed: the module `repository` keeps it here.
+    borg_key: str | None = None
 
     def files(self) -> dict[str, str | None]:
         """Text by suffix, in the order in which the files are to be written."""
@@ -144,6 +150,7 @@ class Wanted:
     ssh_known: bool = False
     ssh_rotate: bool = False
     ssh_promote: bool = False
+    borg_key: str | None = dataclasses.field(default=None, repr=False)
     repository_id: str | None = None
     key_id: str | None = None
 
@@ -243,6 +250,14 @@ def plan(
     if wanted.over_ssh:
         # Not null for other accesses: their bundles stay what they are.
         bundle.update(ssh_key=ssh_key, ssh_next_key=ssh_next)
+    borg_key = None
+    if wanted.engine == _borg.ENGINE:
+        borg_key = stored.borg_key or wanted.borg_key
+        bundle.update(borg_key=borg_key)
+        kept = _borg.key_hash(borg_key) if borg_key is not None else None
+        if identity.borg_key != kept:
+            # A bundle without today's key opens nothing: it is not good enough for a while, either.
+            identity = dataclasses.replace(identity, borg_key=kept, fingerprint=None, previous=())
     identity = _with_fingerprint(identity, _escrow.fingerprint(bundle, identity.salt), now)
     return Plan(
         files=Stored(
@@ -252,6 +267,7 @@ def plan(
             identity=identity.render(),
             ssh_key=ssh_key,
             ssh_next=ssh_next,
+            borg_key=borg_key,
         ),
         identity=identity,
         bundle=bundle,
@@ -298,6 +314,8 @@ def _check_form(wanted: Wanted) -> list[str]:
         )
     if wanted.ssh_key is not None and _public(wanted.ssh_key) is None:
         errors.append("`ssh_key` is no private ed25519 key of OpenSSH without a passphrase")
+    if wanted.borg_key is not None and not _borg.is_key(wanted.borg_key):
+        errors.append("`borg_key` is not what `borg key export` prints")
     for name, value in wanted.environment.items():
         if not _VARIABLE.match(name) or _location.RESERVED.match(name):
             errors.append(f"`environment`: {name!r} is no name for a variable, or one that the collection sets itself")
@@ -334,6 +352,11 @@ def _check_loss(wanted: Wanted, stored: Stored, identity: Identity | None, direc
 
 def _check_conflict(wanted: Wanted, stored: Stored, identity: Identity | None) -> list[str]:
     errors = []
+    if wanted.engine == _borg.ENGINE and stored.borg_key is not None and not _borg.is_key(stored.borg_key):
+        errors.append(
+            f"repository `{wanted.name}`: its file {wanted.name}.borg_key holds no exported key of borg; restore it with the"
+            " playbook `restore_identity`, or remove it to have the key exported again"
+        )
     if stored.password is not None and wanted.password not in (None, stored.password):
         errors.append(
             f"repository `{wanted.name}`: `password` is another one than this host uses, which is never overwritten."

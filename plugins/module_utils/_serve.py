@@ -106,7 +106,9 @@ def command(definition: Mapping[str, Any]) -> Command:
 
 
 def _rclone(definition: Mapping[str, Any]) -> Command:
-    target = definition["remote"] or definition["path"]
+    # Without the slash rclone looks whether the path is a file, and where a store's error keeps it from seeing that it is none,
+    # it serves the directory above: the repositories of all clients.
+    target = definition["remote"].rstrip("/") + "/" if definition["remote"] else definition["path"]
     argv = [definition["program"] or "/usr/bin/rclone", "serve", "restic", "--stdio"]
     argv += ["--append-only"] if definition["append_only"] else []
     # Why a store refuses to be asked for an object is said in the debug log only.

@@ -106,7 +106,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._btrfs import ABSENT, FORMAT, BtrfsError, Found, Groups, Plan, Storage, parse_size, plan
-from ..module_utils._files import Tree, UnsafePathError, check_path, group_id, user_id
+from ..module_utils._failures import told
+from ..module_utils._files import Tree, check_path, group_id, user_id
 
 _NO_ID = -1
 
@@ -239,12 +240,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with told(module, BtrfsError, place=module.params["path"]):
         result = _run(module)
-    except (BtrfsError, ValueError, UnsafePathError) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or module.params['path']}: {error.strerror}: mend this and run again")
     module.exit_json(**result)
 
 

@@ -17,6 +17,7 @@ description:
   - The copy is replaced atomically when its content, owner, mode or capability is not as it should be.
   - The capability is not inheritable, so programs that the copy starts do not have it. C(NoNewPrivileges) of a systemd unit
     disables it.
+extends_documentation_fragment: [holdfast.backup.attributes.host]
 attributes:
   check_mode:
     support: full
@@ -24,10 +25,6 @@ attributes:
   diff_mode:
     support: full
     description: Says what differs, never the content.
-  platform:
-    support: full
-    platforms: posix
-    description: Needs a Linux host and runs as root.
 options:
   source:
     description:
@@ -76,7 +73,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._capable import Outcome, make, remove
-from ..module_utils._files import UnsafePathError
+from ..module_utils._failures import told
 
 
 def _result(outcome: Outcome, path: str, after: str) -> dict[str, Any]:
@@ -108,16 +105,12 @@ def main() -> None:
     )
     params = module.params
     path, after = params["path"], ""
-    try:
+    with told(module, place=path):
         if params["state"] == "absent":
             outcome = remove(path, check_mode=module.check_mode)
         else:
             after = f"copy of {params['source']} root:{params['group']} 0750 cap_dac_read_search=ep\n"
             outcome = make(params["source"], path, params["group"], check_mode=module.check_mode)
-    except (ValueError, UnsafePathError, TimeoutError) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or path}: {error.strerror}: mend this and run again")
     module.exit_json(**_result(outcome, path, after))
 
 

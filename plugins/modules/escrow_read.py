@@ -26,17 +26,7 @@ options:
     type: list
     elements: str
     required: true
-attributes:
-  check_mode:
-    description: Works the same in check mode.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
-  platform:
-    description: Runs on the controller.
-    platforms: posix
-    support: full
+extends_documentation_fragment: [holdfast.backup.attributes.controller]
 author: holdfast contributors (@holdfast-backup)
 """
 

@@ -19,6 +19,7 @@ description:
     the next run converges.
   - Never follows a symbolic link that somebody other than root can have made, and refuses directories that others can
     write to, unless they are declared in O(directories).
+extends_documentation_fragment: [holdfast.backup.attributes.host]
 attributes:
   check_mode:
     support: full
@@ -26,10 +27,6 @@ attributes:
   diff_mode:
     support: full
     description: Of O(secret_files) it only says that they would change.
-  platform:
-    support: full
-    platforms: posix
-    description: Needs a Linux host and runs as root.
 options:
   namespace:
     description:
@@ -218,6 +215,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._failures import told
 from ..module_utils._file_tree import (
     NO_ID,
     Current,
@@ -229,7 +227,7 @@ from ..module_utils._file_tree import (
     paths_to_read,
     read_ids,
 )
-from ..module_utils._files import Tree, UnsafePathError, check_path, group_id, user_id
+from ..module_utils._files import Tree, check_path, group_id, user_id
 from ..module_utils._manifest import Manifest, claims, load_manifest, save_manifest
 from ..module_utils._validate import UNIT, validate_command, validate_units
 
@@ -383,13 +381,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="holdfast-") as scratch:
-        try:
-            result = _run(module, scratch)
-        except (ValueError, UnsafePathError, TimeoutError) as error:
-            module.fail_json(msg=str(error))
-        except OSError as error:
-            module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
+    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="holdfast-") as scratch, told(module):
+        result = _run(module, scratch)
     module.exit_json(**result)
 
 

@@ -57,6 +57,11 @@ options:
     type: list
     elements: path
     default: []
+  trees:
+    description: Namespaces of M(holdfast.backup.file_tree) of which to tell what that module would find.
+    type: list
+    elements: str
+    default: []
   running:
     description: Patterns of units of which to list the active ones.
     type: list
@@ -145,6 +150,14 @@ manifests:
   returned: always
   type: dict
   sample: {file_tree: {jobs: [/etc/holdfast/escrow.json]}, units: {jobs: [holdfast-system--vault.timer]}}
+trees:
+  description:
+    - C(files) and C(directories) of the manifest of a namespace, and as C(entries) what is at each of these paths, as a list of kind,
+      owner, group, mode and SHA-256. Null where M(holdfast.backup.file_tree) has to look itself. The filter
+      P(holdfast.backup.tree_differs#filter) compares it with what is wanted.
+  returned: always
+  type: dict
+  sample: {jobs: {files: [/etc/x], directories: {/etc: false}, entries: {/etc: [directory, root, root, '0755', '']}}}
 records:
   description: What was learnt of repositories that were initialised, by repository.
   returned: always
@@ -213,7 +226,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.backup.plugins.module_utils import _location, _run, _ssh
+from ansible_collections.holdfast.backup.plugins.module_utils import _location, _run, _ssh, _tree_seen
 from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import parse_manifest
 from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import parse_manifest as parse_accounts
 
@@ -264,6 +277,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "files": {"type": "list", "elements": "path", "default": []},
     "mounts": {"type": "list", "elements": "path", "default": []},
     "file_systems": {"type": "list", "elements": "path", "default": []},
+    "trees": {"type": "list", "elements": "str", "default": []},
     "running": {"type": "list", "elements": "str", "default": []},
     "sandbox_probe": {"type": "bool", "default": False},
     "timeout": {"type": "float", "default": 10},
@@ -527,6 +541,8 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         tasks[f"mount {path}"] = functools.partial(_is_mounted, path)
     for path in params["file_systems"]:
         tasks[f"file system {path}"] = functools.partial(_file_system, path, timeout)
+    for namespace in params["trees"]:
+        tasks[f"tree {namespace}"] = functools.partial(_tree_seen.look, namespace, f"{STATE}/file_tree")
     for path in params["files"]:
         tasks[f"file {path}"] = functools.partial(_sha256, path)
     # A program has the same limit of its own, and says what it knows when it is reached.
@@ -550,6 +566,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
             "file_tree": _manifest(f"{STATE}/file_tree", "files"),
             "units": _manifest(f"{STATE}/units", "units"),
         },
+        "trees": {namespace: done[f"tree {namespace}"] for namespace in params["trees"]},
         "records": {name: parse_record(text) for name, text in _texts(f"{STATE}/repositories", ".env").items()},
         "htpasswd": _htpasswd(),
         "ssh_accounts": _ssh_accounts(),

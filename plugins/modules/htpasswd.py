@@ -15,6 +15,7 @@ description:
   - Writes the whole htpasswd of a rest-server in one execution, atomically, sorted and without duplicates.
   - Revokes only users that the manifest on the server says this fleet put there. Declared users whose hash is not known
     now keep the line that the server has.
+extends_documentation_fragment: [holdfast.backup.attributes.host]
 attributes:
   check_mode:
     support: full
@@ -22,10 +23,6 @@ attributes:
   diff_mode:
     support: full
     description: Shows names of users, never hashes.
-  platform:
-    support: full
-    platforms: posix
-    description: Needs a Linux host and runs as root.
 options:
   path:
     description: The htpasswd.
@@ -181,7 +178,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._files import Entry, Tree, UnsafePathError, check_path, group_id, parse_mode, user_id
+from ..module_utils._failures import told
+from ..module_utils._files import Entry, Tree, check_path, group_id, parse_mode, user_id
 from ..module_utils._htpasswd import (
     Manifest,
     Policy,
@@ -312,12 +310,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with told(module):
         result = _run(module)
-    except (ValueError, UnsafePathError) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
     module.exit_json(**result)
 
 

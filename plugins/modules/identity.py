@@ -110,6 +110,12 @@ options:
         description: Make the next SSH key the current one. The server takes both.
         type: bool
         default: false
+      borg_key:
+        description:
+          - Exported key of a borg repository from the escrow, for a client that has none. It never replaces another one.
+          - The module M(holdfast.backup.repository) keeps it in C(<name>.borg_key) of O(directory), from where it gets into the
+            bundle.
+        type: str
       repository_id:
         description: Id of the repository, once it is initialised.
         type: str
@@ -264,7 +270,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _e
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
 
 _CENSORED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
-_SECRET_OPTIONS = ("password", "rest_password", "ssh_key", "environment")
+_SECRET_OPTIONS = ("password", "rest_password", "ssh_key", "borg_key", "environment")
 _LOCK_SECONDS = 60.0
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -294,6 +300,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "ssh_known": {"type": "bool", "default": False},
             "ssh_rotate": {"type": "bool", "default": False},
             "ssh_promote": {"type": "bool", "default": False},
+            "borg_key": {"type": "str", "no_log": True},
             "repository_id": {"type": "str"},
             "key_id": {"type": "str", "no_log": False},
         },
@@ -489,7 +496,7 @@ class _Run:
         pruned = [name for name in sorted(found) if self._module.params["prune"] and self._is_in_escrow(name)]
         for name in pruned:
             # The identity goes last: it holds the proof that the next run needs to finish an interrupted one.
-            for suffix in ("repository", "environment", "ssh_next", "ssh_key", "password", "identity"):
+            for suffix in ("repository", "environment", "ssh_next", "ssh_key", "borg_key", "password", "identity"):
                 self._remove(self._path(name, suffix), self._read_file(name, suffix))
         return sorted(found - set(pruned)), pruned
 

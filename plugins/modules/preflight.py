@@ -28,17 +28,7 @@ options:
   fleet_id:
     description: The fleet's id if the user gives it. Read here, since a fact of the same name outranks the inventory later.
     type: str
-attributes:
-  check_mode:
-    description: Works the same in check mode.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
-  platform:
-    description: Runs on the controller.
-    platforms: posix
-    support: full
+extends_documentation_fragment: [holdfast.backup.attributes.controller]
 author: holdfast contributors (@holdfast-backup)
 """
 

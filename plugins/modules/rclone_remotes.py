@@ -206,7 +206,8 @@ class _Remotes:
         self.tree.write(candidate, remote["config"].encode(), uid=0, gid=gid, mode=_MODE)
         try:
             for place in remote["places"] or [""]:
-                target = f"{remote['name']}:{place}"
+                # With a slash, so that it is never taken for a file.
+                target = f"{remote['name']}:{place.rstrip('/') + '/' if place else ''}"
                 arguments = ["lsf", "--max-depth", "1", "--config", candidate, *_PATIENCE, target]
                 result = self._rclone(arguments, self.timeout, prefix)
                 if result.code != 0 or result.timed_out:

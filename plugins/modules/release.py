@@ -16,6 +16,7 @@ description:
   - Nothing is unpacked before it is verified, and nothing is ever executed.
   - A record on the host says what was installed, so a converged run downloads nothing, and a program that was altered on
     disk is installed anew.
+extends_documentation_fragment: [holdfast.backup.attributes.host]
 attributes:
   check_mode:
     support: full
@@ -23,10 +24,6 @@ attributes:
   diff_mode:
     support: full
     description: Shows hashes, owner and mode.
-  platform:
-    support: full
-    platforms: posix
-    description: Needs a Linux host and runs as root.
 options:
   url:
     description:
@@ -115,10 +112,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_url
 
+from ..module_utils._failures import told
 from ..module_utils._files import (
     Entry,
     Tree,
-    UnsafePathError,
     check_path,
     group_id,
     parse_mode,
@@ -232,12 +229,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with told(module):
         result = _run(module)
-    except (ValueError, UnsafePathError) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
     module.exit_json(**result)
 
 

@@ -27,17 +27,7 @@ options:
   query:
     description: A JMESPath expression over the fleet's state; its answer is printed as JSON. Needs C(jmespath) on the controller.
     type: str
-attributes:
-  check_mode:
-    description: Works the same in check mode.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
-  platform:
-    description: Runs on the controller.
-    platforms: posix
-    support: full
+extends_documentation_fragment: [holdfast.backup.attributes.controller]
 author: holdfast contributors (@holdfast-backup)
 """
 

@@ -23,6 +23,7 @@ description:
   - Several repositories are looked at and made at the same time.
   - borg's questions (a repository at another location than before, an unencrypted one in its place) are never answered;
     they are states with their reason.
+extends_documentation_fragment: [holdfast.backup.attributes.host]
 attributes:
   check_mode:
     support: full
@@ -32,10 +33,6 @@ attributes:
   diff_mode:
     support: full
     description: Shows the records.
-  platform:
-    support: full
-    platforms: posix
-    description: Needs a Linux host and runs as root.
 options:
   repositories:
     description: The repositories.

@@ -210,7 +210,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._files import Entry, Tree, UnsafePathError, check_path
+from ..module_utils._failures import told
+from ..module_utils._files import Entry, Tree, check_path
 from ..module_utils._htpasswd import check_fleet
 from ..module_utils._sessions import end_sessions, processes
 from ..module_utils._ssh_accounts import (
@@ -423,12 +424,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with told(module):
         result = _run(module)
-    except (ValueError, UnsafePathError, TimeoutError) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
     module.exit_json(**result)
 
 

@@ -21,6 +21,7 @@ attributes:
     description: Verifies as the real run does. Where there is no sshd yet, RV(not_checked) says so.
   diff_mode:
     support: full
+    description: Shows the file before and after.
   platform:
     support: full
     platforms: posix
@@ -81,7 +82,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._files import Entry, Tree, UnsafePathError, check_path
+from ..module_utils._failures import told
+from ..module_utils._files import Entry, Tree, check_path
 from ..module_utils._run import run
 from ..module_utils._sshd import MAIN, SSHD, check_user, differences, make_candidate, parse_settings, probes
 
@@ -169,13 +171,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="holdfast-") as scratch:
-        try:
-            result = _run(module, scratch)
-        except (ValueError, UnsafePathError) as error:
-            module.fail_json(msg=str(error))
-        except OSError as error:
-            module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
+    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="holdfast-") as scratch, told(module):
+        result = _run(module, scratch)
     module.exit_json(**result)
 
 

@@ -210,7 +210,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._files import Tree, UnsafePathError, check_path
+from ..module_utils._failures import told
+from ..module_utils._files import Tree, check_path
 from ..module_utils._run import run
 from ..module_utils._systemd import (
     STAMPS,
@@ -450,14 +451,10 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with told(module, SystemdError):
         result = _run(module)
         if module.params["status_program"] is not None:
             result["status"] = _status(module.params["status_program"])
-    except (ValueError, UnsafePathError, SystemdError) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'writing'}: {error.strerror}: mend this and run again")
     module.exit_json(**result)
 
 

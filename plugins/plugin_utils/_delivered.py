@@ -148,6 +148,10 @@ RESULTS: dict[str, dict[str, Field]] = {
         "file_systems": Field("types of file systems by path", _map(_maybe_text)),
         "running": Field("a list of units or null", _or_none(_list(_text))),
         "manifests": Field("lists of texts by namespace", _map(_map(_list(_text)))),
+        "trees": Field(
+            "what file_tree would find by namespace or null",
+            _map(_or_none(_with(files=_list(_text), directories=_map(_flag), entries=_map(_or_none(_list(_text)))))),
+        ),
         "records": Field("variables by repository", _map(_map(_text), _like(NAME))),
         "htpasswd": Field(
             "the fleet_id and the users of a server or null",

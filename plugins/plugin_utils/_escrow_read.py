@@ -13,7 +13,7 @@ import typing as t
 from ansible_collections.holdfast.backup.plugins.module_utils._escrow import BUNDLE_NAME
 from ansible_collections.holdfast.backup.plugins.plugin_utils._fields import NAME
 
-KEYS = ("password", "rest_password", "ssh_key", "environment")
+KEYS = ("password", "rest_password", "ssh_key", "borg_key", "environment")
 AGE_SECONDS = 60
 
 

@@ -15,8 +15,8 @@ import re
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _borgmatic, _jobs, _repositories
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _jobs, _repositories
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, Problem, below, said, shorten
 
 Variables = t.Mapping[str, t.Any]
@@ -592,6 +592,14 @@ def _unit(
             f"does nothing in {repository['name']}, which is to have repository_version 1",
             "Use compression: auto, or repository_version: 2",
         )
+    if repository["engine"] == "borg":
+        _borgmatic.check(where, job, repository)
+        arguments = _borgmatic.run_arguments(unit)
+        return {
+            **_described(unit, name, job, repository, arguments, _borgmatic.dump_arguments),
+            "borgmatic": _borgmatic.configuration(unit, name, job, repository, own),
+            "keep": _borgmatic.keep_options(f"{where}.keep", job["keep"], repository["append_only"]),
+        }
     arguments = _jobs.backup_arguments(unit, name, job, repository, own)
     length = sum(map(len, arguments)) * 16
     if length > COMMAND_BYTES and (length := len(_units.command_line(arguments).encode())) > COMMAND_BYTES:
@@ -602,6 +610,20 @@ def _unit(
             "Name the directories above them, or split the job",
         )
     return {
+        **_described(unit, name, job, repository, arguments, _jobs.dump_arguments),
+        "keep": _jobs.keep_options(f"{where}.keep", job["keep"], repository["append_only"]),
+    }
+
+
+def _described(
+    unit: str,
+    name: str,
+    job: dict[str, t.Any],
+    repository: dict[str, t.Any],
+    arguments: list[str],
+    dump_arguments: t.Callable[..., list[str]],
+) -> dict[str, t.Any]:
+    return {
         "unit": unit,
         "job": name,
         "repository": repository["name"],
@@ -611,11 +633,10 @@ def _unit(
                 "name": dump["name"],
                 "unit": f"holdfast-{unit}--{dump['name']}.service",
                 "user": dump["user"],
-                "arguments": _jobs.dump_arguments(name, job, repository, dump),
+                "arguments": dump_arguments(name, job, repository, dump),
             }
             for dump in job["dumps"]
         ],
-        "keep": _jobs.keep_options(f"{where}.keep", job["keep"], repository["append_only"]),
     }
 
 

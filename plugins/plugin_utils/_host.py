@@ -67,7 +67,10 @@ def host_problems(
             "Set jobs_sandbox: reduced for this host (see docs/operating.md for what it gives up)",
         )
     if client is not None:
-        _tool(info, tool, error)
+        if tool.get("wanted", True):
+            _tool(info, tool, error)
+        if (tool.get("borg") or {}).get("wanted"):
+            _borg(info, tool["borg"], error)
         _calendars(_refused(info, client), "this host", error)
         _addresses(info, client, error)
     if server is not None and server.get("quotas"):
@@ -175,7 +178,9 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
             )
         return
     package = (info.get("packages") or {}).get(tool["package"]) or {}
-    version = package.get("installed") or package.get("candidate")
+    version, candidate = package.get("installed") or package.get("candidate"), package.get("candidate")
+    if candidate and candidate != version and not _floors.below("restic", candidate):
+        cure = f"Upgrade it there, or set restic_package_version: {candidate} and let holdfast do it"
     if not version:
         error(
             "restic_package",
@@ -189,6 +194,63 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
             tool["package"],
             f"is version {version}, below the floor {floor.minimum}: {floor.reason}",
             cure,
+        )
+
+
+def _borg(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None:
+    """What borg and borgmatic would be installed as or are, against their floors."""
+    if tool["privilege"] == "setcap":
+        error(
+            "borg_privilege",
+            "setcap",
+            "is not to be had for borg: the capability would be the whole Python interpreter's",
+            "Use systemd or root (borg_privilege follows restic_privilege)",
+        )
+    cure = {
+        "borg": "Set borg_package_release to a suite that has it (bookworm-backports, say), or borg_install: release",
+        "borgmatic": "Set borg_borgmatic_install: venv with borg_borgmatic_requirements (wheels with hashes)",
+    }
+    ways = {
+        "borg": ("", tool["install"], tool["package"], tool["binary"]),
+        "borgmatic": ("borgmatic_", tool["borgmatic_install"], tool["borgmatic_package"], tool["borgmatic_binary"]),
+    }
+    for name, (prefix, install, package, binary) in ways.items():
+        floor = _floors.floor(name)
+        if install == "package":
+            known = (info.get("packages") or {}).get(package) or {}
+            variable, value, version = (
+                f"borg_{prefix}package",
+                package,
+                known.get("installed") or known.get("candidate"),
+            )
+        elif install == "none":
+            variable, value = f"borg_{prefix}binary", binary
+            version = (info.get("binaries") or {}).get(binary)
+        else:
+            continue
+        if not version:
+            error(variable, value, "is not known on this host", cure[name])
+        elif _floors.below(name, version):
+            error(variable, value, f"is version {version}, below the floor {floor.minimum}: {floor.reason}", cure[name])
+    if tool["install"] == "release":
+        if not tool["sha256"]:
+            error(
+                "borg_release_sha256",
+                "",
+                f"has no checksum for {tool['architecture']}",
+                "Give the SHA-256 of the release",
+            )
+        if not tool["version"] or _floors.below("borg", tool["version"]):
+            minimum = _floors.floor("borg").minimum
+            error(
+                "borg_release_version",
+                tool["version"],
+                "is no version at or above the floor",
+                f"Name {minimum} or later",
+            )
+    if tool["borgmatic_install"] == "venv" and not tool["borgmatic_requirements"].strip():
+        error(
+            "borg_borgmatic_requirements", "", "is empty", "Give the lines of a requirements file, each with its hashes"
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,9 +19,8 @@ from typing import Any, NoReturn
 from tests.lab import Lab, mirror
 
 ROOT = Path(__file__).resolve().parents[2]
-LAB = "demo"
 HOSTS = ("vault1=trixie", "web1=bookworm", "db1=trixie")
-STEPS = 9
+STEPS = 8
 
 
 class Failed(Exception):
@@ -29,10 +30,10 @@ class Failed(Exception):
 class Demo:
     """One run of the story; `folder` holds the inventory and the state directory."""
 
-    def __init__(self, folder: Path, keep: bool) -> None:
+    def __init__(self, lab: str, folder: Path, keep: bool) -> None:
         self.folder = folder
         self.keep = keep
-        self.lab = Lab(LAB)
+        self.lab = Lab(lab)
         self.step_number = 0
         self.begun = time.monotonic()
 
@@ -44,7 +45,8 @@ class Demo:
 
     def playbook(self, name: str, *arguments: str, quiet: bool = True) -> str:
         """Run a playbook of the collection; its output goes to the screen when it fails or is not quiet."""
-        command = [ROOT / ".venv/bin/ansible-playbook", "-i", "inventory.yml", f"holdfast.backup.{name}", *arguments]
+        program = Path(sys.executable).with_name("ansible-playbook")
+        command = [program, "-i", "inventory.yml", f"holdfast.backup.{name}", *arguments]
         print("$", "ansible-playbook", "-i", "inventory.yml", f"holdfast.backup.{name}", *arguments, flush=True)
         environment = {
             **os.environ,
@@ -143,8 +145,11 @@ class Demo:
             """)
         (self.folder / "host_vars" / "web1.yml").write_text(old)
         print(textwrap.indent(f"# group_vars/all/backup.yml\n{text}# host_vars/web1.yml\n{old}", "  "))
-        self.step("Protect them: one run of the playbook site")
-        self.playbook("site")
+        self.step("Protect them: what the playbook site would do, and then one run of it")
+        announced = changes(self.playbook("site", "--check"))
+        done = changes(self.playbook("site"))
+        if announced != done:
+            raise Failed(f"check mode announced {announced}, and {done} was done")
         print("  A job's unit, as anyone can read it on db1 (systemctl cat holdfast-system--vault.service):")
         unit = self.on("db1", "systemctl", "cat", "holdfast-system--vault.service")
         command = unit[unit.index("ExecStart=/") :].split("\nExecStartPost", 1)[0]
@@ -206,10 +211,17 @@ class Demo:
     def again(self) -> None:
         """Convergence."""
         self.step("Run the playbook site again: nothing to do")
-        output = self.playbook("site")
-        recap = output[output.index("PLAY RECAP") :]
-        if recap.count("changed=0 ") != len(HOSTS):
+        if any(changes(self.playbook("site")).values()):
             raise Failed("the second run changed something")
+
+
+def changes(output: str) -> dict[str, int]:
+    """How many tasks changed something, by host, as Ansible's recap says."""
+    recap = output[output.index("PLAY RECAP") :]
+    found = {match[1]: int(match[2]) for match in re.finditer(r"^(\S+) .* changed=(\d+) ", recap, re.MULTILINE)}
+    if len(found) != len(HOSTS):
+        raise Failed(f"the recap tells of {len(found)} hosts only")
+    return found
 
 
 def _stop(number: int, _frame: object) -> NoReturn:
@@ -217,11 +229,14 @@ def _stop(number: int, _frame: object) -> NoReturn:
 
 
 def main() -> int:
-    """Run the demo; KEEP=1 leaves the hosts up."""
+    """Run the demo with the ansible-core beside this Python; KEEP=1 leaves the hosts up."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--lab", default="demo", help="its name")
+    lab = parser.parse_args().lab
     keep = os.environ.get("KEEP", "") not in ("", "0")
     signal.signal(signal.SIGTERM, _stop)
     folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
-    demo = Demo(folder, keep)
+    demo = Demo(lab, folder, keep)
     try:
         demo.lab.down()
         demo.run()
@@ -236,8 +251,8 @@ def main() -> int:
         if keep:
             print(f"\nThe hosts stay up. Inventory and state directory: {folder}")
             for spec in HOSTS:
-                print(f"  log in: tests/lab/lab ssh {LAB} {spec.split('=', 1)[0]}")
-            print(f"  tear down: tests/lab/lab down {LAB}; rm -r {folder}")
+                print(f"  log in: tests/lab/lab ssh {lab} {spec.split('=', 1)[0]}")
+            print(f"  tear down: tests/lab/lab down {lab}; rm -r {folder}")
         else:
             demo.lab.down()
             shutil.rmtree(folder, ignore_errors=True)

@@ -11,16 +11,13 @@ import json
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import testinfra
-
+from tests.hosts import Hosts
 from tests.lab import Lab, mirror
-from tests.lab.state import load
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 600
@@ -65,9 +62,7 @@ class Fleet:
         self.host_variables: dict[str, dict[str, Any]] = {}
         # Where Ansible finds the collection.
         self.collections = ROOT / ".collections"
-        # A socket has a short path only.
-        self._place = tempfile.TemporaryDirectory(prefix="hf-", dir="/tmp", ignore_cleanup_errors=True)
-        self._sockets = self._place.name
+        self._hosts = Hosts(self.lab)
         configuration = folder / "ansible.cfg"
         configuration.write_text("[defaults]\n")
         self._environment = {
@@ -79,7 +74,7 @@ class Fleet:
             "ANSIBLE_FORKS": "10",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "true",
-            "ANSIBLE_SSH_CONTROL_PATH_DIR": self._sockets,
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._hosts.sockets),
         }
 
     @property
@@ -87,17 +82,9 @@ class Fleet:
         """The state directory."""
         return self.folder / "holdfast-state"
 
-    def on(self, name: str) -> Any:
+    def on(self, name: str, user: str = "root") -> Any:
         """A host for testinfra."""
-        state = load(self.lab.name)
-        assert state is not None
-        options = f"-F none -o UserKnownHostsFile={state.directory}/known_hosts -o GlobalKnownHostsFile=/dev/null"
-        options += " -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes -o ConnectTimeout=20"
-        return testinfra.get_host(
-            f"ssh://root@{self.lab.addresses(name)[0]}?controlpersist=0",
-            ssh_identity_file=str(state.directory / "id_ed25519"),
-            ssh_extra_args=options,
-        )
+        return self._hosts.on(name, user)
 
     def inventory(self) -> Path:
         """Write the inventory as it is now."""
@@ -168,12 +155,8 @@ class Fleet:
         return real
 
     def forget_connections(self) -> None:
-        """End what Ansible keeps open: a host with a fresh disk is another one."""
-        for path in Path(self._sockets).iterdir():
-            subprocess.run(
-                ["ssh", "-o", f"ControlPath={path}", "-O", "exit", "-"], capture_output=True, timeout=10, check=False
-            )
-            path.unlink(missing_ok=True)
+        """End what is kept open to hosts: one with a fresh disk is another one."""
+        self._hosts.forget()
 
     def with_groups(self, groups: Mapping[str, Sequence[str]]) -> Fleet:
         """The same fleet, folder and state directory with other groups."""

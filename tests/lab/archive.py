@@ -10,6 +10,7 @@ from pathlib import Path
 from .shell import LabError, run
 
 APT = Path("/etc/apt")
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Settings of the machine without which its mirror cannot be used.
 KEPT_SETTINGS = ("Acquire::Check-Valid-Until", "Acquire::Check-Date")
 
@@ -94,3 +95,34 @@ def upstream_proxy() -> str | None:
     """The proxy that the machine's own apt goes through, if any."""
     match = re.search(r'"(.+)"', run(["apt-config", "dump", "Acquire::http::Proxy"]).stdout)
     return match[1] if match and match[1] != "DIRECT" else None
+
+
+def download(directory: Path, suite: str, packages: list[str]) -> dict[str, Path]:
+    """Fetch packages of a suite that the machine itself does not use."""
+    for name in ("state/lists/partial", "cache/archives/partial", "empty"):
+        (directory / name).mkdir(parents=True)
+    (directory / "state/status").touch()
+    sources = [line.replace("deb ", f"deb [signed-by={KEYRING}] ", 1) for line in find_archive().sources(suite)]
+    (directory / "sources.list").write_text("\n".join([*sources, ""]))
+    settings = [
+        f'Dir::State "{directory}/state";',
+        f'Dir::State::status "{directory}/state/status";',
+        f'Dir::Cache "{directory}/cache";',
+        f'Dir::Etc::sourcelist "{directory}/sources.list";',
+        f'Dir::Etc::sourceparts "{directory}/empty";',
+        f'Dir::Etc::preferencesparts "{directory}/empty";',
+        'APT::Sandbox::User "root";',
+        'Acquire::Languages "none";',
+        *kept_settings(),
+    ]
+    config = directory / "apt.conf"
+    config.write_text("\n".join([*settings, ""]))
+    environment = {"APT_CONFIG": str(config)}
+    run(["apt-get", "-q", "update"], timeout=300, env=environment)
+    script = 'cd "$1" && shift && exec apt-get -q download "$@"'
+    run(["sh", "-c", script, "download", str(directory), *packages], timeout=600, env=environment)
+    found = {path.name.partition("_")[0]: path for path in directory.glob("*.deb")}
+    for package in packages:
+        if package not in found:
+            raise LabError(f"{suite} did not give {package}; look at the machine's apt sources.")
+    return found

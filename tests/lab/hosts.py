@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .bases import apt_settings
-from .network import Subnet
+from .network import Subnet, remove_interface
 from .services import SERVICE4, SERVICE6, SERVICE_PROXY, SERVICE_PROXY6, SERVICES_NAME, end, reap, spawn
 from .shell import LabError, run, wait_until
 from .spec import HostSpec, make_host
@@ -104,9 +104,12 @@ def boot(lab: LabState, host: HostState) -> None:
     ended(lab, host).unlink(missing_ok=True)
     console(lab, host).unlink(missing_ok=True)
     directory = disk(lab, host)
+    machine = f"hf{lab.index}-{host.number}"
+    # The kernel takes its time to remove that of a host that has ended.
+    remove_interface(f"vb-{machine}")
     command = [
         "systemd-nspawn", "--quiet", "--settings=no", f"--directory={root}",
-        f"--machine=hf{lab.index}-{host.number}", f"--hostname={host.name}",
+        f"--machine={machine}", f"--hostname={host.name}",
         f"--network-bridge={Subnet(lab.index).bridge}",
         "--register=no", "--keep-unit", "--console=pipe", "--link-journal=no",
         "--resolv-conf=off", "--timezone=off",

@@ -1,7 +1,8 @@
 """A mirror of tool releases, laid out like upstream's, made of Debian's own packages.
 
 The binaries of Debian's restic, rest-server and rclone run on older releases of Debian too; repacked under
-upstream's file names they let tests install a pinned release without the Internet.
+upstream's file names they let tests install a pinned release without the Internet. restic's packages themselves lie
+there too, as somebody's own apt repository.
 """
 
 from __future__ import annotations
@@ -15,17 +16,15 @@ import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .archive import find_archive, kept_settings
+from .archive import download
 from .services import MIRROR_NAME_URL, MIRROR_URL, MIRROR_URL6
 from .shell import LabError, run
 from .state import CACHE, locked, write_atomic
-
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,8 @@ WANTED = (
     ("rest-server", "trixie"),
     ("rclone", "sid"),
 )
+# The flat apt repository, and of which tool it has the packages.
+APT_REPOSITORY, APT_TOOL = "debian", "restic"
 
 
 def upstream_version(package_version: str) -> str:
@@ -119,6 +120,8 @@ def describe() -> dict[str, Any]:
         "url": MIRROR_URL,
         "url6": MIRROR_URL6,
         "url_by_name": MIRROR_NAME_URL,
+        # By its address: hosts reach it through the package cache, which does not know the name.
+        "apt": f"{MIRROR_URL}{APT_REPOSITORY}/",
         "releases": [asdict(release) for release in build()],
     }
 
@@ -128,7 +131,7 @@ def build(*, again: bool = False) -> list[Release]:
     root = CACHE / "mirror"
     index = root / "index.json"
     with locked(CACHE / ".mirror.lock", timeout=600, what="the build of the mirror"):
-        if index.exists() and not again:
+        if index.exists() and (root / APT_REPOSITORY / "Release").exists() and not again:
             return [Release(**item) for item in json.loads(index.read_text())]
         scratch = CACHE / ".mirror-building"
         shutil.rmtree(scratch, ignore_errors=True)
@@ -146,12 +149,15 @@ def _build(scratch: Path, root: Path) -> list[Release]:
     root.chmod(0o755)
     architecture = run(["dpkg", "--print-architecture"]).stdout.strip()
     releases: dict[str, Release] = {}
+    own = []
     for suite in dict.fromkeys(suite for _tool, suite in WANTED):
         names = [name for name, wanted in WANTED if wanted == suite]
-        packages = _download(scratch / suite, suite, [TOOLS[name].package for name in names])
+        packages = download(scratch / suite, suite, [TOOLS[name].package for name in names])
         for name in names:
             tool = TOOLS[name]
             package = packages[tool.package]
+            if name == APT_TOOL:
+                own.append(package)
             version = upstream_version(run(["dpkg-deb", "--field", str(package), "Version"]).stdout)
             binary = _extract(package, tool.binary)
             file = tool.file.format(version=version, architecture=architecture)
@@ -165,38 +171,25 @@ def _build(scratch: Path, root: Path) -> list[Release]:
             path = f"{name}/v{version}/{file}"
             plain = hashlib.sha256(binary).hexdigest()
             releases[path] = Release(name, version, architecture, suite, path, digest, plain)
+    write_apt_repository(root / APT_REPOSITORY, own)
     return list(releases.values())
 
 
-def _download(directory: Path, suite: str, packages: list[str]) -> dict[str, Path]:
-    """Fetch packages of a suite that the machine itself does not use."""
-    for name in ("state/lists/partial", "cache/archives/partial", "empty"):
-        (directory / name).mkdir(parents=True)
-    (directory / "state/status").touch()
-    sources = [line.replace("deb ", f"deb [signed-by={KEYRING}] ", 1) for line in find_archive().sources(suite)]
-    (directory / "sources.list").write_text("\n".join([*sources, ""]))
-    settings = [
-        f'Dir::State "{directory}/state";',
-        f'Dir::State::status "{directory}/state/status";',
-        f'Dir::Cache "{directory}/cache";',
-        f'Dir::Etc::sourcelist "{directory}/sources.list";',
-        f'Dir::Etc::sourceparts "{directory}/empty";',
-        f'Dir::Etc::preferencesparts "{directory}/empty";',
-        'APT::Sandbox::User "root";',
-        'Acquire::Languages "none";',
-        *kept_settings(),
-    ]
-    config = directory / "apt.conf"
-    config.write_text("\n".join([*settings, ""]))
-    environment = {"APT_CONFIG": str(config)}
-    run(["apt-get", "-q", "update"], timeout=300, env=environment)
-    script = 'cd "$1" && shift && exec apt-get -q download "$@"'
-    run(["sh", "-c", script, "download", str(directory), *packages], timeout=600, env=environment)
-    found = {path.name.partition("_")[0]: path for path in directory.glob("*.deb")}
+def write_apt_repository(directory: Path, packages: Sequence[Path]) -> None:
+    """A flat apt repository of these packages, not signed: `deb [trusted=yes] URL ./`."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    stanzas = []
     for package in packages:
-        if package not in found:
-            raise LabError(f"{suite} did not give {package}; look at the machine's apt sources.")
-    return found
+        content = package.read_bytes()
+        (directory / package.name).write_bytes(content)
+        control = run(["dpkg-deb", "--field", str(package)]).stdout.strip()
+        digest = hashlib.sha256(content).hexdigest()
+        stanzas.append(f"{control}\nFilename: ./{package.name}\nSize: {len(content)}\nSHA256: {digest}\n")
+    index = "\n".join(stanzas).encode()
+    (directory / "Packages").write_bytes(index)
+    digest = hashlib.sha256(index).hexdigest()
+    (directory / "Release").write_text(f"Suite: own\nSHA256:\n {digest} {len(index)} Packages\n")
 
 
 def _extract(package: Path, member: str) -> bytes:

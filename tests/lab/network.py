@@ -100,8 +100,13 @@ def make_bridge(subnet: Subnet) -> None:
 
 def remove_bridge(subnet: Subnet) -> None:
     """Remove a bridge if it is there."""
-    if Path(f"/sys/class/net/{subnet.bridge}").exists():
-        run(["ip", "link", "delete", subnet.bridge], check=False)
+    remove_interface(subnet.bridge)
+
+
+def remove_interface(name: str) -> None:
+    """Remove an interface if it is there."""
+    if Path(f"/sys/class/net/{name}").exists():
+        run(["ip", "link", "delete", name], check=False)
 
 
 def make_way_out() -> None:

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def start() -> None:
         known["processes"][name] = {"pid": process.pid, "start": process.start}
         _save(known)
         for address in (SERVICE4, SERVICE6):
-            if not wait_until(lambda: answers(address, port), timeout=15):  # noqa: B023
+            if not wait_until(partial(answers, address, port), timeout=15):
                 raise LabError(
                     f"The lab's {name} does not listen on {address} port {port}; see {MACHINE / f'{name}.log'}."
                 )

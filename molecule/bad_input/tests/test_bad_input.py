@@ -198,7 +198,7 @@ CASES = [
 
 def look(fleet: Fleet) -> dict[str, str]:
     """What is on each host."""
-    return {name: str(fleet.lab.exec(name, ["sh", "-c", LOOK], check=True).stdout) for name in HOSTS}
+    return {name: str(fleet.on(name).check_output(LOOK)) for name in HOSTS}
 
 
 def play(folder: Path, each: Case, *arguments: str, playbook: str = "site") -> Run:

@@ -64,7 +64,7 @@ def backup(scenario: Scenario, client: str, unit: str, timeout: float = 180) -> 
 
 
 def outcome(scenario: Scenario, client: str, unit: str) -> dict[str, Any]:
-    return dict(json.loads(scenario.on(client, f"cat /var/lib/holdfast/outcomes/{unit}.json")))
+    return dict(json.loads(scenario.host(client).file(f"/var/lib/holdfast/outcomes/{unit}.json").content_string))
 
 
 def everywhere(hosts: list[str], call: Callable[[str], T]) -> dict[str, T]:
@@ -132,7 +132,8 @@ def test_odd_paths_are_taken_literally(scenario: Scenario, client: str) -> None:
 
 def test_from_escrow_alone_on_an_empty_machine(scenario: Scenario, canaries: dict[str, dict[str, Tree]]) -> None:
     """The age key, the bundle and the CA of the state directory, and plain restic: no holdfast, no controller."""
-    assert scenario.run("blank", "ls /etc/holdfast /usr/local/bin/holdfast").returncode != 0
+    for path in ("/etc/holdfast", "/usr/local/bin/holdfast"):
+        assert not scenario.host("blank").file(path).exists
     bundles = sorted((scenario.state / "hosts/web1/escrow/vault").glob("*.age"), key=lambda path: path.stat().st_mtime)
     scenario.lab.put("blank", "/root/key", (scenario.folder / "escrow.key").read_bytes(), mode=0o600)
     scenario.lab.put("blank", "/root/bundle", bundles[-1].read_bytes())
@@ -239,9 +240,9 @@ def assert_noticed(scenario: Scenario, client: str, unit: str, expected: str, re
     found = outcome(scenario, client, unit)
     assert (found["outcome"], found["reason"]) == (expected, reason), found
     assert found["told"] is True
-    state = scenario.on(client, f"systemctl show -p ActiveState -p Result holdfast-{unit}.service")
-    assert "ActiveState=failed" in state or found["service_result"] == "dependency", state
-    told = scenario.on(client, f"cat /var/log/told/{unit}")
+    state = scenario.host(client).service(f"holdfast-{unit}.service").systemd_properties["ActiveState"]
+    assert state == "failed" or found["service_result"] == "dependency", state
+    told = scenario.host(client).file(f"/var/log/told/{unit}").content_string
     assert f"HOLDFAST_OUTCOME={expected}\n" in told, told
     assert f"HOLDFAST_REASON={reason}\n" in told, told
 
@@ -271,7 +272,8 @@ def test_after_the_faults_the_job_is_good(scenario: Scenario) -> None:
         done = backup(scenario, client, "good")
         assert done.returncode == 0, done.stdout + done.stderr
         assert outcome(scenario, client, "good--vault")["outcome"] == "ok"
-        assert scenario.run(client, "systemctl is-failed holdfast-good--vault.service").returncode != 0
+        unit = scenario.host(client).service("holdfast-good--vault.service")
+        assert unit.systemd_properties["ActiveState"] == "inactive"
 
     everywhere(FAULTY, one)
 
@@ -323,7 +325,7 @@ def test_a_repository_of_the_users_own_is_adopted(scenario: Scenario, client: st
         scenario.on("vault1", f"sha256sum /srv/theirs/{client}/config; ls /srv/theirs/{client}/keys | wc -l") == config
     )
     assert config.endswith("1\n")
-    assert scenario.on("vault1", f"ls /srv/theirs/{client}/snapshots | wc -l").strip() == "1"
+    assert len(scenario.host("vault1").file(f"/srv/theirs/{client}/snapshots").listdir()) == 1
 
 
 # --- a client without IPv4, with a login that is not root
@@ -331,11 +333,11 @@ def test_a_repository_of_the_users_own_is_adopted(scenario: Scenario, client: st
 
 def test_ipv6_only_with_become(scenario: Scenario, canaries: dict[str, dict[str, Tree]]) -> None:
     address = scenario.lab.addresses("vault1")[1]
-    location = scenario.on("six", "cat /etc/holdfast/secrets/vault.repository")
+    location = scenario.host("six").file("/etc/holdfast/secrets/vault.repository").content_string
     assert f"@[{address}]:8000/" in location
     certificate = scenario.on("vault1", "openssl x509 -in /etc/holdfast/tls/leaf.pem -noout -ext subjectAltName")
     assert "IP Address:" in certificate
-    assert scenario.on("six", "ip -4 -o address show dev host0").strip() == ""
+    assert not [each for each in scenario.host("six").interface("host0").addresses if ":" not in each]
     assert outcome(scenario, "six", "canary--vault")["outcome"] == "ok"
 
 
@@ -434,9 +436,13 @@ def test_L11_nothing_is_scheduled_against_a_repository_that_was_never_made(scena
     done = scenario.playbook("site", "--limit", "web1,vault1", "-e", extra, fails=True)
     assert done.failed == {"web1"}, done.output
     assert "unreachable" in done.output
-    assert "never" not in scenario.on("web1", "systemctl list-timers --all --no-pager; ls /etc/systemd/system")
+    host = scenario.host("web1")
+    timers = host.check_output("systemctl list-timers --all --no-pager")
+    assert "never" not in timers
+    assert not [name for name in host.file("/etc/systemd/system").listdir() if "never" in name]
     # The control: what was made is scheduled.
-    assert "holdfast-canary--vault.timer" in scenario.on("web1", "systemctl list-timers --all --no-pager")
+    assert "holdfast-canary--vault.timer" in timers
+    assert host.file("/etc/systemd/system/holdfast-canary--vault.timer").exists
 
 
 def test_the_next_run_changes_nothing(scenario: Scenario) -> None:

@@ -172,22 +172,21 @@ class Client:
     def __init__(self, fleet: Fleet, name: str) -> None:
         self.name = name
         self.host = fleet.on(name)
-        self.lab = fleet.lab
 
     def sh(self, script: str, *, timeout: float = 120) -> str:
         """Run a shell script that has to end well."""
-        done = self.lab.exec(self.name, ["sh", "-c", script], timeout=timeout)
-        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        done = self.host.run("timeout --kill-after=5 %s sh -c %s", str(timeout), script)
+        assert done.rc == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         return str(done.stdout)
 
     def holdfast(self, *arguments: str, timeout: float = 300) -> tuple[int, str, str]:
         """Exit code, standard output and error of the program."""
-        done = self.lab.exec(self.name, ["holdfast", *arguments], timeout=timeout)
-        return done.returncode, str(done.stdout), str(done.stderr)
+        done = self.host.run(f"timeout --kill-after=5 {timeout} holdfast {shlex.join(arguments)}")
+        return done.rc, str(done.stdout), str(done.stderr)
 
     def outcome(self, unit: str) -> dict[str, Any]:
         """The recorded outcome of a run unit."""
-        return dict(json.loads(self.sh(f"cat /var/lib/holdfast/outcomes/{unit}.json")))
+        return dict(json.loads(self.host.file(f"/var/lib/holdfast/outcomes/{unit}.json").content_string))
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
         """All recorded outcomes."""

@@ -145,6 +145,7 @@ def test_L7_a_boot_starts_what_was_missed_and_nothing_else(fleet: Fleet, clients
     )
     before = db1.outcome("exact--main")["ended"]
     fleet.lab.restart("db1")
+    fleet.forget_connections()
     # The recorder comes last.
     db1.sh(
         "systemctl is-system-running --wait; for i in $(seq 60); do"

@@ -58,7 +58,7 @@ def ask(
 
 def own(scenario: Scenario, client: str, repository: str) -> tuple[str, str, str]:
     """URL, user and password of a client on a server."""
-    location = scenario.on(client, f"cat /etc/holdfast/secrets/{repository}.repository").strip()
+    location = scenario.host(client).file(f"/etc/holdfast/secrets/{repository}.repository").content_string.strip()
     found = re.match(r"rest:(https?)://([^:]+):([^@]+)@(.*)$", location)
     assert found, location
     return f"{found[1]}://{found[4]}", found[2], found[3]
@@ -69,7 +69,7 @@ def backup(scenario: Scenario, client: str, unit: str) -> Done:
 
 
 def outcome(scenario: Scenario, client: str, unit: str) -> dict[str, Any]:
-    return dict(json.loads(scenario.on(client, f"cat /var/lib/holdfast/outcomes/{unit}.json")))
+    return dict(json.loads(scenario.host(client).file(f"/var/lib/holdfast/outcomes/{unit}.json").content_string))
 
 
 def fingerprint(scenario: Scenario, server: str, port: int) -> str:
@@ -90,33 +90,35 @@ def show(scenario: Scenario, host: str, unit: str, name: str) -> str:
     ("server", "program"), [("vault1", "/usr/bin/restic-rest-server"), ("vault2", "/usr/local/bin/rest-server")]
 )
 def test_socket_activated_from_package_and_release(scenario: Scenario, server: str, program: str) -> None:
-    assert show(scenario, server, "holdfast-rest-server.socket", "ActiveState") == "active"
-    assert show(scenario, server, "holdfast-rest-server.socket", "UnitFileState") == "enabled"
-    assert program in show(scenario, server, SERVICE, "ExecStart")
-    assert show(scenario, server, SERVICE, "User") == "holdfast-rest"
-    version = scenario.on(server, f"{program} --version")
-    assert ("0.13" if server == "vault1" else "0.14") in version
+    host = scenario.host(server)
+    assert host.service("holdfast-rest-server.socket").is_running
+    assert host.service("holdfast-rest-server.socket").is_enabled
+    properties = host.service(SERVICE).systemd_properties
+    assert program in properties["ExecStart"]
+    assert properties["User"] == "holdfast-rest"
+    assert ("0.13" if server == "vault1" else "0.14") in host.check_output(f"{program} --version")
+    assert host.package("restic-rest-server").is_installed == (server == "vault1")
 
 
 def test_it_listens_where_it_was_told_and_nowhere_else(scenario: Scenario) -> None:
-    listening = scenario.on("vault1", "ss -Hltn")
-    address = scenario.lab.addresses("vault1")[0]
-    assert f"{address}:9443" in listening
-    assert ":8000" not in listening
-    assert "127.0.0.1:9443" not in listening
-    assert [line.split()[3] for line in scenario.on("vault2", "ss -Hltn sport = :8001").splitlines()] == [
-        "127.0.0.1:8001"
-    ]
+    def listening(server: str, *ports: int) -> list[str]:
+        sockets = scenario.host(server).socket.get_listening_sockets()
+        return [each for each in sockets if each.endswith(tuple(f":{port}" for port in ports))]
+
+    assert listening("vault1", 9443, 8000) == [f"tcp://{scenario.lab.addresses('vault1')[0]}:9443"]
+    assert listening("vault2", 8001, 8000) == ["tcp://127.0.0.1:8001"]
 
 
 def test_htpasswd_is_outside_the_data_with_bcrypt_of_cost_12(scenario: Scenario) -> None:
     for server, path in (("vault1", "/srv/repositories"), ("vault2", "/srv/holdfast")):
-        lines = scenario.on(server, "cat /etc/holdfast/rest-server/htpasswd").splitlines()
+        file = scenario.host(server).file("/etc/holdfast/rest-server/htpasswd")
+        lines = file.content_string.splitlines()
         assert lines
         assert all(re.match(r"\A[a-z0-9-]+:\$2[aby]\$12\$", line) for line in lines), lines
         assert scenario.on(server, f"find {path} -name '*htpasswd*'") == ""
-        assert scenario.on(server, "stat -c '%U %a' /etc/holdfast/rest-server/htpasswd").split() == ["root", "640"]
-    assert {line.split(":")[0] for line in scenario.on("vault1", "cat /etc/holdfast/rest-server/htpasswd").splitlines()} == {
+        assert (file.user, file.mode) == ("root", 0o640)
+    file = scenario.host("vault1").file("/etc/holdfast/rest-server/htpasswd")
+    assert {line.split(":")[0] for line in file.content_string.splitlines()} == {
         "web1--vault", "db1--vault", "laptop",
     }  # fmt: skip
 
@@ -129,7 +131,7 @@ def test_backups_through_tls_and_through_the_proxy(scenario: Scenario) -> None:
             assert outcome(scenario, client, f"system--{repository}")["outcome"] == "ok"
     location = own(scenario, "web1", "proxied")[0]
     assert location == "https://proxy.example:443/backup/rest/web1--proxied/"
-    assert scenario.on("vault2", "ls /srv/holdfast/web1--proxied/snapshots | wc -l").strip() == "1"
+    assert len(scenario.host("vault2").file("/srv/holdfast/web1--proxied/snapshots").listdir()) == 1
 
 
 def test_a_client_without_the_authority_refuses(scenario: Scenario) -> None:
@@ -167,7 +169,7 @@ def test_an_extra_user_works_and_stays(scenario: Scenario) -> None:
     )
     done = scenario.run("web1", script)
     assert done.returncode == 0, done.stderr
-    assert scenario.on("vault1", "ls /srv/repositories/laptop/snapshots | wc -l").strip() == "1"
+    assert len(scenario.host("vault1").file("/srv/repositories/laptop/snapshots").listdir()) == 1
     mine = own(scenario, "web1", "vault")[0]
     assert ask(scenario, "web1", f"{mine}config", user="laptop", password=LAPTOP, ca=CA)[0] in (401, 403)
 
@@ -245,7 +247,7 @@ done
     took = [int(line) for line in scenario.on("vault1", script, timeout=110).split()]
     assert len(took) == 20
     assert max(took) < 5000, took
-    assert show(scenario, "vault1", SERVICE, "ActiveState") == "active"
+    assert scenario.host("vault1").service(SERVICE).is_running
     journal = scenario.on("vault1", f"journalctl -u {SERVICE} --no-pager")
     assert journal.count("status=9/KILL") >= 20, (before, journal)
     assert "start-limit-hit" not in journal
@@ -270,13 +272,11 @@ with Tree() as tree:
 
 def test_the_certificate_is_renewed_without_ansible(scenario: Scenario) -> None:
     url, user, password = own(scenario, "web1", "vault")
-    timer = scenario.on(
-        "vault1", "systemctl show -p Unit -p NextElapseUSecRealtime -p ActiveState holdfast-certificate.timer"
-    )
-    assert "Unit=holdfast-certificate.service" in timer
-    assert "ActiveState=active" in timer
-    assert "NextElapseUSecRealtime=\n" not in timer
-    ca = scenario.on("vault1", "cat /etc/holdfast/tls/ca.pem")
+    timer = scenario.host("vault1").service("holdfast-certificate.timer")
+    assert timer.is_running
+    assert timer.systemd_properties["Unit"] == "holdfast-certificate.service"
+    assert timer.systemd_properties["NextElapseUSecRealtime"]
+    ca = scenario.host("vault1").file("/etc/holdfast/tls/ca.pem").content_string
     scenario.on("vault1", "python3 -", stdin=DUE.encode())
     scenario.on("vault1", f"systemctl restart {SERVICE}; sleep 1")
     old = fingerprint(scenario, "vault1", 9443)
@@ -285,7 +285,7 @@ def test_the_certificate_is_renewed_without_ansible(scenario: Scenario) -> None:
     renewed = fingerprint(scenario, "vault1", 9443)
     assert renewed != old
     assert show(scenario, "vault1", SERVICE, "InvocationID") != invocation
-    assert scenario.on("vault1", "cat /etc/holdfast/tls/ca.pem") == ca
+    assert scenario.host("vault1").file("/etc/holdfast/tls/ca.pem").content_string == ca
     assert ask(scenario, "web1", f"{url}config", user=user, password=password, ca=CA)[0] == 200
     # Not due now: nothing happens.
     invocation = show(scenario, "vault1", SERVICE, "InvocationID")
@@ -309,7 +309,7 @@ def test_a_new_address_takes_one_run(scenario: Scenario) -> None:
     for client in ("web1", "db1"):
         assert own(scenario, client, "vault")[0] == f"https://backup.example:9443/{client}--vault/"
         # The authority before is trusted for a while, so that nobody is cut off.
-        assert scenario.on(client, f"grep -c BEGIN {CA}").strip() == "2"
+        assert scenario.host(client).file(CA).content_string.count("BEGIN CERTIFICATE") == 2
         done = backup(scenario, client, "system--vault")
         assert done.returncode == 0, done.stdout + done.stderr
     second = scenario.playbook("site", *extra)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fleet import ROOT, Fleet, released_restic
+from tests.lab import mirror
 
 CLIENTS = ("web1", "web2")
 INSTALLED = {"web1": "/usr/bin/restic", "web2": "/usr/local/bin/restic"}
@@ -314,4 +315,28 @@ def test_root(fleet: Fleet) -> None:
     assert show(host, f"{CAPABLE}.path", "LoadState") == "not-found"
     assert show(host, "holdfast-system--fresh.service", "User") in ("", "root")
     assert backup(host, "fresh")["outcome"] == "ok"
+    complete(host)
+
+
+def test_restic_from_the_users_own_apt_repository(fleet: Fleet) -> None:
+    """Debian 12's is refused; with the repository what apt offers is installed, or the version that is pinned."""
+    fleet.host_variables["web2"] = {"restic_privilege": "systemd"}
+    host = fleet.on("web2")
+    refused = fleet.refused("site", "--limit", "web2").failed["web2"]
+    assert "restic_package = 'restic': is version 0.14.0" in refused
+    assert not host.package("restic").is_installed
+    url = mirror.describe()["apt"]
+    host.check_output("echo %s >/etc/apt/sources.list.d/own.list; apt-get update -qq", f"deb [trusted=yes] {url} ./")
+    lines = [
+        line.split(" | ") for line in host.check_output("apt-cache madison restic").splitlines() if url[:-1] in line
+    ]
+    newest, older = [parts[1].strip() for parts in lines]
+    assert host.check_output("dpkg --compare-versions %s gt %s && echo yes", newest, older) == "yes"
+    for version, pinned in ((newest, ""), (older, older)):
+        host.check_output("apt-get purge -qq restic")
+        fleet.host_variables["web2"]["restic_package_version"] = pinned
+        fleet.converge("--limit", "web2")
+        assert host.package("restic").version == version
+        assert "/usr/bin/restic" in show(host, SERVICE, "ExecStart")
+        assert backup(host)["outcome"] == "ok"
     complete(host)

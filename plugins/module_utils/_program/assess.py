@@ -107,15 +107,22 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
         return Assessment(
             FAILED, _unstarted_reason(status, lost), _text(digest.systemd or ["systemd did not start it"])
         )
-    outcome = meaning(definition.engine, status).outcome
+    outcome = meaning(definition.program, status).outcome
     if outcome == FAILED:
-        reason = _CODES.get(status) or _reason_in(words) or "unknown"
+        known = _CODES.get(status) if definition.borg is None else digest.reason
+        if digest.fatal and definition.borg is not None:
+            # borgmatic says in many lines that it was borg who failed.
+            words = [digest.fatal]
+        reason = known or _reason_in(words) or "unknown"
         return Assessment(FAILED, reason, _text([*words, *digest.errors] if any(words) else [f"exit status {status}"]))
     if digest.summary is None:
         return Assessment(FAILED, "unknown", _text([f"exit status {status} without a summary", *words]))
     if not digest.summary.get("snapshot_id"):
         return Assessment(FAILED, "unknown", _text([f"exit status {status}, but no snapshot was made", *words]))
     skipped = [line for line in digest.lines if _skips(definition, line)]
+    if definition.borg is not None and digest.errors:
+        reason = "source missing" if digest.missing == len(digest.errors) else "source unreadable"
+        return Assessment(INCOMPLETE, reason, _text([*digest.errors, *words]))
     # Restic before 0.19 leaves out a path that it does not see, in its sandbox say, and ends with 0.
     if outcome == INCOMPLETE or skipped:
         reason = "source missing" if skipped and not digest.errors else "source unreadable"

@@ -51,6 +51,16 @@ class Rest:
 
 
 @dataclasses.dataclass(frozen=True)
+class Borg:
+    """What a job of borg has beside: the program (the unit's own is borgmatic), and how it opens the repository."""
+
+    binary: str
+    encryption: str
+    key_file: str
+    ssh_command: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Definition:
     """One run unit; the fields are the keys of the file. Times are in seconds, paths absolute."""
 
@@ -79,6 +89,7 @@ class Definition:
     access: str
     rest: Rest | None
     timeout_seconds: int | None
+    borg: Borg | None = None
     options: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -121,6 +132,11 @@ class Definition:
     def job_tag(self) -> str:
         """The tag that every snapshot of this job carries."""
         return f"job:{self.job}"
+
+    @property
+    def program(self) -> str:
+        """Whose exit codes the unit's own are."""
+        return "borgmatic" if self.borg is not None else self.engine
 
     @property
     def longest(self) -> int:
@@ -226,6 +242,16 @@ def _rest(value: Any) -> Rest:
     return Rest(**_object(value, {"user": _text, "url": url}, {}))
 
 
+def _borg(value: Any) -> Borg:
+    fields = {
+        "binary": _absolute,
+        "encryption": _one_of("repokey-blake2", "keyfile-blake2"),
+        "key_file": _absolute,
+        "ssh_command": _optional(_text),
+    }
+    return Borg(**_object(value, fields, {}))
+
+
 def _environment(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(_VARIABLE.match(name) for name in value):
         raise _Bad("is not an object of variables")
@@ -253,7 +279,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "format": _format,
     "job": _matching(_NAME, "a name"),
     "repository": _matching(_NAME, "a name"),
-    "engine": _one_of("restic"),
+    "engine": _one_of("restic", "borg"),
     "binary": _absolute,
     "user": _text,
     "paths": _list(_absolute),
@@ -273,12 +299,12 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "on_failure": _optional(_tell),
     "incomplete_is": _one_of("failed", "ok"),
     "mount": _optional(_absolute),
-    "access": _one_of("rest", "local", "url", "s3", "rclone", "sftp"),
+    "access": _one_of("rest", "local", "url", "ssh", "s3", "rclone", "sftp"),
     "rest": _optional(_rest),
     "timeout_seconds": _optional(_seconds),
 }
 # What a definition may lack that an earlier version wrote.
-_OPTIONAL: dict[str, Callable[[Any], Any]] = {"options": _options}
+_OPTIONAL: dict[str, Callable[[Any], Any]] = {"options": _options, "borg": _optional(_borg)}
 
 
 def parse(text: str) -> Definition:
@@ -288,6 +314,8 @@ def parse(text: str) -> Definition:
     found["escrow_mode"] = found.pop("escrow")
     if (found["access"] == "rest") != (found["rest"] is not None):
         raise _Bad("`rest` goes with access `rest`, and only with it")
+    if (found["engine"] == "borg") != (found.get("borg") is not None):
+        raise _Bad("`borg` goes with engine `borg`, and only with it")
     return Definition(**found)
 
 

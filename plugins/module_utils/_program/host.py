@@ -92,7 +92,9 @@ class Host:
             return Done(124, stderr=f"{argv[0]} did not end within {timeout:g} s")
         return Done(done.code, done.stdout, done.stderr)
 
-    def attached(self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> int:
+    def attached(
+        self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None, directory: str | None = None
+    ) -> int:
         """Run a command whose output the caller's terminal or journal gets; returns its exit status (124, 127 as in Done)."""
         try:
             done = subprocess.run(  # pylint: disable=ansible-bad-function # no AnsibleModule here
@@ -100,6 +102,7 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 check=False,
                 timeout=timeout,
+                cwd=directory,
                 env={"PATH": PATH, "LC_ALL": "C.UTF-8", **(env or {})},
             )
         except subprocess.TimeoutExpired:

@@ -42,6 +42,9 @@ class Digest:
     lines: list[str] = dataclasses.field(default_factory=list)
     systemd: list[str] = dataclasses.field(default_factory=list)
     percent_done: float | None = None
+    # Of borg, which names what happened: a reason of the outcome, and how many of `errors` are paths that are not there.
+    reason: str | None = None
+    missing: int = 0
     first: float | None = None
     last: float | None = None
 
@@ -73,13 +76,15 @@ def sync(host: Host) -> None:
 
 
 def digest(entries: list[Entry], program: str, service: str) -> Digest:
-    """Sort the lines of an invocation; `program` is the name of restic's binary."""
+    """Sort the lines of an invocation; `program` is the name of restic's or borgmatic's binary."""
+    from . import borg
+
     result = Digest(first=entries[0].time, last=entries[-1].time) if entries else Digest()
     for entry in entries:
         if entry.pid1:
             if entry.priority <= _WARNING:
                 result.systemd.append(entry.text.replace(f"{service}: ", ""))
-        elif entry.program == program:
+        elif entry.program == program and not borg.understand(result, entry.text):
             _restic(result, entry.text)
     return result
 

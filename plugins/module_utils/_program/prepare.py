@@ -9,8 +9,8 @@ import os
 import re
 from collections.abc import Mapping
 
-from .. import _secrets
-from . import hooks, sources
+from .. import _record, _secrets
+from . import borg, hooks, sources
 from .definition import Definition
 from .host import ESCROW, Host
 from .state import State
@@ -37,6 +37,8 @@ def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) 
         state.save(host)
         complain(f"{refused.reason}: {refused}")
         return 1
+    if definition.borg is not None:
+        borg.write_environment(host)
     _dumps(host, definition, state)
     # After the hooks, which may be what makes the sources.
     extra, state.missing = sources.gather(host, definition)
@@ -74,6 +76,11 @@ def _check_escrow(host: Host, definition: Definition) -> None:
         raise _Refused("lost key file", f"{definition.identity_file} is not there; run the site playbook") from None
     except (OSError, _secrets.SecretsError) as error:
         raise _Refused("lost key file", f"{definition.identity_file} cannot be used: {error}") from error
+    if definition.borg is not None and identity.borg_key != _recorded_key(host, definition):
+        raise _Refused(
+            "no escrow",
+            f"the escrow bundle of {definition.repository} does not hold the key of its repository; run the site playbook",
+        )
     known = (host.read_json(ESCROW) or {}).get("repositories")
     kept = known.get(definition.repository) if isinstance(known, dict) else None
     if kept is None or kept not in accepted:
@@ -81,6 +88,15 @@ def _check_escrow(host: Host, definition: Definition) -> None:
             "no escrow",
             f"the controller keeps no escrow bundle with today's secrets of {definition.repository}; run the site playbook",
         )
+
+
+def _recorded_key(host: Host, definition: Definition) -> str:
+    try:
+        return _record.parse(host.path(definition.record).read_text(encoding="ascii")).key
+    except (OSError, ValueError) as error:
+        raise _Refused(
+            "no repository", f"{definition.record} cannot be used: {error}; run the site playbook"
+        ) from error
 
 
 def mounted(host: Host, directory: str) -> bool:

@@ -13,7 +13,7 @@ from .._outcome import INCOMPLETE, OK
 from . import evidence, hooks, journal, outcomes
 from .assess import Assessment, Ending
 from .definition import Definition, Hook
-from .engine import restic_version
+from .engine import tool_versions
 from .evidence import Evidence
 from .host import Host, seconds_of, timestamp, version
 from .journal import Digest
@@ -108,7 +108,7 @@ def _outcome(host: Host, definition: Definition, known: Evidence, before: dict[s
         "dumps_failed": state.dumps_failed if state else [],
         "last_ok": last_ok,
         "told": None,
-        "versions": {"holdfast": version(), "restic": restic_version(host, definition)},
+        "versions": {"holdfast": version(), **tool_versions(host, definition)},
     }
 
 

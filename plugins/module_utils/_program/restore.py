@@ -12,8 +12,8 @@ import stat
 from collections.abc import Sequence
 
 from .._files import Tree, UnsafePathError
+from . import borg, restic
 from . import definition as definitions
-from . import restic
 from .definition import LONGEST_RUN, Definition
 from .host import Host, ProgramError
 from .text import say
@@ -44,6 +44,8 @@ def restore(
     target = f"/{posixpath.normpath(target).lstrip('/')}" if target.startswith("/") else target
     _check_target(host, target, force)
     _own(host, target, make=False)
+    if definition.borg is not None:
+        return _restore_borg(host, definition, target, snapshot, list(paths), dump, dry_run=dry_run)
     chosen = _choose(host, definition, snapshot, dump)
     argv = [*definition.restic, "restore", "--no-cache", f"--target={target}"]
     argv += [f"--include={escaped(path)}" for path in paths]
@@ -55,6 +57,29 @@ def restore(
     if status:
         raise ProgramError(f"the restore is not complete: {restic.failure(status)}", status)
     say(f"snapshot {chosen[:8]} {'would be' if dry_run else 'is'} restored below {target}")
+    return 0
+
+
+def _restore_borg(
+    host: Host, definition: Definition, target: str, snapshot: str, paths: list[str], dump: str | None, *, dry_run: bool
+) -> int:
+    found = [
+        each for each in borg.snapshots(host, definition) if snapshot == "latest" or each["id"].startswith(snapshot)
+    ]
+    if snapshot == "latest":
+        found = [each for each in found if each["dump"] == dump][-1:]
+    elif not _ID.match(snapshot):
+        raise ProgramError(f"--snapshot {snapshot!r} is neither latest nor an id as holdfast snapshots shows it", 2)
+    if len(found) != 1:
+        raise ProgramError(f"{definition.unit} has no such snapshot; see: holdfast snapshots {definition.unit}")
+    argv, env = borg.extract(host, definition, found[0]["name"], paths, dry_run=dry_run)
+    if not dry_run:
+        _own(host, target, make=True)
+    directory = "/" if dry_run else str(host.path(target))
+    status = host.attached(argv, timeout=LONGEST_RUN, env=env, directory=directory)
+    if status:
+        raise ProgramError(f"the restore is not complete: {borg.failure(status)}", 1)
+    say(f"snapshot {found[0]['id'][:8]} {'would be' if dry_run else 'is'} restored below {target}")
     return 0
 
 

@@ -10,8 +10,8 @@ import json
 import os
 from typing import Any
 
+from . import borg, journal, outcomes, restic, systemd, text
 from . import definition as definitions
-from . import journal, outcomes, restic, systemd, text
 from .definition import Definition
 from .host import Host, ProgramError
 from .text import say
@@ -58,6 +58,11 @@ def _with_dumps(host: Host, definition: Definition, entries: list[journal.Entry]
 def _sentences(entry: journal.Entry, program: str) -> list[str]:
     when = datetime.datetime.fromtimestamp(entry.time).strftime("%Y-%m-%d %H:%M:%S")
     content = journal.message(entry.text) if entry.program == program else None
+    if entry.program == program and content is None:
+        said = journal.Digest()
+        if borg.understand(said, entry.text):
+            words = [said.fatal or "", *said.errors, *said.lines, *(summary(said.summary) if said.summary else [])]
+            return [f"{when} {entry.program}: {line}" for line in words if line]
     lines = _said(content) if content is not None else [entry.text]
     return [f"{when} {entry.program}: {line}" for line in lines]
 
@@ -79,6 +84,13 @@ def _said(content: dict[str, Any]) -> list[str]:
 def summary(content: dict[str, Any]) -> list[str]:
     """Restic's summary of a backup in two sentences, or one for a dry run."""
     dry = bool(content.get("dry_run"))
+    if "files_new" not in content:
+        # Borg does not say which are new.
+        processed, added = text.size(content.get("total_bytes_processed")), text.size(content.get("data_added"))
+        return [
+            f"files: {content.get('total_files_processed', 0)}, {processed} in all; added {added}",
+            f"snapshot {str(content.get('snapshot_id', ''))[:8]}",
+        ]
     lines = [
         f"files: {content.get('files_new', 0)} new, {content.get('files_changed', 0)} changed,"
         f" {content.get('files_unmodified', 0)} unchanged, {text.size(content.get('total_bytes_processed'))} in all;"
@@ -92,7 +104,7 @@ def summary(content: dict[str, Any]) -> list[str]:
 def snapshots(host: Host, job: str, *, as_json: bool) -> int:
     """Print the snapshots of `job` in one repository."""
     definition = definitions.resolve_one(host, job)
-    found = restic.snapshots(host, definition)
+    found = (restic if definition.borg is None else borg).snapshots(host, definition)
     if as_json:
         say(json.dumps({"unit": definition.unit, "snapshots": found}, indent=1))
         return 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import stat
 
 from .definition import Definition
@@ -26,6 +27,12 @@ def gather(host: Host, definition: Definition) -> tuple[list[str], list[str]]:
     extra = [path for path in definition.optional_paths if _exists(host, path)]
     for name in _drop_ins(host, definition.sources_d):
         paths, problem = _read(host, name)
+        if definition.borg is not None:
+            # Lines of a pattern file are trimmed.
+            missing += [
+                f"{path!r} (borg takes no path with spaces around it)" for path in paths if path != path.strip()
+            ]
+            paths = [path for path in paths if path == path.strip()]
         if problem:
             missing.append(f"{name} ({problem})")
         for path in paths:
@@ -33,9 +40,19 @@ def gather(host: Host, definition: Definition) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(extra)), list(dict.fromkeys(missing))
 
 
+def plain(path: str) -> bool:
+    """Whether borgmatic takes this path literally."""
+    return not re.search(r"[*?\[]", path)
+
+
 def write(host: Host, definition: Definition, paths: list[str]) -> None:
-    """Write the list that restic reads, for its account only."""
-    content = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    """Write the list that restic (or borg, as patterns) reads, for its account only."""
+    if definition.borg is not None:
+        # Roots with a wildcard would be taken for one in borgmatic's own list.
+        paths = [path for path in definition.paths if not plain(path)] + paths
+        content = b"".join(b"R " + os.fsencode(path) + b"\n" for path in paths)
+    else:
+        content = b"".join(os.fsencode(path) + b"\0" for path in paths)
     group = pwd.getpwnam(definition.user).pw_gid
     host.write(f"{RUNTIME}/{definition.unit}.sources", content, mode=0o640, group=group)
 

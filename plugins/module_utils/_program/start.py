@@ -84,6 +84,10 @@ def dry_run_unit(unit: str) -> str:
 
 def _dry_run(host: Host, definition: Definition) -> int:
     """Hooks and dumps do not run; everything else is the unit's own, the sandbox included."""
+    if definition.borg is not None:
+        raise ProgramError(
+            f"{definition.unit} is a job of borg, which has no dry run that tells sizes; leave --dry-run out", 2
+        )
     cat = host.command(["systemctl", "cat", "--no-pager", "--", definition.service], timeout=60)
     try:
         copy = dry_run_unit(cat.stdout)

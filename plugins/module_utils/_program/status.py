@@ -70,7 +70,7 @@ def _chosen(host: Host, job: str | None) -> tuple[list[Definition], list[str]]:
 
 
 def _document(host: Host, chosen: list[Definition], units: list[dict[str, Any]]) -> dict[str, Any]:
-    binaries = {each.binary: each for each in chosen}
+    binaries = {each.binary: each for each in chosen if each.borg is None}
     versions = [restic_version(host, each) for each in binaries.values()]
     return {
         "format": 1,

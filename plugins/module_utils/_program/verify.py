@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from . import evidence
 from . import state as states
+from .assess import Ending
 from .definition import Definition
 from .host import Host
 from .text import complain
@@ -20,6 +22,10 @@ def verify(host: Host, definition: Definition, environment: Mapping[str, str]) -
         complain("this run was not prepared: ExecStartPre=+holdfast prepare is missing from the unit")
         return 1
     problems = [f"dump {name} failed" for name in state.dumps_failed]
+    if definition.borg is not None and definition.incomplete_is == "failed":
+        # borgmatic ends with 0 whatever borg warned of.
+        known = evidence.gather(host, definition, state.invocation, Ending("success", "exited", "0"))
+        problems += known.digest.errors
     if definition.incomplete_is == "failed":
         problems += [f"declared but not there: {path}" for path in state.missing]
     for problem in problems:

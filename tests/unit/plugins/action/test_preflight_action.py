@@ -7,31 +7,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from ansible.playbook.task import Task
 from ansible_collections.holdfast.backup.plugins.action.preflight import ActionModule
 from ansible_collections.holdfast.backup.plugins.lookup.program import LookupModule
 
+from tests.unit.plugins.action.acting import perform
 
-def act(args: dict[str, Any], variables: dict[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
-    task = Task()
-    task.action = "holdfast.backup.preflight"
-    task.args = args
-    task.check_mode = False
-    task.async_val = 0
-    for key, value in keys.items():
-        setattr(task, key, value)
-    connection = MagicMock()
-    connection._shell.tmpdir = "/nonexistent"
-    module = ActionModule(task, connection, MagicMock(), MagicMock(), MagicMock(), MagicMock())
-    result: dict[str, Any] = module.run(task_vars=variables or {})
-    assert not connection.exec_command.called
-    return result
+act = partial(perform, ActionModule)
 
 
 def fleet(**web1: Any) -> dict[str, Any]:

@@ -7,30 +7,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from ansible.playbook.task import Task
 from ansible_collections.holdfast.backup.plugins.action.state import ActionModule
+
+from tests.unit.plugins.action.acting import perform
 
 REST = {"user": "web1--vault", "hash": "$2b$12$" + "a" * 53, "next_hash": None}
 
 
 def act(args: dict[str, Any], variables: dict[str, Any] | None = None, *, check: bool = False) -> dict[str, Any]:
-    task = Task()
-    task.action = "holdfast.backup.state"
-    task.args = args
-    task.check_mode = check
-    task.async_val = 0
-    connection = MagicMock()
-    connection._shell.tmpdir = "/nonexistent"
-    module = ActionModule(task, connection, MagicMock(), MagicMock(), MagicMock(), MagicMock())
-    result = module.run(task_vars={"inventory_hostname": "web1", **(variables or {})})
-    # Nothing may ever run on the host.
-    assert not connection.exec_command.called
-    assert not connection.put_file.called
-    return result
+    return perform(ActionModule, args, {"inventory_hostname": "web1", **(variables or {})}, check_mode=check)
 
 
 def test_writes_for_the_host_of_the_task(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ansible_collections.holdfast.backup.plugins.filter import fleet, host, rclone, units
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _fleet, _host, _limit, _rclone
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _fleet, _host, _limit, _rclone, _tree
 
 
 def test_filters() -> None:
@@ -26,6 +26,7 @@ def test_filters() -> None:
         "ssh_host_keys": _delivered.ssh_host_keys,
         "rclone_files": _rclone.files,
         "rclone_problems": _rclone.problems,
+        "tree_differs": _tree.tree_differs,
         "unit_command": _units.command_line,
         "unit_environment": _units.environment,
         "unit_word": _units.quote,

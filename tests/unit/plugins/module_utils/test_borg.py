@@ -211,7 +211,7 @@ def test_a_local_repository_without_config_is_damaged(tmp_path: Path) -> None:
 
 
 def test_inspect_counts_and_reads_the_newest() -> None:
-    last = archive("b", 24, hostname="web1", username="holdfast", comment="holdfast job:system red", tam="verified")
+    last = archive("b", 24, hostname="web1", username="holdfast", comment="holdfast,job:system,red", tam="verified")
     runner = Runner({"list": [listing(archive("a", 21), archive("b", 24)), listing(last)]})
     found = borg(runner).inspect(now=NOW)
     assert runner.calls[1]["argv"][5:7] == ["--last=1", "--format={hostname}{username}{comment}{tam}"]
@@ -287,7 +287,7 @@ def test_why_a_command_failed() -> None:
 
 
 def test_only_our_own_comments_hold_tags() -> None:
-    assert _borg.tags_of("holdfast job:a  b") == ["job:a", "b"]
+    assert _borg.tags_of("holdfast,job:a,,b") == ["job:a", "b"]
     assert _borg.tags_of("a comment of job:a") == []
     assert _borg.tags_of("") == []
 

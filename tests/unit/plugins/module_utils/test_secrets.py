@@ -20,6 +20,8 @@ from ansible_collections.holdfast.backup.plugins.module_utils._secrets import (
     Wanted,
 )
 
+from tests.unit.plugins.module_utils.recorded_borg import EXPORTED, KEY
+
 DIRECTORY = "/etc/holdfast/secrets"
 REST = Wanted("vault", "restic", "rest", "rest:https://vault1:8000/web1--vault/", rest_user="web1--vault")
 LOCAL = Wanted("disk", "restic", "local", "/var/backups/disk")
@@ -527,3 +529,36 @@ def test_public_halves(keys: list[str]) -> None:
     assert _secrets.public_half(None) is None
     assert _secrets.public_half(_secrets.UNBORN) == _secrets.UNBORN
     assert str(_secrets.public_half(keys[0])).startswith("ssh-ed25519 ")
+
+
+# --- the key of a borg repository
+
+
+BORG = Wanted("archive", "borg", "local", "/var/backups/archive", repository_id="1" * 64)
+
+
+def test_the_bundle_holds_the_exported_key_and_no_older_one_will_do() -> None:
+    first = make(BORG)
+    assert first.bundle["borg_key"] is None
+    stored = dataclasses.replace(first.files, borg_key=EXPORTED)
+    second = make(BORG, stored, now=NOW + 60)
+    assert second.bundle["borg_key"] == EXPORTED
+    assert second.files.borg_key == EXPORTED
+    assert second.identity.borg_key == KEY
+    # The one without the key is not good enough for an hour, as it is where a password of a server changes.
+    assert second.identity.accepted_fingerprints(NOW + 60) == [second.identity.fingerprint]
+    assert first.identity.fingerprint != second.identity.fingerprint
+    third = make(BORG, second.files, now=NOW + 120)
+    assert third.files == second.files
+    assert Identity.parse(second.identity.render()).borg_key == KEY
+    assert "borg_key" not in make(LOCAL).bundle
+    assert "borg_key" not in make(LOCAL).identity.render()
+
+
+def test_the_exported_key_comes_back_from_the_escrow_and_replaces_none() -> None:
+    assert make(changed(BORG, borg_key=EXPORTED)).files.borg_key == EXPORTED
+    other = EXPORTED.replace("hqlh", "AAAA")
+    assert make(changed(BORG, borg_key=other), Stored(borg_key=EXPORTED)).files.borg_key == EXPORTED
+    assert "`borg_key` is not what `borg key export` prints" in errors(changed(BORG, borg_key="junk"))[0]
+    problems = errors(changed(BORG, repository_id=None), Stored(password="x", borg_key="junk"))
+    assert "archive.borg_key holds no exported key of borg" in problems[0]

@@ -109,7 +109,7 @@ def test_rclone() -> None:
     assert _serve.command(remote) == _serve.Command(
         (
             "/opt/rclone", "serve", "restic", "--stdio", "--log-level", "DEBUG", "--stats", "0", "--low-level-retries", "3",
-            "--config", "/etc/holdfast/rclone/s3.conf", "--fast-list", "s3:bucket/web1--vault",
+            "--config", "/etc/holdfast/rclone/s3.conf", "--fast-list", "s3:bucket/web1--vault/",
         ),
         watch=True,
     )  # fmt: skip

@@ -49,6 +49,14 @@ HOST: dict[str, t.Any] = {
     "file_systems": {"/srv/holdfast": "btrfs", "/slow": None},
     "running": ["holdfast-system--vault.service"],
     "manifests": {"file_tree": {"jobs": ["/etc/x"]}, "units": {}},
+    "trees": {
+        "jobs": {
+            "files": ["/x"],
+            "directories": {"/d": True},
+            "entries": {"/x": ["file", "root", "", "0644", "0"], "/d": None},
+        },
+        "repositories": None,
+    },
     "records": {"vault": {"HOLDFAST_REPOSITORY_ID": "0123"}},
     "htpasswd": {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": "web1", "me": None}},
     "ssh_accounts": {"fleet_id": "6f1c1f0e9a3b4d53", "accounts": {"bk-web1": "web1"}},
@@ -129,6 +137,8 @@ BAD = [
     bad("host_info", "htpasswd", {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"a\nb": "x"}}),
     bad("host_info", "htpasswd", {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": {}}}),
     bad("host_info", "records", {"../x": {}}),
+    bad("host_info", "trees", {"jobs": {"files": []}}),
+    bad("host_info", "trees", {"jobs": {"files": [], "directories": {}, "entries": {"/x": "file"}}}),
     bad("host_info", "systemd", "257"),
     bad("host_info", "systemd", True),
     bad("host_info", "sandbox", True),
@@ -305,7 +315,7 @@ def test_the_hash_of_this_run_counts() -> None:
 
 def test_a_client_that_was_given_up_has_no_account() -> None:
     assert accounts({}, decommissioned={"time": "today"}) == []
-    stored = {"rest": {}, "decommissioned": None}
+    stored: dict[str, t.Any] = {"rest": {}, "decommissioned": None}
     assert _delivered.rest_accounts([USER], {"web1": stored}, {}, "web1") == []
     assert _delivered.rest_accounts([USER], {"web1": stored}, {})[0]["hash"] == ""
 

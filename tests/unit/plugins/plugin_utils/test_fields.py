@@ -274,7 +274,7 @@ def test_addresses(value: str, result: str) -> None:
         "a.",
         "fe80::1%eth0",
         "fe80::1%%",
-        "0.0.0.0",  # noqa: S104
+        "0.0.0.0",  # noqa: S104 - nothing listens there: it is refused
         "::",
         "224.0.0.1",
         "ff02::1",

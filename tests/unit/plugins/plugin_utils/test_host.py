@@ -95,6 +95,15 @@ def test_errors(info: dict[str, t.Any], tool: dict[str, t.Any], variable: str) -
     assert found["errors"][0].startswith(f"web1: {variable}")
 
 
+def test_an_old_restic_that_apt_could_upgrade() -> None:
+    """The cure names what apt offers where that is enough."""
+    cure = "set restic_package_version: 0.18.0-1 and let holdfast do it"
+    for candidate, named in (("0.18.0-1", True), ("0.16.4-1", False)):
+        (error,) = judged({"packages": {"restic": {"installed": "0.14.0-1", "candidate": candidate}}})["errors"]
+        assert "is version 0.14.0-1, below the floor" in error
+        assert (cure in error) == named
+
+
 def test_good_ways_to_get_restic() -> None:
     assert judged(tool={"install": "release"})["errors"] == []
     assert judged(tool={"install": "none"})["errors"] == []
@@ -306,3 +315,68 @@ def test_a_quota_needs_btrfs() -> None:
 @pytest.mark.parametrize("release", [["trixie"], {"a": 1}, 5])
 def test_a_fact_of_another_type_is_no_traceback(release: t.Any) -> None:
     assert judged(facts={"distribution_release": release})["errors"] == []
+
+
+BORG = {
+    "wanted": True,
+    "install": "package",
+    "package": "borgbackup",
+    "release": "",
+    "version": "",
+    "sha256": "",
+    "architecture": "x86_64",
+    "binary": "/usr/bin/borg",
+    "borgmatic_install": "package",
+    "borgmatic_package": "borgmatic",
+    "borgmatic_binary": "/usr/bin/borgmatic",
+    "borgmatic_requirements": "",
+    "privilege": "systemd",
+}
+
+
+def of_borg(packages: dict[str, t.Any] | None = None, **borg: t.Any) -> list[str]:
+    known = {"borgbackup": {"candidate": "1.4.0-5"}, "borgmatic": {"installed": "1.9.14-1"}, **(packages or {})}
+    info = {"packages": {**INFO["packages"], **known}, "binaries": {"/opt/borg": "1.2.4"}}
+    return list(judged(info, {"borg": {**BORG, **borg}})["errors"])
+
+
+def test_borg_as_it_is_in_trixie() -> None:
+    assert of_borg() == []
+    # Who has no job of borg needs none.
+    assert of_borg({"borgbackup": {}}, wanted=False) == []
+
+
+@pytest.mark.parametrize(
+    ("packages", "borg", "variable"),
+    [
+        (
+            {"borgbackup": {"candidate": "1.2.4-1"}},
+            {},
+            "borg_package = 'borgbackup': is version 1.2.4-1, below the floor 1.2.8",
+        ),
+        (
+            {"borgmatic": {"candidate": "1.7.7-1"}},
+            {},
+            "borg_borgmatic_package = 'borgmatic': is version 1.7.7-1, below",
+        ),
+        ({"borgmatic": {}}, {}, "borg_borgmatic_package = 'borgmatic': is not known on this host"),
+        ({}, {"install": "none", "binary": "/opt/borg"}, "borg_binary = '/opt/borg': is version 1.2.4, below"),
+        ({}, {"install": "release", "version": "1.4.1"}, "borg_release_sha256: has no checksum for x86_64"),
+        (
+            {},
+            {"install": "release", "version": "1.2.7", "sha256": "a"},
+            "borg_release_version = '1.2.7': is no version at",
+        ),
+        ({}, {"borgmatic_install": "venv"}, "borg_borgmatic_requirements: is empty"),
+        ({}, {"privilege": "setcap"}, "borg_privilege = 'setcap': is not to be had for borg"),
+    ],
+)
+def test_what_borg_needs(packages: dict[str, t.Any], borg: dict[str, t.Any], variable: str) -> None:
+    (message,) = of_borg(packages, **borg)
+    assert variable in message
+
+
+def test_a_host_with_borg_alone_needs_no_restic() -> None:
+    info: dict[str, t.Any] = {"packages": {}}
+    assert judged(info)["errors"] != []
+    assert judged(info, {"wanted": False})["errors"] == []

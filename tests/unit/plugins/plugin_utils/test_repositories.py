@@ -42,7 +42,7 @@ def test_every_key_refuses_what_it_cannot_be(key: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "where"),
     [
-        ({"engine": "borg"}, "engine"),
+        ({"engine": "rsync"}, "engine"),
         ({"engine": "tar"}, "engine"),
         ({"access": "rclone"}, "server"),
         ({"access": "pull"}, "access"),

@@ -62,6 +62,7 @@ class FakeHost(Host):
         self.answers: list[tuple[tuple[str, ...], Answer]] = []
         self.calls: list[list[str]] = []
         self.environments: list[Mapping[str, str]] = []
+        self.directories: list[str | None] = []
         self.slept = 0.0
         self.clock = NOW
 
@@ -84,7 +85,10 @@ class FakeHost(Host):
                 return answer(argv) if callable(answer) else answer
         return Done(0)
 
-    def attached(self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> int:
+    def attached(
+        self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None, directory: str | None = None
+    ) -> int:
+        self.directories.append(directory)
         return self.command(argv, timeout=timeout, env=env).status
 
     def put(self, absolute: str, content: str | dict[str, Any] = "", mode: int = 0o644) -> Path:

@@ -1,0 +1,183 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Borg for people on the host, and what borg and borgmatic say in the journal."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from .. import _borg
+from .._outcome import meaning
+from .definition import Definition
+from .host import RUNTIME, Host, ProgramError
+from .journal import Digest
+
+QUESTION_TIMEOUT = 600
+# Root's own: what root wrote into the account's directory its runs could not read any more.
+BASE_DIRECTORY = "/var/lib/holdfast/borg-root"
+LOCATIONS = 4096
+
+_ARCHIVE = re.compile(
+    r"\A(?P<host>.+)--(?P<job>[a-z0-9-]+?)(?:\.(?P<dump>[a-z0-9-]+))?--\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\Z"
+)
+# Borg's exit codes, and the reason of the outcome.
+_REASONS = {
+    **dict.fromkeys((13, 15), "no repository"),
+    **dict.fromkeys((14, 20), "disk full"),
+    **dict.fromkeys((40, 41, 42, 44, 50, 51, 52, 53), "wrong password"),
+    **dict.fromkeys((70, 71, 72, 73), "locked"),
+    **dict.fromkeys((62, 80, 81, 82, 83, 84, 85, 86, 87), "unreachable"),
+}
+_MISSING = "BackupFileNotFoundError"
+
+
+def understand(digest: Digest, text: str) -> bool:
+    """Sort a line of borg's --log-json, or borgmatic's summary, into `digest`. Returns whether it was one."""
+    said = _borg.message(text)
+    if said is not None:
+        _sort(digest, said)
+        return True
+    if text.startswith('[{"archive"'):
+        summary = _summary(text)
+        if summary is not None:
+            digest.summary = summary
+            return True
+    return False
+
+
+def _sort(digest: Digest, said: _borg.Message) -> None:
+    code = _borg.CODES.get(said.name)
+    first = said.text.splitlines()[0] if said.text else ""
+    if code is not None and meaning(_borg.ENGINE, code).outcome == "incomplete":
+        if first not in digest.errors:
+            digest.errors.append(first)
+            digest.missing += said.name == _MISSING
+    elif code is not None and said.level in ("ERROR", "CRITICAL"):
+        digest.fatal = digest.fatal or f"{meaning(_borg.ENGINE, code).words}: {first}"
+        digest.reason = digest.reason or _REASONS.get(code)
+    elif first:
+        digest.lines.append(first)
+
+
+def _summary(text: str) -> dict[str, Any] | None:
+    try:
+        archive = json.loads(text)[0]["archive"]
+        stats = archive["stats"]
+        return {
+            "snapshot_id": str(archive["id"]),
+            "total_files_processed": int(stats["nfiles"]),
+            "total_bytes_processed": int(stats["original_size"]),
+            "data_added": int(stats["deduplicated_size"]),
+            "total_duration": float(archive["duration"]),
+        }
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def write_environment(host: Host) -> None:
+    """What the units of borg's jobs load: only the host itself knows its id."""
+    identity = _borg.host_id()
+    text = "" if identity is None else f"BORG_HOST_ID={identity}\n"
+    host.write(f"{RUNTIME}/borg.environment", text.encode("ascii"), mode=0o644)
+
+
+def environment(host: Host, definition: Definition) -> dict[str, str]:
+    """Borg's environment for root. The passphrase stays in its file, which a command of borg's reads."""
+    borg = definition.borg
+    if borg is None:
+        raise ProgramError(f"{definition.unit} is no job of borg; run the site playbook for this host")
+    result = {
+        **definition.environment,
+        "BORG_BASE_DIR": BASE_DIRECTORY,
+        "BORG_EXIT_CODES": "modern",
+        "BORG_PASSCOMMAND": f"cat {definition.password_file}",
+        "HOME": "/root",
+        "TZ": "UTC",
+    }
+    identity = _borg.host_id()
+    if identity is not None:
+        result["BORG_HOST_ID"] = identity
+    if borg.ssh_command is not None:
+        result["BORG_RSH"] = borg.ssh_command
+    if borg.encryption == "keyfile-blake2":
+        result["BORG_KEY_FILE"] = borg.key_file
+    return result
+
+
+def location(host: Host, definition: Definition) -> str:
+    """Where the repository is. Raises ProgramError when the file that says so cannot be read."""
+    path = definition.repository_file
+    try:
+        text = host.path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ProgramError(f"{path} cannot be used: {error}; run the site playbook for this host") from error
+    if not text or len(text) > LOCATIONS or "\n" in text:
+        raise ProgramError(f"{path} holds no location; run the site playbook for this host")
+    return text
+
+
+def failure(status: int, stderr: str = "") -> str:
+    """What a failed borg means to a person."""
+    for said in _borg.messages(stderr):
+        if said.level in ("ERROR", "CRITICAL") and said.meaning is not None:
+            return said.meaning.words
+    return meaning(_borg.ENGINE, status).words
+
+
+def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
+    """The archives of the job, oldest first, in the form that `holdfast snapshots --json` prints."""
+    env = environment(host, definition)
+    argv = [
+        _program(definition),
+        "--log-json",
+        "list",
+        "--bypass-lock",
+        "--json",
+        "--format={hostname}{username}{comment}",
+    ]
+    done = host.command([*argv, location(host, definition)], timeout=QUESTION_TIMEOUT, env=env)
+    if done.status:
+        raise ProgramError(f"the snapshots of {definition.unit} cannot be read: {failure(done.status, done.stderr)}")
+    try:
+        found = [_snapshot(each) for each in json.loads(done.stdout)["archives"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProgramError(f"borg's list of archives cannot be read: {error}") from error
+    return [each for each in found if definition.job_tag in each["tags"]]
+
+
+def _program(definition: Definition) -> str:
+    return definition.borg.binary if definition.borg is not None else "borg"
+
+
+def _snapshot(content: dict[str, Any]) -> dict[str, Any]:
+    name = str(content["name"])
+    match = _ARCHIVE.match(name)
+    return {
+        "id": str(content["id"]),
+        "name": name,
+        # Borg prints no zone, and TZ makes it UTC.
+        "time": f"{str(content['time']).partition('.')[0]}Z",
+        "hostname": match["host"] if match else content.get("hostname"),
+        "username": content.get("username"),
+        "tags": _borg.tags_of(str(content.get("comment") or "")),
+        "dump": match["dump"] if match else None,
+        "paths": [],
+        "total_bytes": None,
+    }
+
+
+def extract(
+    host: Host, definition: Definition, archive: str, paths: list[str], *, dry_run: bool
+) -> tuple[list[str], dict[str, str]]:
+    """The command that extracts into the current directory as root, and its environment.
+
+    Paths are taken literally: pp: is a prefix of whole components, and borg's paths have no leading slash.
+    """
+    argv = [_program(definition), "extract", "--bypass-lock", "--sparse", "--numeric-ids"]
+    argv += ["--dry-run"] if dry_run else []
+    argv += [f"--pattern=+pp:{path.lstrip('/')}" for path in paths]
+    argv += ["--pattern=-fm:*"] if paths else []
+    return [*argv, "--", f"{location(host, definition)}::{archive}"], environment(host, definition)

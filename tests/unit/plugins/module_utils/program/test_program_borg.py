@@ -1,0 +1,368 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A job of borg: what borg and borgmatic say (recorded from 1.4.0 and 1.9.14), and what people ask."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _borg
+from ansible_collections.holdfast.backup.plugins.module_utils._program import borg, cli, evidence, sources
+from ansible_collections.holdfast.backup.plugins.module_utils._program import state as states
+from ansible_collections.holdfast.backup.plugins.module_utils._program.assess import Ending
+from ansible_collections.holdfast.backup.plugins.module_utils._program.definition import Definition
+from ansible_collections.holdfast.backup.plugins.module_utils._program.host import ProgramError
+from ansible_collections.holdfast.backup.plugins.module_utils._program.state import State
+
+from tests.unit.plugins.module_utils import recorded_borg as said
+from tests.unit.plugins.module_utils.program.program_host import (
+    IDENTITY,
+    INVOCATION,
+    NOW,
+    RECORD,
+    UNIT,
+    FakeHost,
+    define,
+)
+
+Capture = pytest.CaptureFixture[str]
+ARCHIVE = "242394432047bd6db22059b905cd5dd5b09d70f3aa867cee62da7d3ab6aa5a38"
+DUMP = "d1014019" + "0" * 56
+SUMMARY = json.dumps(
+    [
+        {
+            "archive": {
+                "command_line": ["/usr/bin/borg", "create"],
+                "duration": 0.277589,
+                "id": ARCHIVE,
+                "name": "web1--system--2026-11-21T16:39:18.884009",
+                "stats": {"compressed_size": 1, "deduplicated_size": 1512950, "nfiles": 188, "original_size": 31719333},
+            },
+            "repository": {"id": said.ID, "location": "/srv/a", "label": "a"},
+        }
+    ]
+)
+NOISE = ["vault: Error running actions for repository", "summary:", "An error occurred"]
+
+
+def line(name: str, text: str, level: str = "WARNING") -> str:
+    content = {"type": "log_message", "time": 1.0, "message": text, "levelname": level, "name": "borg.archiver"}
+    return json.dumps({**content, "msgid": name})
+
+
+GONE = line("BackupFileNotFoundError", "/nothere: stat: [Errno 2] No such file or directory: '/nothere'")
+DENIED = line("BackupPermissionError", "/srv/x: open: [Errno 13] Permission denied: 'x'")
+
+
+def defined(host: FakeHost, **changes: Any) -> Definition:
+    options = {
+        "binary": "/usr/bin/borg",
+        "encryption": "repokey-blake2",
+        "key_file": "/etc/holdfast/secrets/vault.borg_key",
+        "ssh_command": None,
+        **changes.pop("borg", {}),
+    }
+    host.put("/etc/holdfast/secrets/vault.repository", "/srv/a\n")
+    return define(host, engine="borg", binary="/usr/bin/borgmatic", environment={}, borg=options, **changes)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    monkeypatch.setattr(_borg, "host_id", lambda: "holdfast-0123456789abcdef")
+    found = FakeHost(tmp_path)
+    found.put("/var/lib/holdfast/repositories/vault.env", RECORD)
+    return found
+
+
+def weighed(host: FakeHost, *lines: str, status: int = 0) -> evidence.Evidence:
+    definition = defined(host)
+    host.journal(*[("borgmatic", each) for each in lines])
+    State(UNIT, INVOCATION, NOW).save(host)
+    result = "success" if status == 0 else "exit-code"
+    return evidence.gather(host, definition, INVOCATION, Ending(result, "exited", str(status)))
+
+
+# --- what became of a run --------------------------------------------------------------------------------------------
+
+
+def test_ok(host: FakeHost) -> None:
+    found = weighed(host, SUMMARY)
+    assert (found.assessment.outcome, found.assessment.reason) == ("ok", None)
+    assert found.digest.summary == {
+        "snapshot_id": ARCHIVE,
+        "total_files_processed": 188,
+        "total_bytes_processed": 31719333,
+        "data_added": 1512950,
+        "total_duration": 0.277589,
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([GONE, GONE], "source missing"),
+        ([GONE, DENIED, GONE], "source unreadable"),
+        ([line("FileChangedWarning", "/var/log/x: file changed while we backed it up")], "source unreadable"),
+    ],
+)
+def test_warnings_are_incomplete_although_borgmatic_ends_with_0(host: FakeHost, lines: list[str], reason: str) -> None:
+    found = weighed(host, *lines, SUMMARY)
+    assert (found.assessment.outcome, found.assessment.reason) == ("incomplete", reason)
+    assert found.assessment.message.count("/nothere") <= 2
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (said.WRONG, "wrong password"),
+        (said.NO_CONFIG, "no repository"),
+        (said.LOCKED, "locked"),
+        (said.CLOSED, "unreachable"),
+        (
+            said.error(20, "Repository.StorageQuotaExceeded", "The storage quota (1.0 MB) has been exceeded."),
+            "disk full",
+        ),
+        (said.error(90, "IntegrityError", "Data integrity error: x"), "unknown"),
+    ],
+)
+def test_failures_have_the_reason_that_borg_names(host: FakeHost, result: Any, reason: str) -> None:
+    found = weighed(host, *result.stderr.splitlines(), *NOISE, status=1)
+    assert (found.assessment.outcome, found.assessment.reason) == ("failed", reason)
+    assert "Error running actions" not in found.assessment.message
+
+
+def test_without_a_summary_it_failed_whatever_the_status(host: FakeHost) -> None:
+    assert weighed(host, "something else").assessment.outcome == "failed"
+    assert weighed(host, '[{"archive": 1}]').assessment.outcome == "failed"
+    found = weighed(host, *NOISE, "connection refused", status=1)
+    assert (found.assessment.outcome, found.assessment.reason) == ("failed", "unreachable")
+
+
+def test_verify_fails_a_run_with_warnings(host: FakeHost, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+    State(UNIT, INVOCATION, NOW).save(host)
+    host.journal(("borgmatic", DENIED), ("borgmatic", SUMMARY))
+    defined(host)
+    assert cli.main(["verify", UNIT], host) == 1
+    assert "/srv/x" in capsys.readouterr().err
+    defined(host, incomplete_is="ok")
+    assert cli.main(["verify", UNIT], host) == 0
+    defined(host)
+    host.journal(("borgmatic", SUMMARY))
+    assert cli.main(["verify", UNIT], host) == 0
+
+
+# --- before a run ----------------------------------------------------------------------------------------------------
+
+
+def prepared(host: FakeHost, **escrow: Any) -> int:
+    for suffix in ("password", "environment"):
+        host.put(f"/etc/holdfast/secrets/vault.{suffix}", "x")
+    identity = copy.deepcopy(IDENTITY)
+    identity["escrow"].update(escrow)
+    host.put("/etc/holdfast/secrets/vault.identity", identity)
+    host.put("/etc/holdfast/escrow.json", {"repositories": {"vault": "ab" * 16}})
+    host.put("/srv/data", "")
+    host.put("/etc/holdfast/sources.d/system.d/x.paths", "/srv/drop*\n/srv/space \n")
+    host.put("/srv/drop*", "")
+    host.put("/srv/space ", "")
+    host.put("/srv/odd[1]", "")
+    defined(host, escrow={"mode": "age"}, paths=["/srv/data", "/srv/odd[1]"])
+    return cli.main(["prepare", UNIT], host)
+
+
+def test_prepare_writes_what_borg_is_to_read_as_it_is(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+    assert prepared(host, borg_key="2" * 64) == 0
+    assert host.path(f"/run/holdfast/{UNIT}.sources").read_text() == "R /srv/odd[1]\nR /srv/drop*\n"
+    assert host.path("/run/holdfast/borg.environment").read_text() == "BORG_HOST_ID=holdfast-0123456789abcdef\n"
+    state = states.load(host, UNIT, INVOCATION)
+    assert state is not None
+    assert "'/srv/space ' (borg takes no path with spaces around it)" in state.missing
+
+
+@pytest.mark.parametrize("escrow", [{}, {"borg_key": "3" * 64}])
+def test_no_backup_without_the_repositorys_key_in_the_escrow(
+    host: FakeHost, escrow: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+    assert prepared(host, **escrow) == 1
+    state = states.load(host, UNIT, INVOCATION)
+    assert state is not None
+    assert state.stopped == "no escrow"
+    host.put("/var/lib/holdfast/repositories/vault.env", "junk")
+    assert prepared(host, **escrow) == 1
+    state = states.load(host, UNIT, INVOCATION)
+    assert state is not None
+    assert state.stopped == "no repository"
+
+
+def test_a_host_without_an_id(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_borg, "host_id", lambda: None)
+    borg.write_environment(host)
+    assert host.path("/run/holdfast/borg.environment").read_text() == ""
+    assert "BORG_HOST_ID" not in borg.environment(host, defined(host))
+
+
+def test_what_borgmatic_takes_literally() -> None:
+    assert sources.plain("/srv/a b$%ü")
+    assert not any(sources.plain(path) for path in ("/a*", "/a?", "/a[b]"))
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
+
+
+def archives(host: FakeHost) -> None:
+    names = {
+        "web1--other--2026-11-21T10:00:00.000000": (said.OTHER_ID, "holdfast,job:other"),
+        "web1--system.pg--2026-11-21T11:00:00.000000": (DUMP, "holdfast,job:system,dump:pg"),
+        "web1--system--2026-11-21T12:00:00.000000": (ARCHIVE, "holdfast,job:system,night"),
+        "by-hand": ("9" * 64, "job:system"),
+    }
+    listed = [
+        {
+            "name": name,
+            "id": each,
+            "time": "2026-11-21T12:00:00.000000",
+            "hostname": "h",
+            "username": "u",
+            "comment": comment,
+        }
+        for name, (each, comment) in names.items()
+    ]
+    host.answer("list", stdout=json.dumps({"archives": listed}))
+
+
+def test_snapshots(host: FakeHost, capsys: Capture) -> None:
+    defined(host)
+    archives(host)
+    assert cli.main(["snapshots", "system", "--json"], host) == 0
+    found = json.loads(capsys.readouterr().out)["snapshots"]
+    assert [(each["id"], each["dump"], each["hostname"]) for each in found] == [
+        (DUMP, "pg", "web1"),
+        (ARCHIVE, None, "web1"),
+    ]
+    assert found[1]["time"] == "2026-11-21T12:00:00Z"
+    assert host.calls[-1][:4] == ["/usr/bin/borg", "--log-json", "list", "--bypass-lock"]
+    assert host.environments[-1] == {
+        "BORG_BASE_DIR": "/var/lib/holdfast/borg-root",
+        "BORG_EXIT_CODES": "modern",
+        "BORG_HOST_ID": "holdfast-0123456789abcdef",
+        "BORG_PASSCOMMAND": "cat /etc/holdfast/secrets/vault.password",
+        "HOME": "/root",
+        "TZ": "UTC",
+    }
+    assert cli.main(["snapshots", "system"], host) == 0
+    assert "files" in capsys.readouterr().out
+
+
+def test_snapshots_that_cannot_be_read(host: FakeHost, capsys: Capture) -> None:
+    defined(host)
+    host.answer("list", status=52, stderr=said.WRONG.stderr)
+    assert cli.main(["snapshots", "system"], host) == 1
+    assert "the passphrase does not open the key" in capsys.readouterr().err
+    host.answer("list", status=2, stderr="?")
+    assert cli.main(["snapshots", "system"], host) == 1
+    assert "the command failed" in capsys.readouterr().err
+    host.answer("list", stdout="{}")
+    assert cli.main(["snapshots", "system"], host) == 1
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_how_it_is_opened(host: FakeHost) -> None:
+    changes = {"encryption": "keyfile-blake2", "ssh_command": "ssh -F /c -i /k"}
+    env = borg.environment(host, defined(host, borg=changes))
+    assert env["BORG_RSH"] == "ssh -F /c -i /k"
+    assert env["BORG_KEY_FILE"] == "/etc/holdfast/secrets/vault.borg_key"
+    definition = defined(host)
+    host.put("/etc/holdfast/secrets/vault.repository", "a\nb")
+    with pytest.raises(ProgramError, match="holds no location"):
+        borg.location(host, definition)
+    host.path("/etc/holdfast/secrets/vault.repository").unlink()
+    with pytest.raises(ProgramError, match="cannot be used"):
+        borg.location(host, definition)
+    with pytest.raises(ProgramError, match="is no job of borg"):
+        borg.environment(host, define(host))
+
+
+def test_restore(host: FakeHost, capsys: Capture) -> None:
+    defined(host)
+    archives(host)
+    host.path("/root").mkdir(mode=0o700)
+    assert cli.main(["restore", "system", "--target", "/root/r", "--path", "/srv/a*"], host) == 0
+    assert host.calls[-1] == [
+        "/usr/bin/borg",
+        "extract",
+        "--bypass-lock",
+        "--sparse",
+        "--numeric-ids",
+        "--pattern=+pp:srv/a*",
+        "--pattern=-fm:*",
+        "--",
+        "/srv/a::web1--system--2026-11-21T12:00:00.000000",
+    ]
+    assert host.directories == [str(host.path("/root/r"))]
+    assert host.path("/root/r").stat().st_mode & 0o777 == 0o700
+    assert "snapshot 24239443 is restored below /root/r" in capsys.readouterr().out
+    assert cli.main(["restore", "system", "--target", "/root/d", "--dump", "pg", "--dry-run"], host) == 0
+    assert host.calls[-1][-1] == "/srv/a::web1--system.pg--2026-11-21T11:00:00.000000"
+    assert not host.path("/root/d").exists()
+    assert cli.main(["restore", "system", "--target", "/root/d", "--snapshot", ARCHIVE[:8]], host) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--snapshot", "x"], "neither latest nor an id"),
+        (["--snapshot", "0123456789"], "has no such snapshot"),
+        (["--dump", "other"], "has no such snapshot"),
+    ],
+)
+def test_restore_of_nothing(host: FakeHost, capsys: Capture, arguments: list[str], words: str) -> None:
+    defined(host)
+    archives(host)
+    assert cli.main(["restore", "system", "--target", "/root/r", *arguments], host) != 0
+    assert words in capsys.readouterr().err
+
+
+def test_a_restore_that_warns_is_not_complete(host: FakeHost, capsys: Capture) -> None:
+    defined(host)
+    archives(host)
+    host.answer("extract", status=105)
+    assert cli.main(["restore", "system", "--target", "/root/r"], host) == 1
+    assert "the restore is not complete: permission" in capsys.readouterr().err
+
+
+def test_no_dry_run(host: FakeHost, capsys: Capture) -> None:
+    defined(host)
+    host.answer("systemctl", "show", stdout=f"Id=holdfast-{UNIT}.service\nLoadState=loaded\nActiveState=inactive\n")
+    assert cli.main(["run", "system", "--dry-run"], host) == 2
+    assert "leave --dry-run out" in capsys.readouterr().err
+
+
+def test_log_and_record(host: FakeHost, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    defined(host)
+    State(UNIT, INVOCATION, NOW - 5).save(host)
+    host.journal(("borgmatic", GONE), ("borgmatic", "plain"), ("borgmatic", SUMMARY))
+    host.answer("/usr/bin/borg", "--version", stdout="borg 1.4.0\n")
+    host.answer("/usr/bin/borgmatic", "--version", stdout="1.9.14\n")
+    monkeypatch.setenv("MONITOR_INVOCATION_ID", INVOCATION)
+    monkeypatch.setenv("MONITOR_SERVICE_RESULT", "exit-code")
+    monkeypatch.setenv("MONITOR_EXIT_CODE", "exited")
+    monkeypatch.setenv("MONITOR_EXIT_STATUS", "0")
+    assert cli.main(["record", UNIT], host) == 0
+    outcome = host.read_json(f"/var/lib/holdfast/outcomes/{UNIT}.json") or {}
+    assert (outcome["outcome"], outcome["reason"], outcome["snapshot"]) == ("incomplete", "source missing", ARCHIVE)
+    assert {**outcome["versions"], "holdfast": None} == {"borg": "1.4.0", "borgmatic": "1.9.14", "holdfast": None}
+    capsys.readouterr()
+    host.answer("systemctl", "show", stdout=f"Id=holdfast-{UNIT}.service\nLoadState=loaded\nActiveState=inactive\n")
+    assert cli.main(["log", "system"], host) == 0
+    out = capsys.readouterr().out
+    assert "borgmatic: /nothere: stat: [Errno 2]" in out
+    assert "borgmatic: files: 188, 30.2 MiB in all; added 1.4 MiB" in out
+    assert '"type"' not in out
