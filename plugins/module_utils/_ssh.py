@@ -65,6 +65,24 @@ _CAUSES: tuple[tuple[re.Pattern[str], Cause], ...] = (
         Cause("locked", "the server has it in maintenance", "run again when that has ended"),
     ),
     (
+        re.compile(r"holdfast: \S+: the store's quota is used up"),
+        Cause("quota", "the quota of the server's store is used up", "raise it at the store, or free space there"),
+    ),
+    (
+        re.compile(
+            r"holdfast: \S+: (?:the store refuses this server's credentials|the credentials for the store have expired)"
+        ),
+        Cause(
+            "wrong credentials",
+            "the store behind the server refuses the server's credentials",
+            "correct rclone_proxy_remotes of the server, and run again",
+        ),
+    ),
+    (
+        re.compile(r"holdfast: \S+: this server's clock and that of the store differ"),
+        Cause("unreachable", "the server's clock and that of its store differ", "set the clock of the server"),
+    ),
+    (
         re.compile(r"ssh: connect to host \S+ port \d+: Connection refused"),
         Cause(
             "unreachable",

@@ -15,7 +15,7 @@ import re
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _borgmatic, _jobs, _repositories
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _borgmatic, _jobs, _rclone, _repositories
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, Problem, below, said, shorten
 
@@ -260,26 +260,9 @@ def _server(host: _Collector) -> dict[str, t.Any]:
             "path": host.checked("ssh_access_path", f.plain_path, SSH_PATH),
             "accounts": [],
         },
-        "rclone": {"remotes": {name: [] for name in host.checked("rclone_proxy_remotes", _remotes, [])}},
+        "rclone": {"remotes": {name: [] for name in host.checked("rclone_proxy_remotes", _rclone.remotes, {})}},
         "definitions": [],
     }
-
-
-def _remotes(where: str, value: t.Any) -> list[str]:
-    """The names of the remotes of rclone that a server has; what is in them is secret, and the role's."""
-    if not isinstance(value, dict):
-        raise BadInput(where, f"<{type(value).__name__}>", "is not a dictionary", "Write name: {type: …}")
-    names = []
-    for name, entry in value.items():
-        names.append(str(f.name(below(where, name), name)))
-        if not isinstance(entry, dict):
-            raise BadInput(
-                below(where, name),
-                f"<{type(entry).__name__}>",
-                "is not a dictionary",
-                "Write rclone's own options: {type: …}",
-            )
-    return names
 
 
 def _extra_users(where: str, value: t.Any) -> list[dict[str, t.Any]]:

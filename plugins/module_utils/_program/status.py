@@ -25,7 +25,7 @@ _STATES = {
     "no repository": ABSENT,
     "locked": LOCKED,
     "wrong password": WRONG_KEY,
-    **dict.fromkeys(("unreachable", "host key", "key refused"), UNREACHABLE),
+    **dict.fromkeys(("unreachable", "host key", "key refused", "wrong credentials", "quota"), UNREACHABLE),
 }
 _KEPT = (
     "reason",

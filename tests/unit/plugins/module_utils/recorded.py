@@ -59,6 +59,22 @@ REFUSED_KEY_SFTP = Result(
     "subprocess capsh: bk-web1@192.0.2.1: Permission denied (publickey).\n"
     + SESSION.format("server unexpectedly closed connection: unexpected EOF"),
 )
+# What the program serve says of a store that refuses it, and restic 0.18 after it.
+STORE_REFUSES = Result(
+    1,
+    "",
+    "rclone: holdfast: web1--offsite: the store refuses this server's credentials: sCode: 403, RequestID: , HostID: , api error"
+    " Forbidden: Forbidden): operation error S3: ListObjects, https response error StatusCode: 403, RequestID: , HostID: , api"
+    " error InvalidAccessKeyId: injected\n" + TALKING.format("signal: killed"),
+)
+STORE_FULL = Result(
+    1,
+    "",
+    "rclone: holdfast: web1--offsite: the store's quota is used up: faaea8: Post request put error: operation error S3: PutObject,"
+    " https response error StatusCode: 403, RequestID: , HostID: , api error QuotaExceeded: injected\n"
+    "Save(<lock/f5be1f57df>) failed: rclone stdio connection already closed\n"
+    "unable to create lock in backend: rclone stdio connection already closed",
+)
 OTHER_HOST_KEY = Result(
     1,
     "",

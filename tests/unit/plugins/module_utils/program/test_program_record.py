@@ -129,6 +129,8 @@ NO_MAIN = monitor("exit-code", code="")
         (["signal terminated received, cleaning up"], EXIT_1, "failed", "interrupted"),
         (recorded_lines(texts.REFUSED_KEY), EXIT_1, "failed", "key refused"),
         (recorded_lines(texts.OTHER_HOST_KEY), EXIT_1, "failed", "host key"),
+        (recorded_lines(texts.STORE_REFUSES), EXIT_1, "failed", "wrong credentials"),
+        (recorded_lines(texts.STORE_FULL), EXIT_1, "failed", "quota"),
         (recorded_lines(texts.MAINTENANCE), EXIT_1, "failed", "locked"),
         (recorded_lines(texts.NO_SSHD), EXIT_1, "failed", "unreachable"),
         (recorded_lines(texts.NO_NAME), EXIT_1, "failed", "unreachable"),

@@ -1,0 +1,280 @@
+"""Two clients, one proxy, a directory of it and a bucket: own data served, everything else refused, errors told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenario import Scenario
+
+SECRET = "canary-0b7c2f-s3-secret"
+BUCKET = "/srv/store/company-backups/fleet"
+PORT = 9900
+SSH = ["ssh", "-F", "/etc/holdfast/ssh/{0}.conf", "-i", "/etc/holdfast/secrets/{0}.ssh_key", "holdfast-{0}", "anything"]
+KINDS = {"offsite": ("store1", f"{BUCKET}/{{0}}--offsite"), "directory": ("proxy1", "/srv/holdfast-ssh/{0}--directory")}
+
+
+@pytest.fixture(scope="module")
+def scenario() -> Iterator[Scenario]:
+    found = Scenario()
+    found.lab.put("web1", "/root/bridge.py", Path(__file__).with_name("bridge.py").read_bytes())
+    yield found
+    fault(found, "")
+
+
+def fault(scenario: Scenario, text: str) -> None:
+    """What the store answers with from now on; nothing for its own answers."""
+    scenario.on("store1", f"echo '{text}' >/run/fault")
+
+
+def backup(scenario: Scenario, client: str, repository: str, *, limit: float = 120) -> dict[str, Any]:
+    """Back up once and return the outcome."""
+    unit = f"system--{repository}"
+    scenario.run(client, f"timeout {limit} holdfast run {unit} --wait", timeout=limit + 60)
+    return dict(json.loads(scenario.on(client, f"cat /var/lib/holdfast/outcomes/{unit}.json")))
+
+
+def files(scenario: Scenario, host: str, path: str) -> dict[str, str]:
+    """SHA-256 of every file below a directory, by path."""
+    lines = scenario.on(host, f"cd {path} && find . -type f -exec sha256sum {{}} +").splitlines()
+    return {line[66:]: line[:64] for line in lines}
+
+
+def requests(scenario: Scenario, repository: str, *asked: tuple[str, str, str], user: str = "root") -> list[int]:
+    """HTTP statuses of requests over one SSH session with the client's own key, paths as they are."""
+    command = shlex.join(word.format(repository) for word in SSH)
+    words = []
+    for method, path, body in asked:
+        words.append(
+            f"--next --http2-prior-knowledge -s -m 60 -o /tmp/answer -w '%{{http_code}}\\n' --path-as-is -X {method}"
+        )
+        words.append(
+            f"{f'--data-binary {shlex.quote(body)} ' if body else ''}{shlex.quote(f'http://127.0.0.1:{PORT}{path}')}"
+        )
+    script = (
+        f"python3 /root/bridge.py {PORT} {command} 2>/tmp/said & bridge=$!\n"
+        f"until ss -Hltn sport = :{PORT} | grep -q .; do sleep 0.1; done\n"
+        f"curl {' '.join(words).removeprefix('--next ')}; kill $bridge; wait $bridge 2>/dev/null; true"
+    )
+    return [int(line) for line in scenario.on("web1", script).split()]
+
+
+# --- what is there
+
+
+def test_rclone_is_the_pinned_release(scenario: Scenario) -> None:
+    assert "rclone v1.75" in scenario.on("proxy1", "/usr/local/bin/rclone version")
+    assert scenario.run("proxy1", "test -e /usr/bin/rclone").returncode == 1
+
+
+def test_a_shell_as_a_client_gets_no_other_remotes_secret(scenario: Scenario) -> None:
+    for remote, group, members in (
+        ("s3-offsite", "hfr-s3-offsite", {"bk-web1", "bk-db1"}),
+        ("s3-second", "hfr-s3-second", {"bk-db1"}),
+    ):
+        path = f"/etc/holdfast/rclone/{remote}.conf"
+        assert scenario.on("proxy1", f"stat -c '%U %G %a' {path}").split() == ["root", group, "640"]
+        assert set(scenario.on("proxy1", f"getent group {group}").strip().split(":")[3].split(",")) == members
+        for account in ("bk-web1", "bk-db1", "nobody"):
+            read = scenario.run("proxy1", f"setpriv --reuid={account} --regid=nogroup --init-groups cat {path}")
+            assert (SECRET in read.stdout) == (account in members), (remote, account)
+
+
+def test_backup_restored_and_compared(scenario: Scenario) -> None:
+    for client, repository in (("web1", "offsite"), ("web1", "directory"), ("db1", "offsite"), ("db1", "second")):
+        assert backup(scenario, client, repository)["outcome"] == "ok", (client, repository)
+    for repository in KINDS:
+        scenario.on("web1", f"holdfast restore system--{repository} --target /root/back-{repository}")
+        # The job itself may write below /etc between the backup and now; nothing here does.
+        scenario.on("web1", f"diff -r --no-dereference /etc /root/back-{repository}/etc")
+
+
+def test_a_file_larger_than_a_part_is_uploaded_in_parts(scenario: Scenario) -> None:
+    scenario.on("web1", "head -c 30000000 /dev/urandom >/etc/large")
+    assert backup(scenario, "web1", "offsite")["outcome"] == "ok"
+    largest = scenario.on("store1", f"find {BUCKET}/web1--offsite/data -type f -printf '%s\\n' | sort -n | tail -1")
+    assert int(largest) > 5 * 1024 * 1024
+
+
+def test_files_are_the_accounts_own(scenario: Scenario) -> None:
+    modes = scenario.on("proxy1", "find /srv/holdfast-ssh/web1--directory -printf '%U %m\\n' | sort -u").split("\n")
+    uid = scenario.on("proxy1", "id -u bk-web1").strip()
+    assert {line for line in modes if line} == {f"{uid} 700", f"{uid} 600"}
+
+
+# --- what a client with its own key cannot do
+
+
+@pytest.mark.parametrize("repository", KINDS)
+def test_append_only_and_nothing_outside_the_own_repository(scenario: Scenario, repository: str) -> None:
+    host, pattern = KINDS[repository]
+    own, other = pattern.format("web1"), pattern.format("db1")
+    before, others = files(scenario, host, own), files(scenario, host, other)
+    key = next(name for name in before if name.startswith("./keys/"))[1:]
+    pack = "/data/" + next(name for name in before if name.startswith("./data/")).rsplit("/", 1)[1]
+    snapshot = next(name for name in before if name.startswith("./snapshots/"))[1:]
+    victim = f"/db1--{repository}"
+    positive = [("GET", "/config", ""), ("GET", key, ""), ("POST", "/locks/ours", "x"), ("DELETE", "/locks/ours", "")]
+    overwrite = [("POST", path, "x") for path in ("/config", key, pack, snapshot)]
+    delete = [("DELETE", path, "") for path in ("/config", key, pack, snapshot)]
+    tricks = [
+        ("GET", f"/..{victim}/config", ""), ("GET", f"/%2e%2e{victim}/config", ""), ("GET", f"/..%2fdb1--{repository}/config", ""),
+        ("POST", f"/..{victim}/keys/new", "x"), ("POST", f"/%2e%2e{victim}/keys/new", "x"), ("POST", f"/keys/../..{victim}/keys/n", "x"),
+        ("POST", f"//..{victim}/keys/new", "x"), ("DELETE", f"/locks/..{key}", ""), ("DELETE", f"/keys/../locks/../{key[1:]}", ""),
+        ("POST", f"/.{key}", "x"), ("POST", f"/{key}", "x"), ("DELETE", f"{key}/../locks/x", ""), ("GET", f"{victim}/config", ""),
+        ("POST", "/data/" + pack.rsplit("/", 1)[1][:2] + "/" + pack.rsplit("/", 1)[1], "x"),
+    ]  # fmt: skip
+    assert requests(scenario, repository, *positive) == [200] * 4
+    assert requests(scenario, repository, *overwrite) == [403] * 4
+    assert requests(scenario, repository, *delete) == [403] * 4
+    statuses = requests(scenario, repository, *tricks)
+    assert all(status >= 400 for status in statuses), list(zip(tricks, statuses, strict=True))
+    assert requests(scenario, repository, *positive) == [200] * 4
+    assert files(scenario, host, own) == before
+    assert files(scenario, host, other) == others
+    assert backup(scenario, "web1", repository)["outcome"] == "ok"
+
+
+@pytest.mark.parametrize("repository", KINDS)
+def test_other_names_stay_below_the_served_path(scenario: Scenario, repository: str) -> None:
+    host, pattern = KINDS[repository]
+    below = pattern.rsplit("/", 1)[0]
+    before = files(scenario, host, below)
+    own = pattern.format("web1").rsplit("/", 1)[1]
+    # rclone takes any plain name; restic does not read it, and nothing else does.
+    assert requests(scenario, repository, ("POST", "/elsewhere/x", "junk"), ("POST", "/elsewhere/x", "more")) == [
+        200,
+        403,
+    ]
+    added = set(files(scenario, host, below)) - set(before)
+    assert added == {f"./{own}/elsewhere/x"}
+
+
+def test_the_other_clients_repository_is_refused(scenario: Scenario) -> None:
+    assert requests(scenario, "offsite", ("GET", "/config", "")) == [200]
+    said = scenario.run("web1", shlex.join(word.format("offsite") for word in SSH[:-1]) + " second </dev/null")
+    # Whatever is asked for, the key's own repository is what answers: HTTP/2, waiting for a client.
+    assert "second" not in said.stdout
+    scenario.on("db1", "cp /etc/holdfast/secrets/second.ssh_key /root/second.ssh_key")
+    stolen = scenario.on("db1", "cat /root/second.ssh_key")
+    scenario.on("web1", "umask 077; cat >/root/second.ssh_key", stdin=stolen.encode())
+    # A stolen key opens what it opened before, and as that account only.
+    login = "ssh -F /etc/holdfast/ssh/offsite.conf -i {} -o User={} holdfast-offsite x </dev/null"
+    refused = scenario.run("web1", login.format("/root/second.ssh_key", "bk-web1"))
+    assert refused.returncode == 255
+    assert "Permission denied" in refused.stderr
+
+
+def test_who_holds_the_stores_credentials_can_overwrite(scenario: Scenario) -> None:
+    """The control: it is the proxy that refuses, and the store does not."""
+    name = next(name for name in files(scenario, "store1", f"{BUCKET}/db1--second") if name.startswith("./snapshots/"))
+    target = f"s3-second:company-backups/fleet/db1--second/{name[2:]}"
+    rclone = "/usr/local/bin/rclone --config /etc/holdfast/rclone/s3-second.conf"
+    scenario.on("proxy1", f"{rclone} copyto {target} /root/kept && echo other | {rclone} rcat {target}")
+    assert files(scenario, "store1", f"{BUCKET}/db1--second")[name] == hashlib.sha256(b"other\n").hexdigest()
+    scenario.on("proxy1", f"{rclone} copyto /root/kept {target}")
+
+
+# --- what goes wrong at the store is told apart
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "words"),
+    [
+        ("403 InvalidAccessKeyId GET,HEAD,PUT,POST", "wrong credentials", "refuses this server's credentials"),
+        ("400 ExpiredToken GET,HEAD,PUT,POST", "wrong credentials", "have expired"),
+        ("403 AccessDenied PUT,POST", "wrong credentials", "refuses this server's credentials"),
+        ("403 QuotaExceeded PUT,POST", "quota", "quota is used up"),
+    ],
+)
+def test_what_only_people_can_mend_ends_at_once(scenario: Scenario, answer: str, reason: str, words: str) -> None:
+    fault(scenario, answer)
+    try:
+        found = backup(scenario, "web1", "offsite", limit=60)
+    finally:
+        fault(scenario, "")
+    assert (found["outcome"], found["reason"]) == ("failed", reason), found
+    assert words in found["message"]
+
+
+def test_a_store_that_is_busy_for_a_while_is_waited_for(scenario: Scenario) -> None:
+    scenario.on("web1", "head -c 3000000 /dev/urandom >/etc/new")
+    fault(scenario, "503 SlowDown PUT,POST 8")
+    assert backup(scenario, "web1", "offsite")["outcome"] == "ok"
+    assert scenario.on("store1", "cat /run/fault").strip() == ""
+
+
+def test_a_store_that_stays_busy_is_unreachable(scenario: Scenario) -> None:
+    fault(scenario, "503 SlowDown GET,HEAD,PUT,POST")
+    try:
+        scenario.run("web1", "timeout 20 holdfast run system--offsite --wait", timeout=60)
+        scenario.on("web1", "systemctl stop holdfast-system--offsite.service; sleep 2")
+    finally:
+        fault(scenario, "")
+    journal = scenario.on("web1", "journalctl -u holdfast-system--offsite.service -n 60 -o cat")
+    assert "unexpected HTTP response (500)" in journal
+    assert backup(scenario, "web1", "offsite")["outcome"] == "ok"
+
+
+def test_errors_of_the_store_never_make_rclone_serve_the_directory_above(scenario: Scenario) -> None:
+    """Without a slash at the end rclone takes a path that it cannot look at for a file, and serves what is around it."""
+    fault(scenario, "503 SlowDown GET,HEAD 12")
+    statuses = requests(scenario, "offsite", ("GET", "/config", ""), *[("GET", "/db1--offsite/config", "")] * 4)
+    fault(scenario, "")
+    assert all(status >= 400 for status in statuses), statuses
+    assert requests(scenario, "offsite", ("GET", "/config", ""), ("GET", "/db1--offsite/config", "")) == [200, 404]
+
+
+# --- what the playbook does with it
+
+
+def test_converged_and_a_wrong_secret_changes_nothing(scenario: Scenario) -> None:
+    before = scenario.on("proxy1", "cat /etc/holdfast/rclone/s3-offsite.conf; md5sum /etc/ssh/authorized_keys.d/*")
+    refused = scenario.playbook("site", "-e", "lab_wrong_secret=W0ng-canary", "-vvv", "--diff", fails=True)
+    assert (
+        "rclone_proxy_remotes.s3-offsite.secret_access_key: s3-offsite:company-backups/fleet/ cannot be listed"
+        in refused.output
+    )
+    assert "W0ng-canary" not in refused.output.replace("lab_wrong_secret=W0ng-canary", "")
+    assert (
+        scenario.on("proxy1", "cat /etc/holdfast/rclone/s3-offsite.conf; md5sum /etc/ssh/authorized_keys.d/*") == before
+    )
+    again = scenario.playbook("site", "-vvvvv", "--diff")
+    assert set(again.changed.values()) == {0}
+    assert SECRET not in again.output
+
+
+def test_check_mode_says_what_the_real_run_does(scenario: Scenario) -> None:
+    scenario.on("proxy1", "chmod 644 /etc/holdfast/rclone/s3-second.conf")
+    announced = scenario.playbook("site", "--check", "--diff")
+    assert announced.changed["proxy1"] == 1
+    assert SECRET not in announced.output
+    assert scenario.on("proxy1", "stat -c %a /etc/holdfast/rclone/s3-second.conf").strip() == "644"
+    assert scenario.playbook("site").changed == announced.changed
+    assert scenario.on("proxy1", "stat -c %a /etc/holdfast/rclone/s3-second.conf").strip() == "640"
+
+
+def test_old_versions_are_refused_before_any_change(scenario: Scenario) -> None:
+    refused = scenario.playbook("site", "-e", "rclone_proxy_release_version=1.74.4", fails=True)
+    assert "below the floor 1.75" in refused.output
+    assert "CVE-2026-71309" in refused.output
+
+
+def test_the_secret_is_where_it_belongs_and_nowhere_else(scenario: Scenario) -> None:
+    for host in ("proxy1", "web1", "db1"):
+        assert SECRET not in scenario.on(host, "journalctl -b --no-pager; cat /var/log/*.log 2>/dev/null || true")
+    found = scenario.on(
+        "proxy1", f"grep -rlF {SECRET} /etc /var/lib /usr/local /srv /run /tmp /root 2>/dev/null || true"
+    )
+    assert set(found.split()) == {f"/etc/holdfast/rclone/{name}.conf" for name in ("s3-offsite", "s3-second")}
+    for client in ("web1", "db1"):
+        assert scenario.on(client, f"grep -rlF {SECRET} /etc /var /usr/local /root 2>/dev/null || true") == ""
+    assert not [
+        path for path in scenario.state.rglob("*") if path.is_file() and SECRET in path.read_text(errors="replace")
+    ]
