@@ -22,6 +22,8 @@ from .spec import HostSpec, make_host
 from .state import CGROUP, HostState, LabState
 
 BTRFS_SIZE = 2 << 30
+# The package cache serves no other ports than those of the web.
+OWN_REPOSITORY = f'Acquire::http::Proxy::{SERVICES_NAME} "DIRECT";\n'
 HOSTS_BEGIN, HOSTS_END = "# lab: begin", "# lab: end"
 
 
@@ -78,7 +80,7 @@ def make_disk(lab: LabState, host: HostState) -> None:
         "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n" + hosts_block(lab),
     )
     writer.put("etc/resolv.conf", _resolvers())
-    writer.put("etc/apt/apt.conf.d/99lab", apt_settings(proxy))
+    writer.put("etc/apt/apt.conf.d/99lab", apt_settings(proxy) + OWN_REPOSITORY)
     writer.put("etc/systemd/network/10-host0.network", _network_file(lab, host))
     writer.put("root/.ssh/authorized_keys", public, mode=0o600, directory_mode=0o700)
     writer.put("home/ops/.ssh/authorized_keys", public, mode=0o600, directory_mode=0o700)

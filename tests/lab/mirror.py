@@ -120,8 +120,7 @@ def describe() -> dict[str, Any]:
         "url": MIRROR_URL,
         "url6": MIRROR_URL6,
         "url_by_name": MIRROR_NAME_URL,
-        # By its address: hosts reach it through the package cache, which does not know the name.
-        "apt": f"{MIRROR_URL}{APT_REPOSITORY}/",
+        "apt": f"{MIRROR_NAME_URL}{APT_REPOSITORY}/",
         "releases": [asdict(release) for release in build()],
     }
 
