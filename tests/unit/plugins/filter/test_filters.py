@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ansible_collections.holdfast.backup.plugins.filter import fleet, host, rclone, units
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _fleet, _host, _limit, _rclone, _tree
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _fleet, _limit, _rclone, _tree
 
 
 def test_filters() -> None:
@@ -19,8 +19,6 @@ def test_filters() -> None:
         "repository_secrets": _fleet.repository_secrets,
         "rest_rendered": _limit.rendered,
         "ssh_rendered": _limit.ssh_rendered,
-        "host_problems": _host.host_problems,
-        "inventory_problems": _host.inventory_problems,
         "rest_accounts": _delivered.rest_accounts,
         "ssh_accounts": _delivered.ssh_accounts,
         "ssh_host_keys": _delivered.ssh_host_keys,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible_collections.holdfast.backup.plugins.filter.host import FilterModule
 from ansible_collections.holdfast.backup.plugins.module_utils import _run
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _host
 
@@ -46,9 +45,7 @@ def judged(  # pylint: disable=dangerous-default-value # only read
     facts: dict[str, t.Any] | None = None,
     client: dict[str, t.Any] | None = CLIENT,
 ) -> dict[str, list[str]]:
-    host_problems = FilterModule().filters()["host_problems"]
-    found = host_problems({**INFO, **(info or {})}, facts or FACTS, client, {**TOOL, **(tool or {})}, "web1")
-    return t.cast("dict[str, list[str]]", found)
+    return _host.host_problems({**INFO, **(info or {})}, facts or FACTS, client, {**TOOL, **(tool or {})}, "web1")
 
 
 def test_a_good_host() -> None:
@@ -56,8 +53,7 @@ def test_a_good_host() -> None:
 
 
 def test_a_host_that_said_nothing_is_no_traceback() -> None:
-    host_problems = FilterModule().filters()["host_problems"]
-    found = host_problems({}, {}, CLIENT, TOOL, "web1")
+    found = _host.host_problems({}, {}, CLIENT, TOOL, "web1")
     assert any("systemd is not running" in each for each in found["errors"])
     assert any("restic_package" in each for each in found["errors"])
 
@@ -142,9 +138,7 @@ def of_the_inventory(  # pylint: disable=dangerous-default-value # only read
     server: dict[str, t.Any] | None = None,
     client: dict[str, t.Any] | None = CLIENT,
 ) -> list[str]:
-    inventory_problems = FilterModule().filters()["inventory_problems"]
-    found = inventory_problems({**INFO, **(info or {})}, client, {**TOOL, **(tool or {})}, server, "web1")
-    return t.cast("list[str]", found)
+    return _host.inventory_problems({**INFO, **(info or {})}, client, {**TOOL, **(tool or {})}, server, "web1")
 
 
 def test_what_a_server_serves_over_ssh_counts_by_itself() -> None:

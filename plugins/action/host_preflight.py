@@ -1,0 +1,55 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Looks at a host with host_info, and judges what it delivers, in one task: each task more is one more for every host."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _host
+
+
+class ActionModule(ActionBase):
+    """Runs the module host_info, and weighs what it brought."""
+
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """What host_info saw, with `inventory_problems`. Fails for what the host itself does not deliver."""
+        variables = task_vars or {}
+        result: dict[str, t.Any] = super().run(tmp, variables)
+        _unused, arguments = self.validate_argument_spec(
+            {
+                "look": {"type": "dict", "required": True},
+                **{name: {"type": "dict"} for name in ("client", "tool", "server")},
+            }
+        )
+        try:
+            said = self._execute_module(
+                module_name="holdfast.backup.host_info", module_args=arguments["look"], task_vars=variables
+            )
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        try:
+            seen = _delivered.accept("host_info", said, check_mode=self._task.check_mode)
+        except ValueError as error:
+            raise AnsibleActionFail(str(error)) from None
+        result.update(seen)
+        if self._discovered_interpreter_key:
+            # Found by the controller: without it every task would look for Python again.
+            result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}
+        if result.get("failed"):
+            return result
+        host = str(variables["inventory_hostname"])
+        client, tool, server = arguments["client"] or None, arguments["tool"] or {}, arguments["server"] or None
+        found = _host.host_problems(seen, variables["ansible_facts"], client, tool, host, server)
+        # What is wrong with the inventory stops every host, and comes first.
+        result["inventory_problems"] = _host.inventory_problems(seen, client, tool, server, host)
+        result["warnings"] = [*result.get("warnings", []), *found["warnings"]]
+        if found["errors"] and not result["inventory_problems"]:
+            result.update(failed=True, msg="\n- ".join(["nothing was changed on this host:", *found["errors"]]))
+        return result

@@ -1,0 +1,103 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The action plugin host_preflight: one look at a host, judged in the same task."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible.playbook.task import Task
+from ansible_collections.holdfast.backup.plugins.action.host_preflight import ActionModule
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered
+
+SEEN: dict[str, Any] = {
+    **{key: {} for key, field in _delivered.RESULTS["host_info"].items() if field.fits({})},
+    **{key: [] for key in ("running", "ssh_host_keys")},
+    **{key: None for key in ("htpasswd", "sandbox", "selinux", "virtualization")},
+    "packages": {"restic": {"installed": "0.18.0", "candidate": "0.18.0"}},
+    "systemd": 257,
+    "python": "3.13.5",
+}
+FACTS = {"distribution": "Debian", "distribution_version": "13", "distribution_release": "trixie"}
+TOOL: dict[str, Any] = {
+    "install": "package",
+    "package": "restic",
+    "pinned": "",
+    "version": "",
+    "checksums": {},
+    "binary": "/usr/bin/restic",
+}
+CLIENT: dict[str, Any] = {"jobs": {"system": {"schedule": {"calendar": "daily"}}}, "repositories": []}
+SERVER: dict[str, Any] = {
+    "fleet_id": "f1",
+    "state_dir": "/state",
+    "revoke_max": None,
+    "users": [],
+    "path": "/srv",
+    "quotas": [],
+}
+LOOK = {"packages": ["restic"]}
+
+
+def act(
+    said: dict[str, Any], facts: dict[str, Any] | None = None, discovered: bool = False, **arguments: Any
+) -> dict[str, Any]:
+    task = Task()
+    task.action = "holdfast.backup.host_preflight"
+    task.args = {"look": LOOK, "client": CLIENT, "tool": TOOL, **arguments}
+    task.check_mode = False
+    task.async_val = 0
+    module = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
+    ran = MagicMock(return_value={"changed": False, **said})
+    module._execute_module = ran
+    module._remove_tmp_path = MagicMock()
+    module._discovered_interpreter_key = "discovered_interpreter_python" if discovered else None
+    module._discovered_interpreter = "/usr/bin/python3"
+    variables = {"inventory_hostname": "web1", "ansible_facts": facts or FACTS}
+    result: dict[str, Any] = module.run(task_vars=variables)
+    ran.assert_called_once_with(module_name="holdfast.backup.host_info", module_args=LOOK, task_vars=variables)
+    module._remove_tmp_path.assert_called_once()
+    return result
+
+
+def test_a_good_host() -> None:
+    result = act(SEEN)
+    assert not result.get("failed")
+    assert {key: result[key] for key in SEEN} == SEEN
+    assert (result["warnings"], result["inventory_problems"]) == ([], [])
+    found = act(SEEN, discovered=True)
+    assert found["ansible_facts"] == {"discovered_interpreter_python": "/usr/bin/python3"}
+
+
+def test_what_the_host_does_not_deliver_fails_its_task() -> None:
+    result = act({**SEEN, "systemd": None, "packages": {}})
+    assert result["failed"]
+    assert result["msg"].startswith("nothing was changed on this host:\n- web1: systemd: ")
+    assert "\n- web1: restic_package = 'restic': " in result["msg"]
+    assert result["inventory_problems"] == []
+
+
+def test_what_is_wrong_with_the_inventory_comes_first_and_is_left_to_the_next_task() -> None:
+    served = {"fleet_id": "f2", "users": {"a--v": "a"}}
+    result = act({**SEEN, "systemd": None, "htpasswd": served}, client={}, server=SERVER)
+    assert not result.get("failed")
+    assert len(result["inventory_problems"]) == 1
+    assert "backup_state_dir = '/state'" in result["inventory_problems"][0]
+
+
+def test_what_deserves_attention_is_a_warning() -> None:
+    result = act({**SEEN, "warnings": ["of the module"]}, {**FACTS, "distribution_release": "noble"})
+    assert not result.get("failed")
+    assert result["warnings"][0] == "of the module"
+    assert "is not a tested platform" in result["warnings"][1]
+
+
+def test_a_failed_look_and_an_odd_answer_end_the_task() -> None:
+    assert act({"failed": True, "msg": "no"})["msg"] == "no"
+    with pytest.raises(AnsibleActionFail, match=r"host_info\.systemd"):
+        act({**SEEN, "systemd": "257"})
