@@ -15,13 +15,11 @@ from ansible.playbook.task import Task
 from ansible_collections.holdfast.backup.plugins.action.host_preflight import ActionModule
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered
 
+EMPTY: tuple[Any, ...] = ({}, [], None, "")
 SEEN: dict[str, Any] = {
-    **{key: {} for key, field in _delivered.RESULTS["host_info"].items() if field.fits({})},
-    **{key: [] for key in ("running", "ssh_host_keys")},
-    **{key: None for key in ("htpasswd", "sandbox", "selinux", "virtualization")},
+    **{key: next(each for each in EMPTY if field.fits(each)) for key, field in _delivered.RESULTS["host_info"].items()},
     "packages": {"restic": {"installed": "0.18.0", "candidate": "0.18.0"}},
     "systemd": 257,
-    "python": "3.13.5",
 }
 FACTS = {"distribution": "Debian", "distribution_version": "13", "distribution_release": "trixie"}
 TOOL: dict[str, Any] = {
