@@ -577,7 +577,8 @@ def _unit(
         )
     if repository["engine"] == "borg":
         _borgmatic.check(where, job, repository)
-        arguments = _borgmatic.run_arguments(unit)
+        # Where a job has only dumps there is nothing for borgmatic to do.
+        arguments = _borgmatic.run_arguments(unit) if job["paths"] or job["optional_paths"] else []
         return {
             **_described(unit, name, job, repository, arguments, _borgmatic.dump_arguments),
             "borgmatic": _borgmatic.configuration(unit, name, job, repository, own),

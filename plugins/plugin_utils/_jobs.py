@@ -253,6 +253,7 @@ FIELDS: dict[str, f.Checker] = {
 }
 
 DEFAULTS: dict[str, t.Any] = {
+    "paths": [],
     "optional_paths": [],
     "exclude": [],
     "exclude_if_present": [],
@@ -285,7 +286,9 @@ DEFAULTS: dict[str, t.Any] = {
 
 def job(where: str, value: t.Any, inventory_name: str) -> dict[str, t.Any]:
     """A normalised job; ``repositories`` is absent where the user named none."""
-    result = {**DEFAULTS, **f.mapping(FIELDS, where, value, required=("paths",))}
+    result = {**DEFAULTS, **f.mapping(FIELDS, where, value)}
+    if not any(result[key] for key in ("paths", "optional_paths", "dumps")):
+        raise BadInput(where, "", "has nothing to save", "Give it paths, optional_paths or dumps")
     if "host" not in result:
         result["host"] = _host(f"{where}.host (from the inventory name)", inventory_name)
     _distinct(f"{where}.dumps", [dump["name"] for dump in result["dumps"]], "the name of two dumps of this job")
@@ -324,8 +327,10 @@ def backup_arguments(
 ) -> list[str]:
     """The arguments of ``restic backup`` for the files of one run unit, without the binary; paths last, behind ``--``.
 
-    ``own`` are our own directories that are left out: caches and local repositories.
+    Empty where the job has only dumps: restic has a unit for each of them. ``own`` are our own directories that are left out: caches and local repositories.
     """
+    if not definition["paths"] and not definition["optional_paths"]:
+        return []
     return [
         *_common_arguments(name, definition, repository),
         *(f"--tag={tag}" for tag in definition["tags"]),

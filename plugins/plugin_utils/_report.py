@@ -49,6 +49,7 @@ UNIT: dict[str, t.Callable[[t.Any], bool]] = {
     **dict.fromkeys(("duration_seconds", "exit_status", "percent_done", "age_seconds"), _number),
     **dict.fromkeys(("told", "loaded", "running"), _flag),
     **dict.fromkeys(("missing", "dumps_failed"), _texts),
+    "dumps": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
     "summary": _numbers,
 }
 

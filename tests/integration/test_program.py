@@ -29,7 +29,7 @@ UNIT = "system--vault"
 SERVICE = f"holdfast-{UNIT}.service"
 PASSWORD = "the password of this repository"
 
-RECORD = f"HOLDFAST_REPOSITORY_ID={'0' * 64}\nRESTIC_KEY_HINT={'0' * 64}\nHOLDFAST_FINGERPRINT={'0' * 32}-{'0' * 32}\n"
+RECORD = "HOLDFAST_REPOSITORY_ID={}\n" + f"RESTIC_KEY_HINT={'0' * 64}\nHOLDFAST_FINGERPRINT={'0' * 32}-{'0' * 32}\n"
 SERVICE_TEXT = """\
 [Unit]
 OnSuccess=holdfast-record@{unit}.service
@@ -42,7 +42,7 @@ Group=holdfast
 CacheDirectory=holdfast
 CacheDirectoryMode=0700
 UMask=0077
-Environment=RESTIC_CACHE_DIR=%C/holdfast TMPDIR=%C/holdfast
+Environment=RESTIC_CACHE_DIR=%C/holdfast/vault TMPDIR=%C/holdfast
 LoadCredential=password:/etc/holdfast/secrets/vault.password
 LoadCredential=repository:/etc/holdfast/secrets/vault.repository
 EnvironmentFile=-/etc/holdfast/secrets/vault.environment
@@ -50,13 +50,11 @@ EnvironmentFile=/var/lib/holdfast/repositories/vault.env
 Environment=RESTIC_PASSWORD_FILE=%d/password RESTIC_REPOSITORY_FILE=%d/repository
 Environment=RESTIC_PROGRESS_FPS=0.016
 ExecStartPre=+/usr/local/bin/holdfast prepare {unit}
-ExecStart={binary} \\
-  backup --json --retry-lock=0s --host=web1 --tag=job:system \\
-  --files-from-raw=/run/holdfast/{unit}.sources {more} \\
-  -- {paths}
-ExecStartPost=+/usr/local/bin/holdfast verify {unit}
+{start}
 ExecStopPost=+/usr/local/bin/holdfast finish {unit}
 TimeoutStartSec={timeout}
+TimeoutStopSec=90
+KillMode=mixed
 AmbientCapabilities=CAP_DAC_READ_SEARCH
 CapabilityBoundingSet=CAP_DAC_READ_SEARCH
 NoNewPrivileges=yes
@@ -68,6 +66,21 @@ ReadWritePaths=-/srv/repository
 LogRateLimitIntervalSec=0
 {extra}
 """
+START = """\
+ExecStart={binary} \\
+  backup --json --retry-lock=0s --host=web1 --tag=job:system \\
+  --files-from-raw=/run/holdfast/{unit}.sources {more} \\
+  -- {paths}
+ExecStartPost=+/usr/local/bin/holdfast verify {unit}"""
+# As the roles write it where a job has only dumps.
+START_DUMPS = "ExecStart=+/usr/local/bin/holdfast verify {unit}"
+INTERRUPTED = """\
+[Service]
+Type=oneshot
+ExecStart=/usr/local/bin/holdfast interrupted
+[Install]
+WantedBy=multi-user.target
+"""
 RECORDER = """\
 [Service]
 Type=oneshot
@@ -77,6 +90,16 @@ DUMP = """\
 [Service]
 Type=oneshot
 ExecStart={command}
+"""
+DUMP_UNIT = f"holdfast-{UNIT}--database.service"
+# A real one, without the change of the account.
+REAL_DUMP = """\
+User=holdfast
+Environment=RESTIC_CACHE_DIR=%C/holdfast/vault
+Environment=RESTIC_PASSWORD_FILE=%d/password RESTIC_REPOSITORY_FILE=%d/repository
+LoadCredential=password:/etc/holdfast/secrets/vault.password
+LoadCredential=repository:/etc/holdfast/secrets/vault.repository
+TimeoutStartSec=60
 """
 
 
@@ -112,7 +135,7 @@ class Client:
             "sources_d": "/etc/holdfast/sources.d/system.d",
             "host": "web1",
             "tags": [],
-            "environment": {"RESTIC_CACHE_DIR": "/var/cache/holdfast"},
+            "environment": {"RESTIC_CACHE_DIR": "/var/cache/holdfast/vault"},
             "password_file": "/etc/holdfast/secrets/vault.password",
             "repository_file": "/etc/holdfast/secrets/vault.repository",
             "environment_file": None,
@@ -129,11 +152,13 @@ class Client:
             "timeout_seconds": timeout,
             **changes,
         }
+        files = definition["paths"] or definition["optional_paths"]
+        start = (START if files else START_DUMPS).format(
+            unit=UNIT, binary=self.binary, more=more, paths=" ".join(definition["paths"])
+        )
         text = SERVICE_TEXT.format(
             unit=UNIT,
-            binary=self.binary,
-            more=more,
-            paths=" ".join(definition["paths"]),
+            start=start,
             failed=failed,
             timeout=timeout,
             extra=unit,
@@ -141,6 +166,28 @@ class Client:
         self.put(f"/etc/holdfast/units/{UNIT}.json", json.dumps(definition))
         self.put(f"/etc/systemd/system/{SERVICE}", text)
         self.sh("systemctl daemon-reload")
+
+    def dump(self, command: str) -> list[dict[str, str]]:
+        """Write the companion unit of a dump that saves what `command` says; returns the definition's `dumps`."""
+        restic = (
+            f"{self.binary} backup --json --tag=job:system --tag=dump:database --stdin-filename=/database.sql"
+            f" --stdin-from-command -- {command}"
+        )
+        self.put(f"/etc/systemd/system/{DUMP_UNIT}", DUMP.format(command=restic) + REAL_DUMP)
+        self.sh("systemctl daemon-reload")
+        return [{"name": "database", "unit": DUMP_UNIT}]
+
+    def init(self) -> None:
+        """A new repository in the place of the one that was there."""
+        self.sh("find /srv/repository -mindepth 1 -delete")
+        self.restic("init")
+        self.sh("chown -R holdfast: /srv/repository")
+
+    def know(self) -> str:
+        """Put the repository that is there on record; returns its id."""
+        identity = str(json.loads(self.restic("cat", "config", "--no-lock", "2>/dev/null"))["id"])
+        self.put("/var/lib/holdfast/repositories/vault.env", RECORD.format(identity))
+        return identity
 
     def outcome(self) -> dict[str, Any]:
         """The recorded outcome."""
@@ -216,9 +263,10 @@ def host(lab: Lab, request: pytest.FixtureRequest) -> Client:
     client.put("/etc/systemd/system/holdfast-record@.service", RECORDER)
     client.put("/etc/holdfast/secrets/vault.password", PASSWORD + "\n", 0o400)
     client.put("/etc/holdfast/secrets/vault.repository", "/srv/repository\n", 0o400)
-    client.put("/var/lib/holdfast/repositories/vault.env", RECORD)
-    client.restic("init")
-    client.sh("chown -R holdfast: /srv/repository")
+    client.put("/etc/systemd/system/holdfast-interrupted.service", INTERRUPTED)
+    client.sh("systemctl -q enable holdfast-interrupted.service")
+    client.init()
+    client.know()
     return client
 
 
@@ -457,16 +505,94 @@ def test_post_hook_fails(client: Client) -> None:
 
 def test_dump_fails(client: Client) -> None:
     """Files are saved when a dump fails, and the run is failed."""
-    dump = f"holdfast-{UNIT}--database.service"
-    client.define(dumps=[{"name": "database", "unit": dump}])
-    client.put(f"/etc/systemd/system/{dump}", DUMP.format(command="/bin/false"))
-    client.sh("systemctl daemon-reload")
+    client.define(dumps=client.dump("/bin/false"))
     found = client.run(fails=True)
     assert (found["outcome"], found["reason"], found["dumps_failed"]) == ("failed", "dump", ["database"])
     assert found["snapshot"] in client.snapshot_ids()
-    client.put(f"/etc/systemd/system/{dump}", DUMP.format(command="/bin/true"))
+    client.dump("/bin/echo good")
+    found = client.run(fails=False)
+    assert (found["outcome"], found["dumps_failed"]) == ("ok", [])
+    assert {found["snapshot"], found["dumps"]["database"]} <= set(client.snapshot_ids())
+    # A dump that ends well and makes no snapshot is none.
+    client.put(f"/etc/systemd/system/{DUMP_UNIT}", DUMP.format(command="/bin/true"))
     client.sh("systemctl daemon-reload")
+    found = client.run(fails=True)
+    assert (found["reason"], found["dumps"], found["dumps_failed"]) == ("dump", {}, ["database"])
+
+
+def test_only_dumps(client: Client) -> None:
+    """A job without files: its dump's snapshot makes the run ok, and nothing else does."""
+    only: dict[str, Any] = {"paths": [], "optional_paths": [], "dumps": client.dump("/bin/echo all of it")}
+    client.define(**only)
+    before = client.snapshot_ids()
+    found = client.run(fails=False)
+    assert (found["outcome"], found["reason"], found["snapshot"], found["exit_status"]) == ("ok", None, None, None)
+    assert client.snapshot_ids() == [*before, found["dumps"]["database"]]
+    assert found["last_ok"] == found["ended"]
+    assert "dump database: snapshot " in client.sh("holdfast run system --wait")
+    assert "it has only dumps" in client.sh("holdfast run system --dry-run")
+    log = client.sh("holdfast log system")
+    assert "files: " in log
+    assert f"snapshot {client.outcome()['dumps']['database'][:8]}" in log
+    assert log.endswith("outcome: ok\n")
+    assert "only dumps: --dump database" in client.sh("holdfast restore system --target /srv/only", check=False)
+    client.sh("holdfast restore system --target /srv/only --dump database")
+    assert client.sh("cat /srv/only/database.sql; rm -r /srv/only") == "all of it\n"
+    # What somebody drops in is not saved, and not passed over.
+    client.put("/etc/holdfast/sources.d/system.d/app.paths", "/srv/data\n")
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"]) == ("incomplete", "source missing")
+    assert "the job has only dumps" in found["message"]
+    client.sh("rm /etc/holdfast/sources.d/system.d/app.paths")
+    client.dump("/bin/false")
+    before = client.snapshot_ids()
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"], found["dumps"]) == ("failed", "dump", {})
+    assert client.snapshot_ids() == before
+
+
+def test_only_optional_and_dropped_in_paths(client: Client) -> None:
+    """Nothing is there, or what is there is empty: that is said."""
+    client.define(paths=[], optional_paths=["/srv/optional"])
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"], found["snapshot"]) == ("failed", "source missing", None)
+    client.put("/etc/holdfast/sources.d/system.d/app.paths", "/srv/dropped\n")
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"], found["missing"]) == ("failed", "source missing", ["/srv/dropped"])
+    client.sh("mkdir /srv/dropped")
+    found = client.run(fails=False)
+    assert (found["outcome"], found["summary"]["total_files_processed"]) == ("ok", 0)
+    assert "no file is in this snapshot" in client.sh("holdfast status")
+    client.sh("touch /srv/dropped/file")
+    assert client.run(fails=False)["message"] == ""
+    client.sh("rm -r /srv/dropped")
+
+
+def test_another_repository_in_its_place(client: Client) -> None:
+    """A repository that was made anew, with the same password, is not the one on record."""
     assert client.run(fails=False)["outcome"] == "ok"
+    first = client.know()
+    client.init()
+    try:
+        found = client.run(fails=True)
+        assert (found["outcome"], found["reason"]) == ("failed", "another repository")
+        assert first[:8] in found["message"]
+        assert "run the site playbook" in found["message"]
+        # A dump alone has no better chance.
+        client.define(paths=[], optional_paths=[], dumps=client.dump("/bin/echo all of it"))
+        assert client.run(fails=True)["reason"] == "another repository"
+        client.define()
+    finally:
+        second = client.know()
+    assert second != first
+    assert client.run(fails=False)["outcome"] == "ok"
+    # Without a cache the repository is opened: it proves the same.
+    client.define(more="--no-cache")
+    client.sh("rm -r /var/cache/holdfast/vault")
+    assert client.run(fails=False)["outcome"] == "ok"
+    client.put("/var/lib/holdfast/repositories/vault.env", RECORD.format(first))
+    assert client.run(fails=True)["reason"] == "another repository"
+    client.know()
 
 
 def test_disk_full(client: Client) -> None:
@@ -516,11 +642,62 @@ def test_stopped(client: Client) -> None:
 
 
 def test_time_limit(client: Client) -> None:
-    """The job's own time limit."""
+    """The job's own time limit; restic has the time to remove its lock."""
     client.define(more="--limit-upload=3000 --pack-size=4", timeout=4)
-    client.sh("head -c 60000000 /dev/urandom >/srv/data/big")
-    found = client.run(fails=True)
+    client.sh("head -c 60000000 /dev/urandom >/srv/data/big; rm -f /srv/repository/locks/*")
+    before = client.recorded()
+    client.sh(f"systemctl start --no-block {SERVICE}")
+    client.sh("for i in $(seq 100); do ls /srv/repository/locks | grep -q . && exit; sleep 0.05; done; exit 1")
+    found = client.wait_recorded(before)
     assert (found["outcome"], found["reason"], found["service_result"]) == ("failed", "timeout", "timeout")
+    assert client.sh("ls /srv/repository/locks") == ""
+
+
+def test_time_limit_of_a_run_that_dumps(client: Client) -> None:
+    """The dump is ended with its run, its command with restic, and no lock stays."""
+    dumps = client.dump("/bin/sleep 600")
+    client.define(paths=[], optional_paths=[], dumps=dumps, timeout=4)
+    client.sh("rm -f /srv/repository/locks/*")
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"]) == ("failed", "timeout")
+    client.sh(
+        f"for i in $(seq 100); do systemctl -q is-active {DUMP_UNIT} || pgrep -x sleep || exit 0; sleep 0.1; done; exit 1"
+    )
+    assert client.sh("ls /srv/repository/locks") == ""
+
+
+def test_hooks_are_told_of_the_time_limit(client: Client) -> None:
+    """SIGTERM goes to the main process only, which passes it on to the hook."""
+    command = "trap 'echo cleaned >/run/hook; exit' TERM; while :; do sleep 0.1; done"
+    client.sh("rm -f /run/hook")
+    client.define(pre=[{"command": ["/bin/sh", "-c", command]}], timeout=3)
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"]) == ("failed", "timeout")
+    assert client.sh("cat /run/hook") == "cleaned\n"
+
+
+def test_power_loss(client: Client) -> None:
+    """A run that ended with the host itself is recorded at the next boot, and told of once."""
+    client.define(
+        more="--limit-upload=3000 --pack-size=4",
+        on_failure={"command": ["/bin/sh", "-c", "echo $HOLDFAST_OUTCOME, $HOLDFAST_REASON >>/root/told"]},
+    )
+    assert client.run(fails=False)["outcome"] == "ok"
+    last_ok = client.outcome()["last_ok"]
+    before = _start_slow(client)
+    client.sh("sync")
+    client.lab.kill(client.name)
+    client.lab.restart(client.name)
+    client.sh("systemctl is-system-running --wait", check=False)
+    found = client.wait_recorded(before)
+    assert (found["outcome"], found["reason"], found["told"]) == ("failed", "interrupted", True)
+    assert found["started"] < found["ended"]
+    assert (found["last_ok"], found["duration_seconds"]) == (last_ok, None)
+    assert "the host went down" in client.sh("holdfast status")
+    client.sh("systemctl start holdfast-interrupted.service; rm /srv/data/big")
+    assert client.sh("cat /root/told; rm /root/told") == "failed, interrupted\n"
+    # The lock of a process that is gone hinders nobody.
+    assert client.run(fails=False)["outcome"] == "ok"
 
 
 def test_locked(client: Client) -> None:
@@ -639,6 +816,7 @@ def test_rest_password_rotation(client: Client) -> None:
     )
     try:
         client.restic("init")
+        client.know()
         client.define(access="rest", rest={"user": "web1--vault", "url": url})
         assert client.run(fails=False)["outcome"] == "ok"
         assert json.loads(client.sh("cat /etc/holdfast/secrets/vault.identity"))["rest"]["next"] is not None
@@ -664,4 +842,5 @@ def test_rest_password_rotation(client: Client) -> None:
         assert "second-word" not in client.sh("journalctl --no-pager")
     finally:
         client.put("/etc/holdfast/secrets/vault.repository", "/srv/repository\n", 0o400)
+        client.know()
         client.sh("systemctl stop rest; rm -rf /srv/rest /etc/holdfast/secrets/vault.identity", check=False)

@@ -137,6 +137,17 @@ def jobs(address: str) -> dict[str, Any]:
             ],
             "repositories": ["main"],
         },
+        # No files: their dumps are all there is to them.
+        "dumps-only": {
+            "dumps": [{"kind": "command", "name": "one", "user": "nobody", "command": ["echo", "all of it"]}],
+            "repositories": ["main"],
+        },
+        "dumps-broken": {
+            "dumps": [
+                {"kind": "command", "name": "broken", "user": "nobody", "command": ["sh", "-c", "echo half; exit 3"]}
+            ],
+            "repositories": ["main"],
+        },
         "lenient": {"paths": [*kept, "/srv/missing"], "incomplete": "ok", "repositories": ["main"]},
         "strict": {"paths": [*kept, "/srv/missing"], "repositories": ["main"]},
         "canary": {

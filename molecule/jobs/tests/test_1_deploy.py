@@ -17,7 +17,7 @@ def test_L14_check_mode_passes_on_bare_hosts_and_tells_the_truth(fleet: Fleet) -
 def test_L7_the_deploy_started_no_backup(client: Client) -> None:
     timers = json.loads(client.sh("systemctl list-timers --all --output=json 'holdfast-*'"))
     # Positive control: there is something that could have run.
-    assert len(timers) == 20
+    assert len(timers) == 22
     assert not starts(client)
     assert client.host.run("ls /var/lib/holdfast/outcomes").stdout == ""
     # A timer that requires its service starts it whenever the timer is started.

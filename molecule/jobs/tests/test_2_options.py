@@ -22,6 +22,7 @@ def test_everything_is_as_it_should_be(client: Client) -> None:
         "pre-fails--main": ("failed", "pre hook"),
         "post-fails--main": ("failed", "post hook"),
         "bad-dump--main": ("failed", "dump"),
+        "dumps-broken--main": ("failed", "dump"),
         "lenient--main": ("incomplete", "source missing"),
         "strict--main": ("incomplete", "source missing"),
     }
@@ -32,7 +33,9 @@ def test_everything_is_as_it_should_be(client: Client) -> None:
     # A unit that systemd shows as good saved everything, or was told that less is enough.
     failed = client.sh("systemctl list-units --failed --plain --no-legend 'holdfast-*--*.service'").split()
     units = {name[len("holdfast-") : -len(".service")] for name in failed if name.startswith("holdfast-")}
-    assert units - {"slow--narrow", "bad-dump--main--broken"} == set(expected) - {"lenient--main"}
+    assert units - {"slow--narrow", "bad-dump--main--broken", "dumps-broken--main--broken"} == set(expected) - {
+        "lenient--main"
+    }
     told = {line.split()[0] for line in client.sh("cat /run/told.log").splitlines()}
     assert told - {"slow--narrow"} == set(expected) - {"lenient--main"}
 
@@ -341,6 +344,23 @@ def test_a_failing_dump(client: Client) -> None:
     assert sorted(str(each["dump"]) for each in found) == ["None", "good"]
 
 
+def test_only_dumps(client: Client) -> None:
+    outcome = client.outcome("dumps-only--main")
+    assert (outcome["snapshot"], outcome["dumps_failed"]) == (None, [])
+    (snapshot,) = json.loads(client.holdfast("snapshots", "dumps-only", "--json")[1])["snapshots"]
+    assert (snapshot["dump"], outcome["dumps"]) == ("one", {"one": snapshot["id"]})
+    assert client.holdfast("restore", "dumps-only", "--dump", "one", "--target", "/srv/dumps-only")[0] == 0
+    assert client.sh("cat /srv/dumps-only/one") == "all of it\n"
+    code, said, _wrong = client.holdfast("log", "dumps-only")
+    assert code == 0
+    assert f"snapshot {snapshot['id'][:8]}" in said
+    (unit,) = json.loads(client.holdfast("status", "--json", "dumps-only")[1])["units"]
+    assert (unit["outcome"], unit["repository_state"], bool(unit["next"])) == ("ok", "present", True)
+    broken = client.outcome("dumps-broken--main")
+    assert (broken["dumps"], broken["dumps_failed"], broken["last_ok"]) == ({}, ["broken"], None)
+    assert client.restic("main", "snapshots", "--json", "--tag=job:dumps-broken").strip() == "[]"
+
+
 # --- history
 
 
@@ -400,6 +420,8 @@ def test_a_throttled_run_tells_its_share_and_is_ended(client: Client, watches: d
     outcome = client.outcome("slow--narrow")
     assert (outcome["outcome"], outcome["reason"], outcome["service_result"]) == ("failed", "timeout", "timeout")
     assert outcome["snapshot"] is None
+    # It had the time to remove its lock.
+    assert client.sh("ls /var/backups/holdfast/narrow/locks") == ""
     # restic ends when what is under way is sent.
     assert 75 <= outcome["duration_seconds"] < 130
     assert "\x1b" not in outcome["message"]

@@ -93,6 +93,21 @@ def test_L10_timers_start_backups_and_cron_does_not(client: Client) -> None:
     client.sh("systemctl stop holdfast-often--main.timer")
 
 
+def test_another_repository_in_its_place(client: Client) -> None:
+    """Made anew at the same location with the same password, it opens and takes a backup; it is not the one on record."""
+    known = client.outcome("loose--small")
+    secrets, place = "/etc/holdfast/secrets/small", "/var/backups/holdfast/small"
+    client.sh(
+        f"cd {place}; mkdir /srv/small; mv * /srv/small; RESTIC_PASSWORD_FILE={secrets}.password"
+        f" RESTIC_REPOSITORY_FILE={secrets}.repository restic --no-cache init; chown -R holdfast: {place}"
+    )
+    assert client.holdfast("run", "loose", "--wait")[0] == 1
+    found = client.outcome("loose--small")
+    assert (found["outcome"], found["reason"], found["last_ok"]) == ("failed", "another repository", known["last_ok"])
+    client.sh(f"cd {place}; rm -r *; mv /srv/small/* .")
+    assert client.holdfast("run", "loose", "--wait")[0] == 0
+
+
 def test_L6_every_path_has_one_owner(client: Client) -> None:
     owners: dict[str, list[str]] = {}
     for name in client.sh(f"ls {MANIFESTS}/*.json").split():
@@ -151,4 +166,4 @@ def test_L7_a_boot_starts_what_was_missed_and_nothing_else(fleet: Fleet, clients
         "systemctl is-system-running --wait; for i in $(seq 60); do"
         f" grep -q {before} /var/lib/holdfast/outcomes/exact--main.json || exit 0; sleep 1; done; exit 1"
     )
-    assert starts(db1) == {"holdfast-exact--main.service": 1}
+    assert starts(db1) == {"holdfast-exact--main.service": 1, "holdfast-interrupted.service": 1}

@@ -76,7 +76,7 @@ def assess(
     """Weigh the evidence. `lost` is the reason if a file without which the unit cannot start is not there."""
     found = _stopped(state) or _run(definition, ending, digest, lost)
     if state is not None and found.outcome != FAILED:
-        found = _with_findings(found, state)
+        found = _with_findings(found, state, definition)
     if found.outcome == OK and state is None:
         found = Assessment(FAILED, "unknown", "what was found while it ran is gone, so nobody knows what was missing")
     if found.outcome == OK and ending.result not in ("success", ""):
@@ -107,6 +107,9 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
         return Assessment(
             FAILED, _unstarted_reason(status, lost), _text(digest.systemd or ["systemd did not start it"])
         )
+    if definition.dumps_only:
+        # What ended is the check of what the dumps left, which is looked at below.
+        return Assessment(OK)
     outcome = meaning(definition.program, status).outcome
     if outcome == FAILED:
         known = _CODES.get(status) if definition.borg is None else digest.reason
@@ -127,7 +130,8 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
     if outcome == INCOMPLETE or skipped:
         reason = "source missing" if skipped and not digest.errors else "source unreadable"
         return Assessment(INCOMPLETE, reason, _text([*digest.errors, *skipped, *words]))
-    return Assessment(OK)
+    empty = digest.summary.get("total_files_processed") == 0
+    return Assessment(OK, None, "no file is in this snapshot: what is to be saved is empty" if empty else "")
 
 
 def _skips(definition: Definition, line: str) -> bool:
@@ -150,13 +154,14 @@ def _reason_in(lines: list[str]) -> str | None:
     return None
 
 
-def _with_findings(found: Assessment, state: State) -> Assessment:
+def _with_findings(found: Assessment, state: State, definition: Definition) -> Assessment:
     if state.missing:
         lines = [found.message] if found.message else []
         lines += [f"declared but not there: {path}" for path in state.missing]
         found = Assessment(INCOMPLETE, found.reason or "source missing", _text(lines))
-    if state.dumps_failed:
-        lines = [f"dump failed: {', '.join(state.dumps_failed)}", found.message]
+    without = state.without_snapshot(definition)
+    if without:
+        lines = [f"dump failed: {', '.join(without)}", found.message]
         found = Assessment(FAILED, "dump", _text(lines))
     if state.post_failed:
         found = Assessment(FAILED, "post hook", _text([*state.post_failed, found.message]))

@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     capable = add("capable-copy", "For systemd: make the copy of restic that may read every file.")
     for name in ("source", "path", "group"):
         capable.add_argument(name, metavar=name.upper())
+    add("interrupted", "For systemd: record the runs that ended with the host itself.")
     for name, description in (
         ("prepare", "For systemd: check and prepare a run."),
         ("verify", "For systemd: make an incomplete run fail."),
@@ -84,6 +85,10 @@ def _for_people(host: Host, arguments: argparse.Namespace) -> int:
         return _certificate(host, arguments)
     if arguments.command == "capable-copy":
         return _capable_copy(arguments)
+    if arguments.command == "interrupted":
+        from . import interrupted
+
+        return interrupted.settle_all(host)
     from . import status
 
     if arguments.command == "status":

@@ -139,6 +139,11 @@ class Definition:
         return "borgmatic" if self.borg is not None else self.engine
 
     @property
+    def dumps_only(self) -> bool:
+        """Whether there are no files to be saved: the run's snapshots are those of its dumps."""
+        return not self.paths and not self.optional_paths
+
+    @property
     def longest(self) -> int:
         """Seconds after which nobody waits for a run any more."""
         # systemd's limit counts anew for what comes before restic, for restic, and for what comes after it.
@@ -316,7 +321,10 @@ def parse(text: str) -> Definition:
         raise _Bad("`rest` goes with access `rest`, and only with it")
     if (found["engine"] == "borg") != (found.get("borg") is not None):
         raise _Bad("`borg` goes with engine `borg`, and only with it")
-    return Definition(**found)
+    definition = Definition(**found)
+    if definition.dumps_only and not definition.dumps:
+        raise _Bad("has neither `paths` nor `optional_paths` nor `dumps`")
+    return definition
 
 
 def load(host: Host, unit: str) -> Definition:

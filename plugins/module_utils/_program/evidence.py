@@ -17,10 +17,6 @@ from .journal import Digest
 from .prepare import mounted
 from .state import State
 
-# The journal may lag behind a process that has just ended: looks for its last line, and seconds between them.
-LOOKS = 15
-PAUSE = 0.2
-
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
@@ -35,7 +31,7 @@ class Evidence:
 
 def gather(host: Host, definition: Definition, invocation: str, ending: Ending) -> Evidence:
     """Read journal and findings of `invocation`, and assess them."""
-    digest = _digest(host, definition, invocation, expected=ending.exit_status in (0, 3))
+    digest = _digest(host, definition, invocation, expected=ending.exit_status in (0, 3) and not definition.dumps_only)
     return weigh(host, definition, invocation, ending, digest)
 
 
@@ -59,14 +55,9 @@ def lost(host: Host, definition: Definition) -> str | None:
 
 def _digest(host: Host, definition: Definition, invocation: str, *, expected: bool) -> Digest:
     program = os.path.basename(definition.binary)
-    found = Digest()
-    for look in range(LOOKS if expected else 1):
-        if look:
-            host.sleep(PAUSE)
-        journal.sync(host)
+
+    def ask() -> Digest:
         # A hook may say more than is read.
-        entries = journal.read(host, invocation, program=program)
-        found = journal.digest(entries, program, definition.service)
-        if found.summary is not None:
-            break
-    return found
+        return journal.digest(journal.read(host, invocation, program=program), program, definition.service)
+
+    return journal.until_summary(host, ask, expected=expected)

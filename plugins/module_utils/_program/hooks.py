@@ -16,6 +16,10 @@ from .._run import account as account_of
 from .definition import Definition, Hook
 
 
+class _Ended(Exception):
+    """We were told to end."""
+
+
 def environment(definition: Definition, **more: str) -> dict[str, str]:
     """What a hook learns of the run: HOLDFAST_UNIT, HOLDFAST_JOB, HOLDFAST_REPOSITORY, and `more` as HOLDFAST_<NAME>."""
     return {
@@ -24,6 +28,10 @@ def environment(definition: Definition, **more: str) -> dict[str, str]:
         "HOLDFAST_REPOSITORY": definition.repository,
         **{f"HOLDFAST_{name.upper()}": value.replace("\0", "") for name, value in more.items()},
     }
+
+
+def _ended(*_signal: Any) -> None:
+    raise _Ended
 
 
 def run(hook: Hook, variables: Mapping[str, str]) -> str | None:
@@ -54,12 +62,21 @@ def run(hook: Hook, variables: Mapping[str, str]) -> str | None:
         )
     except (OSError, subprocess.SubprocessError) as error:
         return f"{program} cannot be started: {error}"
+    before = signal.signal(signal.SIGTERM, _ended)
     try:
         status = process.wait(timeout=hook.timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         return f"{program} did not end within {hook.timeout} s"
+    except _Ended:
+        # systemd tells us alone (KillMode=mixed). The hook may clean up, then we end as we would have without one.
+        os.killpg(process.pid, signal.SIGTERM)
+        status = process.wait()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if status < 0:
         return f"{program} was ended by signal {-status}"
     return f"{program} ended with exit status {status}" if status else None

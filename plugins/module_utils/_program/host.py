@@ -21,6 +21,7 @@ from .._run import PATH, run
 
 UNITS = "/etc/holdfast/units"
 OUTCOMES = "/var/lib/holdfast/outcomes"
+RUNNING = "/var/lib/holdfast/running"
 RUNTIME = "/run/holdfast"
 SECRETS = "/etc/holdfast/secrets"
 ESCROW = "/etc/holdfast/escrow.json"
@@ -77,6 +78,13 @@ class Host:
     def now(self) -> float:
         """Seconds since 1970."""
         return time.time()
+
+    def boot(self) -> str:
+        """The kernel's id of this boot; empty if it does not say."""
+        try:
+            return self.path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
 
     def sleep(self, seconds: float) -> None:
         """Wait."""

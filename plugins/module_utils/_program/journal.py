@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from .host import Host
@@ -16,6 +17,9 @@ from .text import one_line
 # The summary comes last; of a run that complains about more files than this, the latest lines are looked at.
 LINES = 2000
 TIMEOUT = 60
+# It may lag behind a process that has just ended: looks for its last line, and seconds between them.
+LOOKS = 15
+PAUSE = 0.2
 _WARNING = 4
 # What programs send to move a terminal's cursor; restic does so when it is ended, also where there is no terminal.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -62,6 +66,31 @@ def read(
     ours = [f"_SYSTEMD_INVOCATION_ID={invocation}", *([f"SYSLOG_IDENTIFIER={program}"] if program else [])]
     ours += ["+", f"INVOCATION_ID={invocation}", "_PID=1"]
     return _entries(host, [f"--lines={lines}", *ours, *more])
+
+
+def cursor(host: Host) -> str:
+    """Where the journal ends now; empty if it does not say."""
+    done = host.command(["journalctl", "--quiet", "--no-pager", "--lines=0", "--show-cursor"], timeout=TIMEOUT)
+    found = re.search(r"^-- cursor: (\S+)$", done.stdout, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def after(host: Host, place: str, service: str) -> list[Entry]:
+    """The last lines of the processes of `service` after the cursor `place`, oldest first."""
+    return _entries(host, [f"--after-cursor={place}", f"--lines={LINES}", f"_SYSTEMD_UNIT={service}"])
+
+
+def until_summary(host: Host, ask: Callable[[], Digest], *, expected: bool = True) -> Digest:
+    """What `ask` finds, asked again for a while if the `expected` summary is not there yet."""
+    found = Digest()
+    for look in range(LOOKS if expected else 1):
+        if look:
+            host.sleep(PAUSE)
+        sync(host)
+        found = ask()
+        if found.summary is not None:
+            break
+    return found
 
 
 def refusal(host: Host, service: str) -> Entry | None:

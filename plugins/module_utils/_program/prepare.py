@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 
 from .. import _record, _secrets
-from . import borg, hooks, sources
-from .definition import Definition
-from .host import ESCROW, Host
+from . import borg, hooks, journal, running, sources
+from .definition import Definition, Dump
+from .host import ESCROW, Host, ProgramError
 from .state import State
 from .text import complain
 
@@ -27,8 +27,14 @@ class _Refused(Exception):
 
 def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
     """Check, run `pre` hooks and dumps, write the list of sources. Returns the exit code: not 0 stops the run."""
+    if running.cut_off(host, definition.unit) is not None:
+        # What happens once in years is imported when it does.
+        from . import interrupted
+
+        interrupted.settle(host, definition)
     state = State(definition.unit, environment.get("INVOCATION_ID", ""), host.now())
     state.save(host)
+    running.begin(host, definition.unit, state.invocation, state.started)
     try:
         _check(host, definition)
         _pre(definition)
@@ -122,17 +128,32 @@ def _pre(definition: Definition) -> None:
 
 def _dumps(host: Host, definition: Definition, state: State) -> None:
     for dump in definition.dumps:
-        problem = _dump(host, definition, dump.unit)
-        if problem:
-            complain(f"dump {dump.name} failed: {problem}")
+        try:
+            state.dumps[dump.name] = _dump(host, definition, dump)
+        except ProgramError as error:
+            complain(f"dump {dump.name} failed: {error}; see: journalctl -u {dump.unit}")
             state.dumps_failed.append(dump.name)
-            state.save(host)
+        state.save(host)
 
 
-def _dump(host: Host, definition: Definition, unit: str) -> str | None:
-    done = host.command(["systemctl", "start", "--", unit], timeout=definition.longest)
-    if done.status == 0:
-        return None
+def _dump(host: Host, definition: Definition, dump: Dump) -> str:
+    """Run the companion unit; returns the id of its snapshot, empty for borg. Raises ProgramError if it made none."""
+    program = os.path.basename(definition.binary)
+    place = journal.cursor(host)
+    done = host.command(["systemctl", "start", "--", dump.unit], timeout=definition.longest)
     if done.status == 124:
-        host.command(["systemctl", "stop", "--", unit], timeout=120)
-    return f"see: journalctl -u {unit}"
+        host.command(["systemctl", "stop", "--", dump.unit], timeout=120)
+    if done.status:
+        raise ProgramError(done.stderr.strip() or f"systemctl ended with exit status {done.status}")
+    if definition.borg is not None:
+        # Borg's exit status is enough: it has no id to tell.
+        return ""
+    if not place:
+        raise ProgramError("the journal cannot be read, so nobody knows whether it made a snapshot")
+    found = journal.until_summary(
+        host, lambda: journal.digest(journal.after(host, place, dump.unit), program, dump.unit)
+    )
+    snapshot = (found.summary or {}).get("snapshot_id")
+    if not snapshot:
+        raise ProgramError("it ended well, but made no snapshot")
+    return str(snapshot)

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import _secrets
 from .._outcome import INCOMPLETE, OK
-from . import evidence, hooks, journal, outcomes
+from . import evidence, hooks, journal, outcomes, running
 from .assess import Assessment, Ending
 from .definition import Definition, Hook
 from .engine import tool_versions
@@ -42,14 +42,11 @@ def record(host: Host, definition: Definition, environment: Mapping[str, str]) -
     if known is None:
         say(f"systemd knows of no run of {definition.unit}: nothing is recorded")
         return 0
-    outcome = _outcome(host, definition, known, before)
-    # Written before anybody is told: telling may take its time, and may fail.
-    outcomes.write(host, definition.unit, outcome)
-    if _is_bad(definition, outcome) and definition.on_failure is not None:
-        outcome["told"] = _tell(definition, definition.on_failure, outcome)
-        outcomes.write(host, definition.unit, outcome)
+    outcome = describe(host, definition, known, before)
+    keep(host, definition, outcome)
     if before is None or not known.invocation or before.get("invocation_id") != known.invocation:
         outcomes.remember(host, definition.unit, outcome)
+    running.end(host, definition.unit, known.invocation)
     say(" ".join(str(part) for part in (definition.unit, outcome["outcome"], outcome["reason"] or "") if part))
     return 0
 
@@ -82,7 +79,8 @@ def _asked(host: Host, definition: Definition) -> tuple[str, Ending]:
     return values.get("InvocationID", ""), Ending(values.get("Result", ""), code, status)
 
 
-def _outcome(host: Host, definition: Definition, known: Evidence, before: dict[str, Any] | None) -> dict[str, Any]:
+def describe(host: Host, definition: Definition, known: Evidence, before: dict[str, Any] | None) -> dict[str, Any]:
+    """The outcome of a run, `before` being the one before it. Nobody is told yet."""
     found, state, summary = known.assessment, known.state, known.digest.summary
     ended = host.now()
     started = state.started if state else known.digest.first or ended
@@ -99,12 +97,13 @@ def _outcome(host: Host, definition: Definition, known: Evidence, before: dict[s
         "started": timestamp(started),
         "ended": timestamp(ended),
         "duration_seconds": round(max(ended - started, 0.0), 1),
-        "exit_status": known.ending.exit_status,
+        "exit_status": None if definition.dumps_only else known.ending.exit_status,
         "service_result": known.ending.result or None,
         "invocation_id": known.invocation or None,
         "snapshot": (summary or {}).get("snapshot_id"),
         "summary": {name: summary[name] for name in NUMBERS if name in summary} if summary else None,
         "missing": state.missing if state else [],
+        "dumps": state.dumps if state else {},
         "dumps_failed": state.dumps_failed if state else [],
         "last_ok": last_ok,
         "told": None,
@@ -115,6 +114,15 @@ def _outcome(host: Host, definition: Definition, known: Evidence, before: dict[s
 def _is_bad(definition: Definition, outcome: dict[str, Any]) -> bool:
     accepted = (OK, INCOMPLETE) if definition.incomplete_is == "ok" else (OK,)
     return outcome["outcome"] not in accepted
+
+
+def keep(host: Host, definition: Definition, outcome: dict[str, Any]) -> None:
+    """Write the outcome, call the user's command if it is a bad one, and write down whether that went well."""
+    # Written before anybody is told: telling may take its time, and may fail.
+    outcomes.write(host, definition.unit, outcome)
+    if _is_bad(definition, outcome) and definition.on_failure is not None:
+        outcome["told"] = _tell(definition, definition.on_failure, outcome)
+        outcomes.write(host, definition.unit, outcome)
 
 
 def _tell(definition: Definition, hook: Hook, outcome: dict[str, Any]) -> bool:

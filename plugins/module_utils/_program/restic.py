@@ -24,6 +24,8 @@ _CODES = {
     12: "the repository does not take this host's password",
 }
 QUESTION_TIMEOUT = 600
+# While a unit stops, which is given 90 s.
+ID_TIMEOUT = 60
 
 
 def environment(host: Host, definition: Definition) -> dict[str, str]:
@@ -64,6 +66,18 @@ def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProgramError(f"restic's list of snapshots cannot be read: {error}") from error
     return sorted(found, key=lambda each: str(each["time"]))
+
+
+def repository_id(host: Host, definition: Definition) -> str:
+    """The id of the repository at the job's location. Raises ProgramError if it cannot be opened."""
+    argv = [definition.binary, "cat", "config", "--no-lock", "--no-cache"]
+    done = host.command(argv, timeout=ID_TIMEOUT, env=environment(host, definition))
+    if done.status:
+        raise ProgramError(failure(done.status, done.stderr))
+    try:
+        return str(json.loads(done.stdout)["id"])
+    except (ValueError, KeyError, TypeError):
+        raise ProgramError("restic's answer cannot be read") from None
 
 
 def _snapshot(content: dict[str, Any]) -> dict[str, Any]:

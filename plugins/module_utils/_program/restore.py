@@ -145,6 +145,8 @@ def _choose(host: Host, definition: Definition, snapshot: str, dump: str | None)
     found = [each for each in restic.snapshots(host, definition) if each["dump"] == dump]
     if not found:
         what = f"dump {dump}" if dump else "files"
+        if dump is None and definition.dumps_only:
+            what += f", only dumps: --dump {' or '.join(each.name for each in definition.dumps)}"
         raise ProgramError(
             f"{definition.unit} has no snapshot of its {what}; see: holdfast snapshots {definition.unit}"
         )

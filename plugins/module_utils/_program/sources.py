@@ -21,7 +21,8 @@ def gather(host: Host, definition: Definition) -> tuple[list[str], list[str]]:
     """(paths for --files-from-raw, what is declared and not there).
 
     Optional paths and dropped-in paths are passed only if they exist, because restic 0.19 takes a missing one for an
-    error. Declared paths are restic's literal arguments and are only looked at.
+    error. Declared paths are restic's literal arguments and are only looked at. Where a job has only dumps nothing saves
+    files, and what is dropped in counts as not there.
     """
     missing = [path for path in definition.paths if not _exists(host, path)]
     extra = [path for path in definition.optional_paths if _exists(host, path)]
@@ -35,6 +36,9 @@ def gather(host: Host, definition: Definition) -> tuple[list[str], list[str]]:
             paths = [path for path in paths if path == path.strip()]
         if problem:
             missing.append(f"{name} ({problem})")
+        if definition.dumps_only:
+            missing += [f"{path} ({name}: the job has only dumps, give it paths or optional_paths)" for path in paths]
+            continue
         for path in paths:
             (extra if _exists(host, path) else missing).append(path)
     return list(dict.fromkeys(extra)), list(dict.fromkeys(missing))

@@ -60,6 +60,9 @@ def _report(host: Host, definition: Definition, before: dict[str, Any] | None, s
     reason = f", {after['reason']}" if after["reason"] else ""
     say(f"{definition.unit}: {after['outcome']}{reason} in {text.span(after['duration_seconds'])}")
     lines = show.summary({**after["summary"], "snapshot_id": after["snapshot"]}) if after["summary"] else []
+    lines += [
+        f"dump {name}: snapshot {snapshot[:8]}" for name, snapshot in (after.get("dumps") or {}).items() if snapshot
+    ]
     for line in [*lines, *after["message"].splitlines()]:
         say(f"  {line}")
     accepted = (OK, INCOMPLETE) if definition.incomplete_is == "ok" else (OK,)
@@ -84,6 +87,9 @@ def dry_run_unit(unit: str) -> str:
 
 def _dry_run(host: Host, definition: Definition) -> int:
     """Hooks and dumps do not run; everything else is the unit's own, the sandbox included."""
+    if definition.dumps_only:
+        say(f"{definition.unit}: dry run, nothing is saved: it has only dumps, which a dry run leaves out")
+        return 0
     if definition.borg is not None:
         raise ProgramError(
             f"{definition.unit} is a job of borg, which has no dry run that tells sizes; leave --dry-run out", 2

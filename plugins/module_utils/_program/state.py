@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from .definition import Definition
 from .host import RUNTIME, Host
 
 
@@ -17,12 +18,18 @@ class State:
     unit: str
     invocation: str
     started: float
-    # Set when the run was stopped before restic: a reason of the outcome, and what to say.
+    # Set when the run was stopped before restic, or saved into another repository: a reason of the outcome, and what to say.
     stopped: str | None = None
     message: str = ""
     missing: list[str] = dataclasses.field(default_factory=list)
+    # The snapshot of each dump that made one, and those that made none.
+    dumps: dict[str, str] = dataclasses.field(default_factory=dict)
     dumps_failed: list[str] = dataclasses.field(default_factory=list)
     post_failed: list[str] = dataclasses.field(default_factory=list)
+
+    def without_snapshot(self, definition: Definition) -> list[str]:
+        """Names of the declared dumps that made no snapshot, whatever became of them."""
+        return [dump.name for dump in definition.dumps if dump.name not in self.dumps]
 
     def save(self, host: Host) -> None:
         """Keep it until the next run."""

@@ -38,6 +38,7 @@ _KEPT = (
     "snapshot",
     "summary",
     "missing",
+    "dumps",
     "dumps_failed",
     "told",
 )
@@ -131,7 +132,7 @@ def _table(host: Host, units: list[dict[str, Any]]) -> str:
         )
         if unit["message"]:
             lines = "\n  ".join(unit["message"].splitlines())
-            notes.append(f"{unit['unit']}: {unit['reason']}\n  {lines}")
+            notes.append(f"{unit['unit']}: {unit['reason'] or unit['outcome']}\n  {lines}")
         if not unit["loaded"]:
             notes.append(f"{unit['unit']}: systemd has no holdfast-{unit['unit']}.service; run the site playbook")
     header = ("UNIT", "OUTCOME", "REASON", "LAST OK", "AGE", "NEXT", "RUNNING")

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`holdfast verify UNIT`: makes a run fail that saved less than was declared. ExecStartPost= of a run unit, as root."""
+"""`holdfast verify UNIT`: makes a run fail that saved less than was declared. ExecStartPost= of a run unit, as root.
+
+Where a job has only dumps it is ExecStart=: the dumps have made their snapshots before, and this looks whether they did.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from .text import complain
 
 
 def verify(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
-    """Returns 1 if a declared path was missing or a dump failed; missing paths pass where incomplete counts as ok."""
+    """Returns 1 if a declared path was missing or a dump made no snapshot; missing paths pass where incomplete is ok."""
     state = states.load(host, definition.unit, environment.get("INVOCATION_ID", ""))
     if state is None:
         complain("this run was not prepared: ExecStartPre=+holdfast prepare is missing from the unit")
         return 1
-    problems = [f"dump {name} failed" for name in state.dumps_failed]
-    if definition.borg is not None and definition.incomplete_is == "failed":
+    problems = [f"dump {name} failed" for name in state.without_snapshot(definition)]
+    if definition.borg is not None and not definition.dumps_only and definition.incomplete_is == "failed":
         # borgmatic ends with 0 whatever borg warned of.
         known = evidence.gather(host, definition, state.invocation, Ending("success", "exited", "0"))
         problems += known.digest.errors

@@ -63,11 +63,21 @@ def test_a_job_is_a_dictionary(value: t.Any) -> None:
         _jobs.job("jobs.system", value, "web1")
 
 
-def test_paths_are_required() -> None:
-    with pytest.raises(BadInput) as caught:
-        _jobs.job("jobs.system", {"dumps": [{"kind": "postgresql"}]}, "web1")
-    assert caught.value.where == "jobs.system.paths"
+def test_something_is_to_be_saved() -> None:
+    for nothing in ({}, {"optional_paths": [], "dumps": []}, {"exclude": ["x"]}):
+        with pytest.raises(BadInput) as caught:
+            _jobs.job("jobs.system", nothing, "web1")
+        assert (caught.value.where, caught.value.wrong) == ("jobs.system", "has nothing to save")
     assert refused(paths=[]).wrong == "is empty"
+
+
+def test_a_job_without_paths() -> None:
+    optional = _jobs.job("jobs.system", {"optional_paths": ["/srv"]}, "web1")
+    assert _jobs.backup_arguments("s--v", "s", optional, REPOSITORY, [])[-1] == "--"
+    dumps = _jobs.job("jobs.system", {"dumps": [{"kind": "postgresql"}]}, "web1")
+    assert dumps["paths"] == []
+    # Each dump is a command of its own, and there is no other.
+    assert _jobs.backup_arguments("s--v", "s", dumps, REPOSITORY, []) == []
 
 
 def test_paths_are_literal() -> None:

@@ -27,6 +27,7 @@ SEEN = {
     "age_seconds": 7200,
     "snapshot": "0123456789abcdef",
     "next": "2026-11-22T02:00:00Z",
+    "dumps": {"pg": "0123456789abcdef"},
 }
 
 

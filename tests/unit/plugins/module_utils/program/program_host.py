@@ -21,7 +21,8 @@ ME = pwd.getpwuid(os.geteuid()).pw_name
 INVOCATION = "f4bb76ed71e34b7ba93b333f427db795"
 UNIT = "system--vault"
 SERVICE = f"holdfast-{UNIT}.service"
-RECORD = f"HOLDFAST_REPOSITORY_ID={'1' * 64}\nRESTIC_KEY_HINT={'2' * 64}\nHOLDFAST_FINGERPRINT={'3' * 32}-{'4' * 32}\n"
+ID = "1" * 64
+RECORD = f"HOLDFAST_REPOSITORY_ID={ID}\nRESTIC_KEY_HINT={'2' * 64}\nHOLDFAST_FINGERPRINT={'3' * 32}-{'4' * 32}\n"
 IDENTITY: dict[str, Any] = {
     "format": 1,
     "rest": {"user": None, "current": None, "next": None},
@@ -91,6 +92,12 @@ class FakeHost(Host):
         self.directories.append(directory)
         return self.command(argv, timeout=timeout, env=env).status
 
+    def opened(self, repository: str = ID, seconds: float = NOW) -> None:
+        """Leave in the unit's cache what restic does when it opens a repository."""
+        directory = self.path(f"/var/cache/holdfast/vault/{repository}")
+        directory.mkdir(parents=True, exist_ok=True)
+        os.utime(directory, (seconds, seconds))
+
     def put(self, absolute: str, content: str | dict[str, Any] = "", mode: int = 0o644) -> Path:
         """Write a file."""
         path = self.path(absolute)
@@ -142,7 +149,7 @@ def raw(**changes: Any) -> dict[str, Any]:
         "sources_d": "/etc/holdfast/sources.d/system.d",
         "host": "web1",
         "tags": ["night"],
-        "environment": {"RESTIC_CACHE_DIR": "/var/cache/holdfast"},
+        "environment": {"RESTIC_CACHE_DIR": "/var/cache/holdfast/vault"},
         "password_file": "/etc/holdfast/secrets/vault.password",
         "repository_file": "/etc/holdfast/secrets/vault.repository",
         "environment_file": "/etc/holdfast/secrets/vault.environment",

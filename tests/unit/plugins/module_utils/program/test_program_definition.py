@@ -67,6 +67,7 @@ def test_what_an_earlier_version_wrote_is_read(host: FakeHost) -> None:
         ({"user": ""}, "`user` is not a line of text"),
         ({"paths": "/x"}, "`paths` is not a list"),
         ({"paths": ["x"]}, "`paths` is not an absolute path"),
+        ({"paths": [], "optional_paths": []}, "has neither `paths` nor `optional_paths` nor `dumps`"),
         ({"environment": {"A B": "x"}}, "`environment` is not an object of variables"),
         ({"environment": {"A": 1}}, "`environment` is not a text without NUL"),
         ({"escrow": {"mode": "maybe"}}, "`escrow` `mode` is none of age, none, controller, local"),

@@ -72,6 +72,7 @@ def outcome(host: FakeHost, **changes: Any) -> dict[str, Any]:
         "last_ok": "2026-11-21T12:00:05Z",
         "told": None,
         "missing": [],
+        "dumps": {},
         "dumps_failed": [],
         **changes,
     }
@@ -127,6 +128,7 @@ def test_status_as_json(ready: FakeHost, capsys: Capture) -> None:
         "last_ok": "2026-11-21T12:00:05Z",
         "snapshot": SNAPSHOT,
         "missing": [],
+        "dumps": {},
         "dumps_failed": [],
         "told": None,
         "next": "2026-11-21T15:00:00Z",
@@ -168,6 +170,12 @@ def test_status_for_people(ready: FakeHost, capsys: Capture) -> None:
         "  first\n"
         "  second\n"
     )
+
+
+def test_status_passes_on_what_a_good_run_has_to_say(ready: FakeHost, capsys: Capture) -> None:
+    outcome(ready, message="no file is in this snapshot")
+    assert call(ready, "status") == 0
+    assert capsys.readouterr().out.endswith("\n\nsystem--vault: ok\n  no file is in this snapshot\n")
 
 
 def test_never_ran_and_not_there(host: FakeHost, capsys: Capture) -> None:
@@ -279,6 +287,10 @@ def test_run_needs_its_unit(host: FakeHost, capsys: Capture) -> None:
             {"outcome": "failed", "reason": "locked", "summary": None, "message": "by x"},
             ("failed", 1, "system--vault: failed, locked in 5 s\n  by x\n"),
         ),
+        (
+            {"dumps": {"pg": "ab" * 32}, "summary": None},
+            ("failed", 0, "system--vault: ok in 5 s\n  dump pg: snapshot abababab\n"),
+        ),
         ({"outcome": "incomplete", "reason": "source missing"}, ("failed", 1, "incomplete, source missing")),
         ({"outcome": "incomplete", "reason": "source missing"}, ("ok", 0, "incomplete, source missing")),
     ],
@@ -369,6 +381,13 @@ def test_dry_run_that_fails(ready: FakeHost, capsys: Capture) -> None:
     ready.path("/var/lib/holdfast/repositories/vault.env").unlink()
     assert call(ready, "run", "system", "--dry-run") == 1
     assert "no repository" in capsys.readouterr().err
+
+
+def test_dry_run_of_dumps(ready: FakeHost, capsys: Capture) -> None:
+    define(ready, paths=[], optional_paths=[], dumps=[{"name": "pg", "unit": "pg.service"}])
+    assert call(ready, "run", "system", "--dry-run") == 0
+    assert "it has only dumps" in capsys.readouterr().out
+    assert ["systemctl", "daemon-reload"] not in ready.calls
 
 
 def test_dry_run_of_something_else(ready: FakeHost, capsys: Capture) -> None:
@@ -565,6 +584,9 @@ def test_restore_of_a_dump_and_dry_run(ready: FakeHost, capsys: Capture) -> None
     ready.answer("snapshots", stdout="[]")
     assert call(ready, "restore", "system", "--target", "/out") == 1
     assert "has no snapshot of its files" in capsys.readouterr().err
+    define(ready, paths=[], optional_paths=[], dumps=[{"name": name, "unit": "x.service"} for name in ("pg", "my")])
+    assert call(ready, "restore", "system", "--target", "/out") == 1
+    assert "only dumps: --dump pg or my" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -649,6 +671,7 @@ def test_for_systemd(host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Ca
         os.umask(before)
     assert call(host, "verify", UNIT) == 0
     assert call(host, "finish", UNIT) == 0
+    assert call(host, "interrupted") == 0
     monkeypatch.setenv("MONITOR_INVOCATION_ID", INVOCATION)
     assert call(host, "record", f"{UNIT}--failed") == 0
     assert call(host, "prepare", "no--unit") == 2

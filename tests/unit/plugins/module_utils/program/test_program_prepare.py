@@ -7,32 +7,43 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.holdfast.backup.plugins.module_utils._program import hooks, rest, sources, state
+from ansible_collections.holdfast.backup.plugins.module_utils._program import hooks, rest, same, sources, state
 from ansible_collections.holdfast.backup.plugins.module_utils._program.definition import Definition, Hook, Rest
 from ansible_collections.holdfast.backup.plugins.module_utils._program.finish import finish
 from ansible_collections.holdfast.backup.plugins.module_utils._program.prepare import mounted, prepare
 from ansible_collections.holdfast.backup.plugins.module_utils._program.verify import verify
 
 from tests.unit.plugins.module_utils.program.program_host import (
+    ID,
     IDENTITY,
     INVOCATION,
     ME,
     NOW,
+    SNAPSHOT,
+    STATUS,
     SUMMARY,
     UNIT,
     FakeHost,
     define,
+    entries,
     hook,
 )
 
 ENVIRONMENT = {"INVOCATION_ID": INVOCATION}
+ENDED = {**ENVIRONMENT, "SERVICE_RESULT": "success", "EXIT_CODE": "exited", "EXIT_STATUS": "0"}
+DUMPS = [{"name": "pg", "unit": "pg.service"}]
 
 
 def found(host: FakeHost) -> state.State:
@@ -137,15 +148,44 @@ def test_hook_as_another_account(tmp_path_factory: pytest.TempPathFactory) -> No
     assert hooks.run(Hook(("/bin/sh", "-c", script), "nobody"), {}) is None
 
 
+def dump_says(host: FakeHost, unit: str, *lines: str) -> None:
+    """What the journal has of a dump after the place where it began."""
+    host.answer("--show-cursor", stdout="-- cursor: s=1;i=2\n")
+    host.answer(f"_SYSTEMD_UNIT={unit}", "--after-cursor=s=1;i=2", stdout=entries(*lines))
+
+
 def test_dumps(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
-    dumps = [{"name": name, "unit": f"{name}.service"} for name in ("good", "bad", "slow")]
-    host.answer("systemctl", "bad.service", status=1)
+    dumps = [{"name": name, "unit": f"{name}.service"} for name in ("good", "bad", "slow", "silent", "blank")]
+    host.answer("systemctl", "bad.service", status=1, stderr="Job for bad.service failed.\n")
     host.answer("systemctl", "start", "slow.service", status=124)
+    for name in ("good", "bad", "slow"):
+        dump_says(host, f"{name}.service", STATUS, SUMMARY)
+    dump_says(host, "blank.service", SUMMARY.replace(SNAPSHOT, ""))
     assert prepare(host, define(host, dumps=dumps), ENVIRONMENT) == 0
-    assert found(host).dumps_failed == ["bad", "slow"]
+    assert found(host).dumps == {"good": SNAPSHOT}
+    assert found(host).dumps_failed == ["bad", "slow", "silent", "blank"]
     assert ["systemctl", "start", "--", "good.service"] in host.calls
     assert ["systemctl", "stop", "--", "slow.service"] in host.calls
-    assert "dump bad failed: see: journalctl -u bad.service" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "dump bad failed: Job for bad.service failed.; see: journalctl -u bad.service" in said
+    assert "dump slow failed: systemctl ended with exit status 124" in said
+    assert "dump silent failed: it ended well, but made no snapshot" in said
+
+
+def test_a_dump_without_a_journal(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    host.answer(f"_SYSTEMD_UNIT={DUMPS[0]['unit']}", stdout=entries(SUMMARY))
+    assert prepare(host, define(host, dumps=DUMPS), ENVIRONMENT) == 0
+    assert found(host).dumps_failed == ["pg"]
+    assert "the journal cannot be read" in capsys.readouterr().err
+
+
+def test_paths_for_a_job_that_has_only_dumps(host: FakeHost) -> None:
+    name = "/etc/holdfast/sources.d/system.d/app.paths"
+    host.put(name, "/srv/data\n")
+    definition = define(host, paths=[], optional_paths=[], dumps=DUMPS)
+    extra, missing = sources.gather(host, definition)
+    assert extra == []
+    assert missing == [f"/srv/data ({name}: the job has only dumps, give it paths or optional_paths)"]
 
 
 def test_sources(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,9 +231,12 @@ def test_verify(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(host, definition, ENVIRONMENT) == 1
     assert "declared but not there: /srv/gone" in capsys.readouterr().err
     assert verify(host, accepting, ENVIRONMENT) == 0
-    left.dumps_failed = ["pg"]
+    with_dump = define(host, dumps=DUMPS, incomplete_is="ok")
+    assert verify(host, with_dump, ENVIRONMENT) == 1
+    assert "dump pg failed" in capsys.readouterr().err
+    left.dumps = {"pg": SNAPSHOT}
     left.save(host)
-    assert verify(host, accepting, ENVIRONMENT) == 1
+    assert verify(host, with_dump, ENVIRONMENT) == 0
     host.put(f"/run/holdfast/{UNIT}.json", {"invocation": INVOCATION, "surprise": 1})
     assert state.load(host, UNIT, INVOCATION) is None
 
@@ -201,17 +244,124 @@ def test_verify(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
 def test_finish(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     trace = host.path("/trace")
     tell = hook(f'echo "$HOLDFAST_OUTCOME/$HOLDFAST_REASON/$HOLDFAST_SNAPSHOT" >>{trace}')
-    ended = {**ENVIRONMENT, "SERVICE_RESULT": "success", "EXIT_CODE": "exited", "EXIT_STATUS": "0"}
     host.journal(SUMMARY)
+    host.opened()
     state.State(UNIT, INVOCATION, NOW).save(host)
-    assert finish(host, define(host), ended) == 0
+    assert finish(host, define(host), ENDED) == 0
     assert host.calls == []
-    assert finish(host, define(host, post=[tell]), ended) == 0
-    assert finish(host, define(host, post=[hook("exit 9"), tell]), ended) == 1
+    assert finish(host, define(host, post=[tell]), ENDED) == 0
+    assert finish(host, define(host, post=[hook("exit 9"), tell]), ENDED) == 1
     assert found(host).post_failed == ["post hook 1: /bin/sh ended with exit status 9"]
     assert "post hook 1" in capsys.readouterr().err
-    snapshot = json.loads(SUMMARY)["snapshot_id"]
-    assert trace.read_text() == f"ok//{snapshot}\n" * 2
+    assert trace.read_text() == f"ok//{SNAPSHOT}\n" * 2
+
+
+def test_a_dump_does_not_outlast_its_run(host: FakeHost) -> None:
+    state.State(UNIT, INVOCATION, NOW).save(host)
+    host.opened()
+    stop = ["systemctl", "stop", "--no-block", "--", "pg.service"]
+    finish(host, define(host, dumps=DUMPS), ENDED)
+    assert stop not in host.calls
+    finish(host, define(host, dumps=DUMPS), {**ENVIRONMENT, "SERVICE_RESULT": "timeout"})
+    assert stop in host.calls
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the program")
+@pytest.mark.parametrize("trap", ["exit 0", "sleep 0.2; exit 3", ""])
+def test_a_hook_is_told_when_the_program_is_to_end(tmp_path: Path, trap: str) -> None:
+    """systemd tells the program alone; it lets the hook end, and is ended by the signal itself."""
+    command = f"trap 'echo told >{tmp_path}/told; {trap}' TERM; echo >{tmp_path}/ready; while :; do sleep 0.05; done"
+    command = command if trap else f"echo >{tmp_path}/ready; exec sleep 60"
+    code = f"from {hooks.__name__} import run; from {hooks.__package__}.definition import Hook; run(Hook(('/bin/sh', '-c', {command!r})), {{}})"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(20) == -signal.SIGTERM
+    assert (tmp_path / "told").exists() == bool(trap)
+
+
+# --- is it the repository that is on record?
+
+
+def config(identity: str) -> str:
+    """restic cat config, as 0.18 and 0.19 print it."""
+    return json.dumps({"version": 2, "id": identity, "chunker_polynomial": "2b7ee6bae3e8e3"}, indent=2)
+
+
+def doubted(host: FakeHost) -> tuple[str, str] | None:
+    """What finish makes of a good run that began at NOW; None for nothing."""
+    state.State(UNIT, INVOCATION, NOW).save(host)
+    status = finish(host, define(host), ENDED)
+    left = found(host)
+    assert status == (1 if left.stopped else 0)
+    return (left.stopped, left.message) if left.stopped else None
+
+
+def asked(host: FakeHost) -> bool:
+    """Whether the repository was opened once more."""
+    opened = any("config" in call for call in host.calls)
+    host.calls.clear()
+    return opened
+
+
+def test_restics_cache_says_that_it_is_the_repository_on_record(host: FakeHost) -> None:
+    host.opened("2" * 64, NOW - 90)
+    host.opened(seconds=int(NOW))
+    assert doubted(host) is None
+    assert not asked(host)
+
+
+@pytest.mark.parametrize("case", ["no cache", "an old cache", "another, too", "a shared cache"])
+def test_where_the_cache_proves_nothing_the_repository_is_opened(host: FakeHost, case: str) -> None:
+    if case != "no cache":
+        host.opened(seconds=NOW - 2 if case == "an old cache" else NOW)
+    if case in ("another, too", "a shared cache"):
+        host.opened("2" * 64)
+    host.answer("/usr/bin/restic", "config", stdout=config(ID))
+    assert doubted(host) is None
+    assert asked(host)
+
+
+def test_another_repository(host: FakeHost) -> None:
+    host.opened(seconds=NOW - 90)
+    host.opened("2" * 64)
+    host.answer("/usr/bin/restic", "config", stdout=config("2" * 64))
+    reason, message = doubted(host) or ("", "")
+    assert reason == "another repository"
+    assert "22222222, and 11111111 is on record" in message
+    assert "remove /var/lib/holdfast/repositories/vault.env and run the site playbook" in message
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"status": 12}, "does not take"),
+        ({"status": 124, "stderr": "late\n"}, "late"),
+        ({"stdout": "{}"}, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_found_out_is_no_success(host: FakeHost, answer: dict[str, Any], message: str) -> None:
+    host.answer("/usr/bin/restic", "config", **answer)
+    reason, said = doubted(host) or ("", "")
+    assert reason == "unknown"
+    assert message in said
+
+
+def test_a_record_that_is_gone_or_a_unit_without_a_cache(host: FakeHost) -> None:
+    definition = define(host, environment={})
+    host.opened()
+    host.answer("/usr/bin/restic", "config", stdout=config(ID))
+    assert same.doubt(host, definition, NOW) is None
+    assert asked(host)
+    host.path(definition.record).unlink()
+    assert (doubted(host) or [""])[0] == "no repository"
+
+
+def test_a_bad_run_is_not_compared(host: FakeHost) -> None:
+    state.State(UNIT, INVOCATION, NOW).save(host)
+    assert finish(host, define(host), {**ENDED, "SERVICE_RESULT": "exit-code", "EXIT_STATUS": "10"}) == 0
+    assert not asked(host)
 
 
 def test_what_is_written_outlasts_a_power_cut(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

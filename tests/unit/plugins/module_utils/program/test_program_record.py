@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.holdfast.backup.plugins.module_utils._program import assess, evidence, journal, outcomes
+from ansible_collections.holdfast.backup.plugins.module_utils._program import (
+    assess,
+    evidence,
+    interrupted,
+    journal,
+    outcomes,
+    running,
+)
 from ansible_collections.holdfast.backup.plugins.module_utils._program.assess import Ending
+from ansible_collections.holdfast.backup.plugins.module_utils._program.prepare import prepare
 from ansible_collections.holdfast.backup.plugins.module_utils._program.record import record
 from ansible_collections.holdfast.backup.plugins.module_utils._program.state import State
 from ansible_collections.holdfast.backup.plugins.module_utils._run import Result
@@ -91,6 +99,7 @@ def test_ok(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
             "total_duration": 0.894492457,
         },
         "missing": [],
+        "dumps": {},
         "dumps_failed": [],
         "last_ok": "2026-11-21T13:00:00Z",
         "told": None,
@@ -173,8 +182,8 @@ def test_reasons(host: FakeHost, lines: list[str], environment: dict[str, str], 
         ({"missing": ["/srv/gone"]}, [SUMMARY], monitor("exit-code"), ("incomplete", "source missing")),
         ({"missing": ["/srv/gone"]}, [SUMMARY], monitor(), ("incomplete", "source missing")),
         ({"missing": ["/a"]}, [SUMMARY, UNREADABLE], monitor("exit-code", "3"), ("incomplete", "source unreadable")),
-        ({"dumps_failed": ["pg"], "missing": ["/a"]}, [SUMMARY], monitor("exit-code"), ("failed", "dump")),
-        ({"post_failed": ["post hook 1: x"], "dumps_failed": ["pg"]}, [SUMMARY], monitor(), ("failed", "post hook")),
+        ({"post_failed": ["post hook 1: x"], "missing": ["/a"]}, [SUMMARY], monitor(), ("failed", "post hook")),
+        ({"stopped": "another repository", "message": "x"}, [SUMMARY], monitor(), ("failed", "another repository")),
         ({"post_failed": ["post hook 1: x"]}, [], monitor("exit-code", "12"), ("failed", "wrong password")),
     ],
 )
@@ -189,6 +198,57 @@ def test_findings(
     host.journal(*lines)
     found = recorded(host, environment)
     assert (found["outcome"], found["reason"]) == expected
+
+
+DUMP = [{"name": "pg", "unit": "pg.service"}]
+DUMPS_ONLY: dict[str, Any] = {"paths": [], "optional_paths": [], "dumps": DUMP}
+
+
+def test_a_dump_without_a_snapshot_is_no_success(host: FakeHost) -> None:
+    host.journal(SUMMARY)
+    for left in ({"dumps_failed": ["pg"], "missing": ["/a"]}, {"dumps": {"other": SNAPSHOT}}, {}):
+        findings(host, **left)
+        found = recorded(host, monitor(), dumps=DUMP)
+        assert (found["outcome"], found["reason"], found["snapshot"]) == ("failed", "dump", SNAPSHOT)
+        assert "pg" in found["message"]
+    findings(host, dumps={"pg": SNAPSHOT})
+    found = recorded(host, monitor(), dumps=DUMP)
+    assert (found["outcome"], found["dumps"]) == ("ok", {"pg": SNAPSHOT})
+
+
+@pytest.mark.parametrize(
+    ("left", "environment", "expected"),
+    [
+        ({"dumps": {"pg": SNAPSHOT}}, monitor(), ("ok", None)),
+        ({"dumps_failed": ["pg"]}, monitor("exit-code", "1"), ("failed", "dump")),
+        ({}, monitor(), ("failed", "dump")),
+        ({"dumps": {"pg": SNAPSHOT}}, monitor("exit-code", "1"), ("failed", "unknown")),
+        ({"dumps": {"pg": SNAPSHOT}, "missing": ["/a"]}, monitor("exit-code", "1"), ("incomplete", "source missing")),
+        ({"stopped": "pre hook", "message": "x"}, NO_MAIN, ("failed", "pre hook")),
+        ({}, monitor("timeout", code=""), ("failed", "timeout")),
+        ({}, monitor("signal", "TERM", "killed"), ("failed", "interrupted")),
+        (None, monitor(), ("failed", "unknown")),
+    ],
+)
+def test_only_dumps(
+    host: FakeHost, left: dict[str, Any] | None, environment: dict[str, str], expected: tuple[str, str | None]
+) -> None:
+    if left is not None:
+        findings(host, **left)
+    host.journal()
+    found = recorded(host, environment, **DUMPS_ONLY)
+    assert (found["outcome"], found["reason"]) == expected
+    assert (found["snapshot"], found["summary"], found["exit_status"]) == (None, None, None)
+    # Nobody waits for a summary that will not come.
+    assert host.slept == 0
+
+
+def test_an_empty_snapshot_is_not_passed_over_in_silence(host: FakeHost) -> None:
+    findings(host)
+    host.journal(json.dumps({**json.loads(SUMMARY), "total_files_processed": 0}))
+    found = recorded(host, monitor())
+    assert (found["outcome"], found["reason"]) == ("ok", None)
+    assert found["message"] == "no file is in this snapshot: what is to be saved is empty"
 
 
 def test_a_summary_without_a_snapshot_is_no_success(host: FakeHost) -> None:
@@ -249,8 +309,8 @@ def test_an_unmounted_repository(host: FakeHost) -> None:
 def test_the_summary_may_come_late(host: FakeHost) -> None:
     host.journal()
     assert recorded(host, monitor())["outcome"] == "failed"
-    assert host.slept == pytest.approx((evidence.LOOKS - 1) * evidence.PAUSE)
-    assert host.calls.count(["journalctl", "--sync"]) == evidence.LOOKS
+    assert host.slept == pytest.approx((journal.LOOKS - 1) * journal.PAUSE)
+    assert host.calls.count(["journalctl", "--sync"]) == journal.LOOKS
 
 
 def test_history_is_bounded(host: FakeHost) -> None:
@@ -362,6 +422,90 @@ def test_messages_are_bounded(host: FakeHost) -> None:
 def test_a_restic_that_cannot_say_its_version(host: FakeHost) -> None:
     host.answer("/usr/bin/restic", "version", status=127)
     assert recorded(host, monitor())["versions"]["restic"] is None
+
+
+# --- the host went down
+
+BOOT = "/proc/sys/kernel/random/boot_id"
+
+
+def went_down(host: FakeHost) -> None:
+    """A run begins, the host loses its power in the middle of it and boots again a minute later."""
+    host.put(BOOT, "boot-1\n")
+    assert prepare(host, define(host), {"INVOCATION_ID": INVOCATION}) == 0
+    host.put(BOOT, "boot-2\n")
+    host.path(f"/run/holdfast/{UNIT}.json").unlink()
+    host.clock += 60
+
+
+@pytest.mark.parametrize("who", ["boot", "prepare"])
+def test_a_run_that_ended_with_the_host(host: FakeHost, tmp_path: Path, who: str) -> None:
+    State(UNIT, "0" * 32, NOW - 30).save(host)
+    host.journal(SUMMARY)
+    recorded(host, {**monitor(), "MONITOR_INVOCATION_ID": "0" * 32})
+    went_down(host)
+    told = hook(f"echo $HOLDFAST_OUTCOME $HOLDFAST_REASON $HOLDFAST_STARTED >>{tmp_path}/told")
+    definition = define(host, on_failure=told)
+    for _time in range(2):
+        if who == "boot":
+            assert interrupted.settle_all(host) == 0
+        else:
+            assert prepare(host, definition, {"INVOCATION_ID": "1" * 32}) == 0
+    found = outcomes.last(host, UNIT)
+    assert found is not None
+    assert (found["outcome"], found["reason"], found["told"]) == ("failed", "interrupted", True)
+    assert (found["started"], found["ended"]) == ("2026-11-21T13:00:00Z", "2026-11-21T13:01:00Z")
+    assert (found["duration_seconds"], found["invocation_id"]) == (None, INVOCATION)
+    assert found["last_ok"] == "2026-11-21T13:00:00Z"
+    assert (tmp_path / "told").read_text() == "failed interrupted 2026-11-21T13:00:00Z\n"
+    history = host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["outcome"] for line in history] == ["ok", "failed"]
+    assert json.loads(history[-1]) == found
+
+
+def test_what_is_recorded_did_not_end_with_the_host(host: FakeHost) -> None:
+    host.put(BOOT, "boot-1\n")
+    definition = define(host)
+    assert prepare(host, definition, {"INVOCATION_ID": INVOCATION}) == 0
+    # It still runs; and nobody knows which boot this is.
+    assert interrupted.settle_all(host) == 0
+    host.put(BOOT, "")
+    assert interrupted.settle_all(host) == 0
+    assert outcomes.last(host, UNIT) is None
+    host.journal(SUMMARY)
+    assert recorded(host, monitor())["outcome"] == "ok"
+    assert running.units(host) == []
+    host.put(BOOT, "boot-2\n")
+    assert interrupted.settle_all(host) == 0
+    # A late recorder does not forget the next run.
+    assert prepare(host, definition, {"INVOCATION_ID": "1" * 32}) == 0
+    recorded(host, monitor())
+    assert running.units(host) == [UNIT]
+
+
+def test_it_went_down_before_anybody_was_told(host: FakeHost, tmp_path: Path) -> None:
+    went_down(host)
+    host.journal()
+    marker = host.path(f"/var/lib/holdfast/running/{UNIT}.json")
+    content = marker.read_text()
+    assert recorded(host, monitor("exit-code", "12"))["told"] is None
+    marker.write_text(content)
+    define(host, on_failure=hook(f"echo $HOLDFAST_REASON >>{tmp_path}/told"))
+    assert interrupted.settle_all(host) == 0
+    found = outcomes.last(host, UNIT)
+    assert found is not None
+    assert (found["reason"], found["told"]) == ("wrong password", True)
+    assert (tmp_path / "told").read_text() == "wrong password\n"
+
+
+def test_runs_whose_definition_is_bad_or_gone(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    went_down(host)
+    host.put("/var/lib/holdfast/running/old--vault.json", "{}")
+    host.put(f"/etc/holdfast/units/{UNIT}.json", "{")
+    assert interrupted.settle_all(host) == 1
+    assert "cannot be used" in capsys.readouterr().err
+    # When it can be read again, it is told of.
+    assert running.units(host) == [UNIT]
 
 
 # --- the journal

@@ -1,0 +1,61 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`holdfast interrupted`: records the runs that ended with the host itself. Once after each boot, as root."""
+
+from __future__ import annotations
+
+from .._outcome import FAILED
+from . import definition as definitions
+from . import outcomes, record, running
+from .assess import Assessment, Ending
+from .definition import Definition
+from .evidence import Evidence
+from .host import Host, ProgramError
+from .journal import Digest
+from .state import State
+from .text import complain, say
+
+MESSAGE = "the host went down in the middle of it"
+
+
+def settle_all(host: Host) -> int:
+    """Record them all. Returns 1 if the definition of one cannot be read."""
+    problems = 0
+    known = definitions.names(host)
+    for unit in running.units(host):
+        if unit not in known:
+            # Its job is no longer declared.
+            running.forget(host, unit)
+            continue
+        try:
+            settle(host, definitions.load(host, unit))
+        except ProgramError as error:
+            complain(f"holdfast: {error}")
+            problems += 1
+    return 1 if problems else 0
+
+
+def settle(host: Host, definition: Definition) -> None:
+    """Record the run of this unit that the host's end cut off, if there is one, and tell of it."""
+    begun = running.cut_off(host, definition.unit)
+    if begun is None:
+        return
+    last = outcomes.last(host, definition.unit)
+    if last is None or last.get("invocation_id") != begun.invocation:
+        known = Evidence(
+            begun.invocation,
+            Ending(),
+            State(definition.unit, begun.invocation, begun.started),
+            Digest(),
+            Assessment(FAILED, "interrupted", MESSAGE),
+        )
+        # When it ended nobody knows.
+        last = {**record.describe(host, definition, known, last), "duration_seconds": None}
+        record.keep(host, definition, last)
+        outcomes.remember(host, definition.unit, last)
+        say(f"{definition.unit} failed interrupted")
+    elif last.get("told") is None:
+        # It went down when the outcome was written and nobody told yet.
+        record.keep(host, definition, last)
+    running.forget(host, definition.unit)
