@@ -13,6 +13,7 @@ import os
 import tarfile
 import time
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -651,6 +652,30 @@ def test_time_limit(client: Client) -> None:
     found = client.wait_recorded(before)
     assert (found["outcome"], found["reason"], found["service_result"]) == ("failed", "timeout", "timeout")
     assert client.sh("ls /srv/repository/locks") == ""
+
+
+def test_time_limit_over_rclone(client: Client) -> None:
+    """What restic talks through is ended after it, or its lock would stay."""
+    with zipfile.ZipFile(io.BytesIO(_release("rclone", "1.75.2"))) as archive:
+        name = next(each for each in archive.namelist() if each.endswith("/rclone"))
+        client.lab.put(client.name, "/usr/local/bin/rclone", archive.read(name), mode=0o755)
+    client.put("/etc/holdfast/secrets/vault.repository", "rclone:/srv/repository/remote\n", 0o400)
+    try:
+        client.restic("init")
+        client.sh("chown -R holdfast: /srv/repository/remote; head -c 60000000 /dev/urandom >/srv/data/big")
+        client.know()
+        client.define(more="--limit-upload=2000 --pack-size=4", timeout=6)
+        before = client.recorded()
+        client.sh(f"systemctl start --no-block {SERVICE}")
+        client.sh(
+            "for i in $(seq 100); do ls /srv/repository/remote/locks | grep -q . && exit; sleep 0.05; done; exit 1"
+        )
+        assert client.wait_recorded(before)["reason"] == "timeout"
+        assert client.sh("ls /srv/repository/remote/locks") == ""
+    finally:
+        client.put("/etc/holdfast/secrets/vault.repository", "/srv/repository\n", 0o400)
+        client.know()
+        client.sh("rm -r /srv/repository/remote")
 
 
 def test_time_limit_of_a_run_that_dumps(client: Client) -> None:

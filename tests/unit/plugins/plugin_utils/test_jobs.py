@@ -64,7 +64,8 @@ def test_a_job_is_a_dictionary(value: t.Any) -> None:
 
 
 def test_something_is_to_be_saved() -> None:
-    for nothing in ({}, {"optional_paths": [], "dumps": []}, {"exclude": ["x"]}):
+    empty: list[dict[str, t.Any]] = [{}, {"optional_paths": [], "dumps": []}, {"exclude": ["x"]}]
+    for nothing in empty:
         with pytest.raises(BadInput) as caught:
             _jobs.job("jobs.system", nothing, "web1")
         assert (caught.value.where, caught.value.wrong) == ("jobs.system", "has nothing to save")
