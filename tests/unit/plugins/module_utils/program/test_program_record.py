@@ -461,6 +461,8 @@ def test_a_run_that_ended_with_the_host(host: FakeHost, tmp_path: Path, who: str
     history = host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl").read_text().splitlines()
     assert [json.loads(line)["outcome"] for line in history] == ["ok", "failed"]
     assert json.loads(history[-1]) == found
+    # It is settled; the run that prepare was called for has begun.
+    assert running.units(host) == ([] if who == "boot" else [UNIT])
 
 
 def test_what_is_recorded_did_not_end_with_the_host(host: FakeHost) -> None:
