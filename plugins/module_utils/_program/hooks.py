@@ -56,27 +56,37 @@ def run(hook: Hook, variables: Mapping[str, str]) -> str | None:
         "LOGNAME": account.pw_name,
         **variables,
     }
+    process: subprocess.Popen[bytes] | None = None
+    before = signal.signal(signal.SIGTERM, _ended)
     try:
         process = subprocess.Popen(  # pylint: disable=ansible-bad-function # no AnsibleModule here
             list(hook.command), stdin=subprocess.DEVNULL, cwd="/", env=env, start_new_session=True, **switch
         )
+        status = _wait(process, hook.timeout)
     except (OSError, subprocess.SubprocessError) as error:
         return f"{program} cannot be started: {error}"
-    before = signal.signal(signal.SIGTERM, _ended)
-    try:
-        status = process.wait(timeout=hook.timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return f"{program} did not end within {hook.timeout} s"
     except _Ended:
         # systemd tells us alone (KillMode=mixed). The hook may clean up, then we end as we would have without one.
-        os.killpg(process.pid, signal.SIGTERM)
-        status = process.wait()
+        if process is not None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
+    if status is None:
+        return f"{program} did not end within {hook.timeout} s"
     if status < 0:
         return f"{program} was ended by signal {-status}"
     return f"{program} ended with exit status {status}" if status else None
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: float) -> int | None:
+    """The exit status; None where the time limit ended the hook and what it started."""
+    try:
+        return process.wait(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
