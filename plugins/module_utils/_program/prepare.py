@@ -151,7 +151,7 @@ def _dump(host: Host, definition: Definition, dump: Dump) -> str:
     if not place:
         raise ProgramError("the journal cannot be read, so nobody knows whether it made a snapshot")
     found = journal.until_summary(
-        host, lambda: journal.digest(journal.after(host, place, dump.unit), program, dump.unit)
+        host, lambda: journal.digest(journal.since(host, place, dump.unit), program, dump.unit)
     )
     snapshot = (found.summary or {}).get("snapshot_id")
     if not snapshot:

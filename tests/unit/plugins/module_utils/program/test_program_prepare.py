@@ -151,7 +151,7 @@ def test_hook_as_another_account(tmp_path_factory: pytest.TempPathFactory) -> No
 def dump_says(host: FakeHost, unit: str, *lines: str) -> None:
     """What the journal has of a dump after the place where it began."""
     host.answer("--show-cursor", stdout="-- cursor: s=1;i=2\n")
-    host.answer(f"_SYSTEMD_UNIT={unit}", "--after-cursor=s=1;i=2", stdout=entries(*lines))
+    host.answer(f"_SYSTEMD_UNIT={unit}", "--cursor=s=1;i=2", stdout=entries(*lines))
 
 
 def test_dumps(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
