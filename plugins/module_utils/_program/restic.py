@@ -70,7 +70,7 @@ def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
 
 def repository_id(host: Host, definition: Definition) -> str:
     """The id of the repository at the job's location. Raises ProgramError if it cannot be opened."""
-    argv = [definition.binary, "cat", "config", "--no-lock", "--no-cache"]
+    argv = [*definition.restic, "cat", "config", "--no-lock", "--no-cache"]
     done = host.command(argv, timeout=ID_TIMEOUT, env=environment(host, definition))
     if done.status:
         raise ProgramError(failure(done.status, done.stderr))
