@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,8 +17,25 @@ from .._run import account as account_of
 from .definition import Definition, Hook
 
 
-class _Ended(Exception):
-    """We were told to end."""
+class _Ending:
+    """systemd tells us alone that it is over (KillMode=mixed). The hook is told, may clean up, and then we end."""
+
+    def __init__(self) -> None:
+        self.told = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begun(self, process: subprocess.Popen[bytes]) -> None:
+        """From now on there is somebody to tell."""
+        self._process = process
+        if self.told:
+            self.pass_on()
+
+    def pass_on(self, *_signal: Any) -> None:
+        """The handler of the signal."""
+        self.told = True
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGTERM)
 
 
 def environment(definition: Definition, **more: str) -> dict[str, str]:
@@ -28,10 +46,6 @@ def environment(definition: Definition, **more: str) -> dict[str, str]:
         "HOLDFAST_REPOSITORY": definition.repository,
         **{f"HOLDFAST_{name.upper()}": value.replace("\0", "") for name, value in more.items()},
     }
-
-
-def _ended(*_signal: Any) -> None:
-    raise _Ended
 
 
 def run(hook: Hook, variables: Mapping[str, str]) -> str | None:
@@ -56,25 +70,22 @@ def run(hook: Hook, variables: Mapping[str, str]) -> str | None:
         "LOGNAME": account.pw_name,
         **variables,
     }
-    process: subprocess.Popen[bytes] | None = None
-    before = signal.signal(signal.SIGTERM, _ended)
+    ending = _Ending()
+    before = signal.signal(signal.SIGTERM, ending.pass_on)
     try:
         process = subprocess.Popen(  # pylint: disable=ansible-bad-function # no AnsibleModule here
             list(hook.command), stdin=subprocess.DEVNULL, cwd="/", env=env, start_new_session=True, **switch
         )
+        ending.begun(process)
         status = _wait(process, hook.timeout)
     except (OSError, subprocess.SubprocessError) as error:
         return f"{program} cannot be started: {error}"
-    except _Ended:
-        # systemd tells us alone (KillMode=mixed). The hook may clean up, then we end as we would have without one.
-        if process is not None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise
     finally:
         signal.signal(signal.SIGTERM, before)
+        if ending.told:
+            # As it would have been without a hook.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
     if status is None:
         return f"{program} did not end within {hook.timeout} s"
     if status < 0:
