@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 # All scenarios of molecule/, the longest first, and how many run at the same time.
-MOLECULE_SCENARIOS ?= end_to_end lifecycle jobs rest_server bad_input setcap local default
+MOLECULE_SCENARIOS ?= end_to_end lifecycle jobs rest_server ssh_access bad_input setcap local default
 MOLECULE_JOBS ?= 2
 # One scenario, for `make molecule`, and what to do with it.
 SCENARIO ?=
@@ -15,7 +15,7 @@ export MOLECULE_SCENARIOS MOLECULE_JOBS
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
 
-.PHONY: help setup check test molecule integration demo bench reference format clean
+.PHONY: help setup check test molecule integration attack demo bench reference format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,10 @@ molecule: ## One scenario (SCENARIO=jobs), or all of them
 integration: ## Modules and the host program on real hosts of both releases (make test: one release each)
 	@tests/tools/setup --lab
 	@HOLDFAST_ALL_SUITES=1 nox -s integration
+
+attack: ## Attacks on what is guaranteed, on real hosts (HOLDFAST_MUTANT=neither takes something away first)
+	@tests/tools/setup --lab
+	@python -m pytest -q tests/attack
 
 demo: ## The whole story on a server and two clients in five minutes (KEEP=1 leaves them up)
 	@tests/tools/setup --lab

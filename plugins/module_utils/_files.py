@@ -29,6 +29,8 @@ _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAXIMUM_LINKS = 40
+# A process may have 1024 files open, and a server has a directory for each client.
+_MAXIMUM_OPEN = 256
 
 
 class UnsafePathError(Exception):
@@ -110,7 +112,9 @@ class Tree:
 
     def __init__(self) -> None:
         self._trusted: set[str] = set()
+        # The least recently used first.
         self._open: dict[str, tuple[int, str]] = {}
+        self._locked: set[str] = set()
         self._links = 0
 
     def __enter__(self) -> Tree:
@@ -129,12 +133,17 @@ class Tree:
             os.close(self._open.popitem()[1][0])
 
     def directory(self, path: str) -> int:
-        """Return a descriptor of the directory (it stays ours). Raises FileNotFoundError, UnsafePathError."""
+        """Return a descriptor of the directory. Raises FileNotFoundError, UnsafePathError.
+
+        It stays ours, and is closed when many other directories were opened since.
+        """
         return self._directory(path)[0]
 
     def _directory(self, path: str) -> tuple[int, str]:
         if path in self._open:
+            self._open[path] = self._open.pop(path)
             return self._open[path]
+        self._make_room()
         if path == "/":
             self._open["/"] = (os.open("/", _DIRECTORY_FLAGS), "/")
             self._check(path)
@@ -153,6 +162,11 @@ class Tree:
         self._open[path] = (fd, real)
         self._check(path)
         return self._open[path]
+
+    def _make_room(self) -> None:
+        while len(self._open) >= _MAXIMUM_OPEN:
+            oldest = next(path for path in self._open if path not in self._locked)
+            os.close(self._open.pop(oldest)[0])
 
     def _root_link(self, path: str, name: str, parent_fd: int) -> str:
         """Return the target of a link that only root can have made."""
@@ -369,6 +383,7 @@ class Tree:
     def lock(self, path: str, *, timeout: float, sleep: Callable[[float], None] = time.sleep) -> None:
         """Hold an exclusive lock on a directory until it is closed. Raises TimeoutError after ``timeout`` seconds."""
         fd = self.directory(path)
+        self._locked.add(path)
         deadline = time.monotonic() + timeout
         while True:
             try:

@@ -339,3 +339,19 @@ def test_extended_attributes_are_there_when_the_file_appears(tree: Tree) -> None
             tree.attribute(path, "trusted." + "x" * 300)
         with pytest.raises(FileNotFoundError):
             tree.attribute(f"{place}/gone", "trusted.holdfast")
+
+
+def test_many_directories_need_few_descriptors(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_files, "_MAXIMUM_OPEN", 12)
+    with tempfile.TemporaryDirectory(prefix="holdfast-test-") as name:
+        place = Path(name)
+        before = len(os.listdir("/proc/self/fd"))
+        tree.lock(name, timeout=0)
+        for number in range(60):
+            tree.make_directory(str(place / str(number)), uid=0, gid=0, mode=0o755)
+            write(tree, place / str(number) / "file")
+        assert all((place / str(number) / "file").read_bytes() == b"x" for number in range(60))
+        assert len(os.listdir("/proc/self/fd")) <= before + 16
+        # The lock was not among what was closed.
+        with Tree() as other, pytest.raises(TimeoutError):
+            other.lock(name, timeout=0)

@@ -1,0 +1,5 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Attacks on what the project guarantees, on real hosts with a client's real credentials: `make attack`."""

@@ -1,0 +1,236 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A server of repositories over SSH and a client of it, as attacks need them.
+
+The server is as permissive to everybody else as an administrator can make it, and has accounts that may do everything:
+an attack that succeeds with those is delivered, so that its failure with the client's account means something.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.lab import Lab
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAYBOOK = ROOT / "tests/attack/ssh_access.yml"
+CONTROL = "control"
+VAULT = "/srv/holdfast-ssh"
+# The real clients, by the kind of their repository; `victim` is another tenant.
+CLIENTS = {"web1": "rclone", "store": "sftp", "arch": "borg", "victim": "rclone"}
+# What an administrator may have allowed to everybody.
+PERMISSIVE = """\
+AllowTcpForwarding yes
+AllowStreamLocalForwarding yes
+AllowAgentForwarding yes
+GatewayPorts clientspecified
+PermitTunnel yes
+X11Forwarding yes
+PermitUserEnvironment yes
+PermitUserRC yes
+PermitTTY yes
+AcceptEnv *
+AllowUsers root ops control bk-nobody
+"""
+# sshd only wants it to be there.
+XAUTH = "#!/bin/sh\ncat >/dev/null\n"
+
+
+def synthetic_key(number: int) -> str:
+    """A public key that is well formed and nobody's."""
+    blob = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + b"no client" + number.to_bytes(23, "big")
+    return f"ssh-ed25519 {base64.b64encode(blob).decode()}"
+
+
+@dataclass
+class Side:
+    """One server, the client host that attacks it, and the inventory that Ansible reaches the server with."""
+
+    lab: Lab
+    server: str
+    client: str
+    inventory: Path
+    keys: dict[str, str] = field(default_factory=dict)
+
+    # -- hosts --------------------------------------------------------------
+
+    def run(self, host: str, script: str, *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a shell script as root, however it ends."""
+        return self.lab.exec(host, ["sh", "-c", script], timeout=timeout)
+
+    def on_server(self, script: str) -> str:
+        """Run a shell script on the server; asserts that it ends with 0, and returns what it printed."""
+        done = self.run(self.server, script)
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def on_client(self, script: str, *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a shell script on the client, however it ends."""
+        return self.run(self.client, script, timeout=timeout)
+
+    # -- preparation --------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Make the client's keys, pin the server, and make the accounts that may do everything."""
+        names = " ".join(CLIENTS)
+        done = self.on_client(
+            f"set -e; mkdir -p -m 700 /root/keys; cd /root/keys; for name in {names}; do"
+            ' [ -e "$name" ] || ssh-keygen -q -t ed25519 -N "" -C "$name" -f "$name"; done'
+        )
+        assert done.returncode == 0, done.stderr
+        self.read_keys()
+        host_key = self.on_server("cat /etc/ssh/ssh_host_ed25519_key.pub").strip()
+        self.lab.put(self.client, f"/root/keys/known_hosts.{self.server}", f"{self.server} {host_key}\n".encode())
+        mine = self.keys["web1"]
+        self.lab.put(self.server, "/usr/bin/xauth", XAUTH.encode(), mode=0o755)
+        main = self.on_server("cat /etc/ssh/sshd_config")
+        if "AcceptEnv *" not in main:
+            self.lab.put(self.server, "/etc/ssh/sshd_config", (main + PERMISSIVE).encode())
+        # Newer ones shut out an address that fails often, and all of this comes from one.
+        self.on_server(
+            "! sshd -T | grep -q ^persourcepenalties || echo PerSourcePenalties no >/etc/ssh/sshd_config.d/20-lab.conf"
+        )
+        self.on_server(
+            f"set -e; id {CONTROL} >/dev/null 2>&1 || useradd -m -s /bin/sh -p '*' {CONTROL}\n"
+            f"for home in /home/{CONTROL} /root; do mkdir -p -m 700 $home/.ssh; touch $home/.ssh/authorized_keys\n"
+            f"grep -qF '{mine}' $home/.ssh/authorized_keys || echo '{mine}' >>$home/.ssh/authorized_keys; done\n"
+            f"chown -R {CONTROL}: /home/{CONTROL}/.ssh; systemctl reload ssh"
+        )
+
+    def read_keys(self) -> None:
+        """Read the public halves that the client has."""
+        lines = self.on_client("tail -n +1 -q /root/keys/*.pub").stdout.splitlines()
+        self.keys = {line.split()[2]: line for line in lines}
+
+    def variables(self, more: int = 0, clients: dict[str, str] | None = None, **keys: Any) -> dict[str, Any]:
+        """Variables of the role for the real clients and `more` that have no host; `keys` replace what a client delivers."""
+        accounts, definitions = [], []
+        everybody = [(name, kind, self.keys[name]) for name, kind in (CLIENTS if clients is None else clients).items()]
+        everybody += [(f"c{number}", "rclone", synthetic_key(number)) for number in range(more)]
+        for name, kind, public in everybody:
+            key = {"repository": "vault", "kind": kind, "public_keys": [public], **keys.get(name, {})}
+            accounts.append({"name": f"bk-{name}", "host": name, "backup_id": name, "keys": [key]})
+            definitions.append({"name": f"{name}--vault", "account": f"bk-{name}", "kind": kind})
+        return {"ssh_access_accounts": accounts, "ssh_access_definitions": definitions, "ssh_access_fleet_id": "attack"}
+
+    def deploy(self, variables: dict[str, Any], *arguments: str, fails: bool = False) -> dict[str, Any]:
+        """Run the role on the server; returns what ssh_accounts did, and the output."""
+        path = self.inventory.with_name("ssh_access.json")
+        path.write_text(json.dumps(variables))
+        program = Path(sys.executable).with_name("ansible-playbook")
+        command = [
+            str(program),
+            "-i",
+            str(self.inventory),
+            "-l",
+            self.server,
+            "-e",
+            f"@{path}",
+            str(PLAYBOOK),
+            *arguments,
+        ]
+        environment = {
+            **os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1",
+        }  # fmt: skip
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=300, check=False,
+        )  # fmt: skip
+        assert (done.returncode != 0) == fails, done.stdout
+        found = [line.partition("RESULT ")[2] for line in done.stdout.splitlines() if "RESULT " in line]
+        result: dict[str, Any] = json.loads(base64.b64decode(found[0].strip().strip('"'))) if found else {}
+        return {**result, "output": done.stdout}
+
+    # -- sessions -----------------------------------------------------------
+
+    def ssh(self, account: str, arguments: str = "", key: str = "web1", program: str = "ssh") -> str:
+        """The command line, for a shell on the client, of a login as an account."""
+        options = (
+            f"-F none -o UserKnownHostsFile=/root/keys/known_hosts.{self.server} -o BatchMode=yes -o IdentitiesOnly=yes "
+            f"-o StrictHostKeyChecking=yes -o ConnectTimeout=10 -i /root/keys/{key}"
+        )
+        if program == "ssh":
+            return f"ssh {options} {arguments.replace('ACCOUNT', f'{account}@{self.server}')}"
+        return f"{program} {options} {arguments.replace('ACCOUNT', f'{account}@{self.server}')}"
+
+    def login(
+        self, account: str, arguments: str = "ACCOUNT", key: str = "web1", program: str = "ssh", wait: float = 10
+    ) -> subprocess.CompletedProcess[str]:
+        """Log in, with nothing on standard input, however it ends; it is ended after `wait` seconds."""
+        return self.on_client(
+            f"timeout {wait} {self.ssh(account, arguments, key, program)} </dev/null", timeout=wait + 30
+        )
+
+    @contextlib.contextmanager
+    def open(
+        self, account: str, arguments: str, key: str = "web1", until: Callable[[], Any] | None = None, before: str = ""
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Keep a login open, with a standard input that says nothing.
+
+        Waits until `until` is true, or the account was seen on the server for a while.
+        """
+        script = f"{before} sleep 60 | timeout 60 {self.ssh(account, arguments, key)}; sleep 60"
+        process = subprocess.Popen(
+            [*self.lab.ssh_command(self.client), "sh", "-c", f"'{script}'"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            done = until or (lambda: False)
+            if wait_for(lambda: done() or self.processes(account), 15):
+                wait_for(done, 2)
+            yield process
+        finally:
+            self.on_client("pkill -x ssh; pkill -x sleep; pkill -x ssh-agent; rm -f /root/*.sock")
+            process.kill()
+            process.communicate()
+
+    # -- what the server shows ---------------------------------------------
+
+    def processes(self, account: str) -> list[str]:
+        """Command lines of everything that runs as an account."""
+        return self.on_server(f"ps -o args= -U {account} || :").splitlines()
+
+    def served(self, account: str = "bk-web1", key: str = "web1") -> bool:
+        """The legitimate operation: the key starts what it is for, which ends with its standard input."""
+        with self.open(account, "ACCOUNT", key=key, until=lambda: self.serves(account)):
+            return self.serves(account)
+
+    def serves(self, account: str) -> bool:
+        """Whether a repository of the account is served now."""
+        return any(
+            word in line for line in self.processes(account) for word in ("serve restic", "borg serve", "sftp-server")
+        )
+
+    def hashes(self, *names: str) -> str:
+        """Digests of everything that these clients have on the server."""
+        places = " ".join(f"{VAULT}/{name}--vault" for name in names)
+        return self.on_server(f"find {places} -exec stat -c '%n %U %a' {{}} + -type f -exec sha256sum {{}} + | sort")
+
+    def probe(self, script: str) -> bool:
+        """Whether a shell script on the server ends with 0."""
+        return self.run(self.server, script).returncode == 0
+
+
+def wait_for(condition: Callable[[], Any], seconds: float) -> bool:
+    """Whether a condition became true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
