@@ -267,8 +267,8 @@ def test_a_line_inserted_by_hand(side: Side, everybody: Callable[..., dict[str, 
     before = side.on_server(f"cat {path}")
     side.on_server(f"(echo '{side.keys['web1']}'; cat {path}) >{path}.new; cat {path}.new >{path}; rm {path}.new")
     assert ATTACKS["command"](side, "bk-web1"), "the attack was not delivered"
-    with side.open("bk-web1", "ACCOUNT sleep 50", until=lambda: "sleep 50" in str(side.processes("bk-web1"))):
-        assert "sleep 50" in str(side.processes("bk-web1"))
+    with side.open("bk-web1", "ACCOUNT sleep 290", until=lambda: "sleep 290" in str(side.processes("bk-web1"))):
+        assert "sleep 290" in str(side.processes("bk-web1"))
         result = side.deploy(everybody())
         assert result["foreign"] == ["bk-web1 line 1", "bk-web1 line 2"]
         assert result["sessions_ended"] == ["bk-web1"]
@@ -303,10 +303,14 @@ def test_revocation_ends_sessions_and_keeps_data(side: Side, everybody: Callable
     # Even with its line planted again it stays out, and the next run takes the line away.
     side.on_server(f"echo '{side.keys['web1']}' >/etc/ssh/authorized_keys.d/bk-web1")
     assert side.login("bk-web1", "ACCOUNT id").returncode == 255
-    back = side.deploy(everybody(web1={"from": ["192.0.2.77", "2001:db8::/32"]}))
-    assert back["unlocked"] == ["bk-web1"]
-    assert side.on_server("id -u bk-web1") == uid
-    assert side.login("bk-web1").returncode == 255, "it comes from an address that is not declared"
+    assert side.deploy(everybody())["unlocked"] == ["bk-web1"]
+    assert (side.on_server("id -u bk-web1"), side.hashes("web1")) == (uid, data)
+    assert side.served()
+
+
+def test_a_key_is_good_from_declared_addresses_only(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:
+    side.deploy(everybody(web1={"from": ["192.0.2.77", "2001:db8::/32"]}))
+    assert side.login("bk-web1").returncode == 255
     addresses = side.lab.addresses(side.client)
     assert side.deploy(everybody(web1={"from": addresses}))["changed_keys"] == ["bk-web1 vault"]
     assert side.served()

@@ -182,7 +182,7 @@ class Side:
 
         Waits until `until` is true, or the account was seen on the server for a while.
         """
-        script = f"{before} sleep 60 | timeout 60 {self.ssh(account, arguments, key)}; sleep 60"
+        script = f"{before} sleep 300 | timeout 300 {self.ssh(account, arguments, key)}; sleep 300"
         process = subprocess.Popen(
             [*self.lab.ssh_command(self.client), "sh", "-c", f"'{script}'"],
             stdin=subprocess.DEVNULL,

@@ -23,14 +23,7 @@ from tests.attack.ssh_cases import (
 from tests.attack.ssh_side import CLIENTS, CONTROL, Side
 
 # The rest is `make attack`'s.
-SOME = [
-    "command",
-    "terminal",
-    "TCP to the server and behind it (-W)",
-    "Unix socket (-L)",
-    "listen on the server (-R)",
-    "scp",
-]
+SOME = ["command", "terminal", "Unix socket (-L)", "listen on the server (-R)"]
 
 
 def test_all_clients_are_there(vaults: dict[str, Side]) -> None:
