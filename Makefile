@@ -15,10 +15,10 @@ export MOLECULE_SCENARIOS MOLECULE_JOBS
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
 
-.PHONY: help setup check test molecule integration attack demo bench reference format clean
+.PHONY: help setup check test molecule integration attack test-ceph demo bench reference format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: ## Install what the checks need
 	@tests/tools/setup
@@ -42,6 +42,10 @@ integration: ## Modules and the host program on real hosts of both releases (mak
 attack: ## Attacks on what is guaranteed, on real hosts (HOLDFAST_MUTANT=neither takes something away first)
 	@tests/tools/setup --lab
 	@python -m pytest -q tests/attack
+
+test-ceph: ## The rclone proxy in front of Ceph's RADOS gateway (not part of make test)
+	@tests/tools/setup --lab
+	@python -m pytest tests/ceph
 
 demo: ## The whole story on a server and two clients in five minutes (KEEP=1 leaves them up)
 	@tests/tools/setup --lab
