@@ -219,11 +219,31 @@ def fleet(hostvars: t.Mapping[str, Variables], groups: t.Mapping[str, t.Sequence
     problems += _collisions(ids, model)
     for host in servers:
         _close(collectors[host], model[host]["server"])
+        _proxy_duties(collectors[host], groups, model)
     return {
         "hosts": model,
         "errors": [_plain(problem) for problem in dict.fromkeys(problems)],
         "warnings": [_plain(problem) for problem in dict.fromkeys(warnings)],
     }
+
+
+def _proxy_duties(
+    host: _Collector, groups: t.Mapping[str, t.Sequence[str]], model: dict[str, dict[str, t.Any]]
+) -> None:
+    """Tells each repository behind a proxy what else the proxy does: whatever it is, it is a way to the store's credentials."""
+    if host.checked("rclone_proxy_dedicated", f.boolean, False):
+        return
+    everybody = set(model)
+    duties = [
+        name
+        for name, members in sorted(groups.items())
+        if host.host in members and name not in ("all", "ungrouped", CLIENTS, SERVERS) and not everybody <= set(members)
+    ]
+    duties += ["rest-server"] if model[host.host]["server"]["users"] else []
+    for entry in model.values():
+        for repository in (entry["client"] or {}).get("repositories", []):
+            if repository["remote"] and repository["server"] == host.host:
+                repository["proxy_duties"] = duties
 
 
 def _plain(problem: Problem) -> dict[str, t.Any]:
@@ -467,6 +487,7 @@ def _repository(
         "quota": written.get("quota"),
         "encryption": written.get("encryption"),
         "remote": None,
+        "proxy_duties": [],
         "ssh": None,
         "append_only": False,
         "adopted": "password" in written,

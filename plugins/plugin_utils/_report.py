@@ -135,6 +135,11 @@ def notes(client: dict[str, t.Any]) -> list[str]:
             found.append(f"{name}: the client holds credentials that can delete; {ERASABLE}")
         elif repository["access"] != "local" and not repository["append_only"]:
             found.append(f"{name} is not append-only: {ERASABLE}")
+        if repository.get("proxy_duties"):
+            found.append(
+                f"{name}: its proxy {repository['server']} holds credentials of the store and has other duties"
+                f" ({', '.join(repository['proxy_duties'])}), each a way to them"
+            )
         if client["escrow"]["mode"] == "controller":
             found.append(f"{name}: the escrow lies in plaintext on the controller")
         if repository["tls"] == "off":

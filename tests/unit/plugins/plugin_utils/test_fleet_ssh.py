@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _repositories
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _report, _repositories
 
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 PROGRAM = (
@@ -308,3 +308,42 @@ def test_what_a_version_does_not_have_is_one_clear_error(monkeypatch: pytest.Mon
     monkeypatch.setattr(_repositories, "LATER_ENGINES", ("rsync",))
     model = fleet({"archive": {"engine": "borg", "server": "vault1"}})
     assert "backup_repositories.archive.access = 'ssh': is not available in this version" in only(model)
+
+
+PROXIED = {"offsite": {"engine": "restic", "access": "rclone", "server": "vault1", "remote": "s3-offsite:company"}}
+
+
+@pytest.mark.parametrize(
+    ("groups", "side", "duties"),
+    [
+        ({}, {}, []),
+        ({"webservers": ["vault1"], "debian": ["vault1", "web1"]}, {}, ["webservers"]),
+        ({"webservers": ["vault1"]}, {"rclone_proxy_dedicated": True}, []),
+        ({"webservers": ["web1"], "all": ["vault1"], "ungrouped": ["vault1"]}, {}, []),
+    ],
+)
+def test_a_proxy_with_other_duties_is_said(
+    groups: dict[str, list[str]], side: dict[str, t.Any], duties: list[str]
+) -> None:
+    hostvars = {
+        "vault1": {"ansible_host": "192.0.2.1", "rclone_proxy_remotes": REMOTES, **side},
+        "web1": {
+            "backup_escrow": {"recipients": [RECIPIENT]},
+            "backup_repositories": PROXIED,
+            "backup_jobs": {"system": {"paths": ["/etc"]}},
+        },
+    }
+    model = _fleet.fleet(hostvars, {"backup_clients": ["web1"], "backup_servers": ["vault1"], **groups})
+    assert repository(model)["proxy_duties"] == duties
+    said = [note for note in _report.notes(model["hosts"]["web1"]["client"]) if "other duties" in note]
+    assert len(said) == bool(duties)
+    assert all("webservers" in note and "vault1" in note for note in said)
+
+
+@pytest.mark.parametrize(
+    "remotes", [{"s3-offsite": {"type": "drive"}}, {"s3-offsite": {"type": "s3", "token": "geheim"}}]
+)
+def test_remotes_that_cannot_be_served_are_bad_input(remotes: dict[str, t.Any]) -> None:
+    found = messages(fleet(PROXIED, server={"rclone_proxy_remotes": remotes}))
+    assert any("write back" in message for message in found)
+    assert not any("geheim" in message for message in found)
