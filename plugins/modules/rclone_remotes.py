@@ -46,7 +46,7 @@ options:
         type: str
         required: true
       config:
-        description: Content of the file, as P(holdfast.backup.rclone_files#filter) makes it.
+        description: Content of the file in base64, as P(holdfast.backup.rclone_files#filter) makes it.
         type: str
         required: true
       group:
@@ -121,6 +121,7 @@ not_checked:
   elements: str
 """
 
+import base64
 import difflib
 import hashlib
 import os
@@ -237,7 +238,16 @@ def _digest(remote: dict[str, Any], version: str | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _checked(remotes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _decoded(remote: dict[str, Any]) -> dict[str, Any]:
+    """A copy with the text of its file: what the module was called with is shown, with the values hidden that it came with."""
+    try:
+        return {**remote, "config": base64.b64decode(remote["config"], validate=True).decode()}
+    except ValueError:
+        raise ValueError(f"remotes: config of {remote['name']} is not text in base64") from None
+
+
+def _checked(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    remotes = [_decoded(remote) for remote in given]
     names = [remote["name"] for remote in remotes]
     for remote in remotes:
         for key in ("name", "group"):

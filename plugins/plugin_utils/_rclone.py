@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import typing as t
 
@@ -119,7 +120,8 @@ def files(value: t.Any, served: t.Sequence[dict[str, str]]) -> list[dict[str, t.
             {
                 "name": name,
                 "type": options["type"],
-                "config": _rclone.render(name, options),
+                # One line: Ansible hides a value in what it logs of a module only as the text it is.
+                "config": base64.b64encode(_rclone.render(name, options).encode()).decode(),
                 "group": group(name),
                 "accounts": sorted({entry["account"] for entry in here}),
                 "places": sorted({entry["remote"].partition(":")[2] for entry in here}),

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import grp
 import json
 import os
@@ -88,7 +89,8 @@ def apply(run_module: Run, place: Path) -> Run:
 
     def run(*remotes: dict[str, Any], check: bool = False, **change: Any) -> dict[str, Any]:
         paths = {"directory": str(place / "rclone"), "record": str(place / "record.json"), "binary": RCLONE}
-        return run_module(rclone_remotes, {"remotes": list(remotes), **paths, **change}, check=check)
+        sent = [{**remote, "config": base64.b64encode(remote["config"].encode()).decode()} for remote in remotes]
+        return run_module(rclone_remotes, {"remotes": sent, **paths, **change}, check=check)
 
     return run
 
@@ -296,6 +298,21 @@ def test_a_missing_group_is_made(
 )
 def test_what_a_caller_may_not_ask_for(apply: Run, remote: dict[str, Any], change: dict[str, Any], words: str) -> None:
     assert words in apply({**remote, **change})["msg"]
+
+
+def test_what_ansible_logs_of_the_module_holds_no_secret(
+    apply: Run, remote: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr(rclone_remotes.AnsibleModule, "log", lambda _module, text, **_rest: logged.append(str(text)))
+    apply(remote)
+    assert any("bucket1" in text for text in logged)
+    for secret in (SECRET, base64.b64encode(remote["config"].encode()).decode()):
+        assert not any(secret in text for text in logged)
+
+
+def test_config_has_to_be_base64(run_module: Run, remote: dict[str, Any]) -> None:
+    assert "is not text in base64" in run_module(rclone_remotes, {"remotes": [remote]})["msg"]
 
 
 def test_a_name_given_twice_and_a_damaged_record(apply: Run, place: Path, remote: dict[str, Any]) -> None:
