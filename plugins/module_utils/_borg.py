@@ -180,29 +180,6 @@ def read_key(path: str) -> str | None:
     return text
 
 
-def serve_arguments(
-    path: str, *, version: tuple[int, ...], append_only: bool = True, quota: int | None = None
-) -> list[str]:
-    """Return the arguments of `borg serve` for exactly one repository.
-
-    `quota` is in bytes; borg counts it itself, over what the repository takes up. The access rule is spelled by borg's
-    major version: 2 has permissions, and neither append-only nor quotas of 1. Raises ValueError for a path that is not
-    absolute, and for a quota that borg 2 could not keep.
-    """
-    if not path.startswith("/"):
-        raise ValueError(f"{path!r} is not an absolute path")
-    arguments = ["serve", f"--restrict-to-repository={path}"]
-    if version[0] >= 2:
-        if quota is not None:
-            raise ValueError("borg 2 has no storage quota: use one of the file system")
-        return [*arguments, f"--permissions={'no-delete' if append_only else 'all'}"]
-    if append_only:
-        arguments.append("--append-only")
-    if quota is not None:
-        arguments.append(f"--storage-quota={quota}")
-    return arguments
-
-
 def _said(result: Result, secrets: Sequence[str]) -> str:
     """Return the line that says why a command failed; what the server or ssh said is nearer to the cause."""
     said = messages(result.stderr)

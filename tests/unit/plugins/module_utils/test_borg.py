@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _borg
-from ansible_collections.holdfast.backup.plugins.module_utils._borg import Borg, classify, serve_arguments
+from ansible_collections.holdfast.backup.plugins.module_utils._borg import Borg, classify
 from ansible_collections.holdfast.backup.plugins.module_utils._outcome import TABLE
 from ansible_collections.holdfast.backup.plugins.module_utils._restic import EngineError, Look
 from ansible_collections.holdfast.backup.plugins.module_utils._run import Result
@@ -308,22 +308,3 @@ def test_the_key_file_of_this_host(tmp_path: Path) -> None:
         os.chown(file, 1234, 1234)
         with pytest.raises(EngineError, match="is no exported key of borg"):
             _borg.read_key(str(file))
-
-
-def test_serve() -> None:
-    assert serve_arguments("/srv/a", version=(1, 4, 0), quota=1000) == [
-        "serve",
-        "--restrict-to-repository=/srv/a",
-        "--append-only",
-        "--storage-quota=1000",
-    ]
-    assert serve_arguments("/srv/a", version=(1, 2, 8), append_only=False) == [
-        "serve",
-        "--restrict-to-repository=/srv/a",
-    ]
-    assert serve_arguments("/srv/a", version=(2, 0, 0))[-1] == "--permissions=no-delete"
-    assert serve_arguments("/srv/a", version=(2, 0, 0), append_only=False)[-1] == "--permissions=all"
-    with pytest.raises(ValueError, match="no storage quota"):
-        serve_arguments("/srv/a", version=(2, 0, 0), quota=1)
-    with pytest.raises(ValueError, match="absolute"):
-        serve_arguments("srv/a", version=(1, 4, 0))

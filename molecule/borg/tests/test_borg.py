@@ -1,0 +1,222 @@
+"""Jobs of borg, in order: each step builds on the one before.
+
+Fleet.converge runs the playbook site in check mode, for real and again: what is announced is what is done, and then
+nothing is left to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet import ROOT, Fleet, escrow_key
+
+ARCHIVE = "/var/backups/holdfast/archive"
+LOCKED_AWAY = "/var/backups/holdfast/sealed"
+SERVICE = "holdfast-system--archive.service"
+SECRETS = "/etc/holdfast/secrets"
+PLACES = ["/home", "/root", "/tmp", "/var/tmp", "/srv/other"]
+JOBS = {
+    "system": {
+        "paths": [*PLACES, "/etc", "/srv/odd/with space", "/srv/odd/glob*[a]?", "/srv/odd/dollar $HOME ${PATH} $$"],
+        "exclude": ["/root/restored*", "*.nothing", "/etc/skel"],
+        "tags": ["night"],
+        "retry_lock": 1,
+        "dumps": [
+            {
+                "kind": "command",
+                "name": "words",
+                "user": "nobody",
+                "command": ["sh", "-c", "id -un; grep Cap /proc/self/status"],
+            }
+        ],
+    }
+}
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Fleet:
+    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    fleet = Fleet("borg", folder, {"backup_clients": ["web1", "web2"]})
+    fleet.variables = {
+        "backup_jobs": JOBS,
+        "backup_escrow": {"recipients": [escrow_key(folder)[1]]},
+        "backup_repositories": {
+            "archive": {"engine": "borg"},
+            "sealed": {"engine": "borg", "encryption": "keyfile-blake2"},
+        },
+    }
+    return fleet
+
+
+@pytest.fixture(scope="session")
+def host(fleet: Fleet) -> Any:
+    return fleet.on("web1")
+
+
+def tree(host: Any, directory: str) -> dict[str, Any]:
+    """Every file below a directory but sockets, which borg does not save, with content and metadata."""
+    script = (ROOT / "tests/demo/tree.py").read_text()
+    found = json.loads(host.check_output("python3 -c %s %s", script, directory))
+    return {path: each for path, each in found.items() if not each[0].startswith("0o14")}
+
+
+def ran(host: Any, unit: str = "system--archive") -> tuple[str, str | None]:
+    """Run a unit now; outcome and reason, and that the unit failed if it is not ok."""
+    done = host.run(f"holdfast run {unit} --wait")
+    outcome = json.loads(host.file(f"/var/lib/holdfast/outcomes/{unit}.json").content_string)
+    assert (done.rc == 0) == (outcome["outcome"] == "ok"), done
+    assert (host.run(f"systemctl is-failed holdfast-{unit}.service").rc == 0) == (outcome["outcome"] != "ok")
+    return outcome["outcome"], outcome["reason"]
+
+
+def archives(host: Any, unit: str = "system--archive") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(host.check_output(f"holdfast snapshots {unit} --json"))["snapshots"]
+    return found
+
+
+def test_a_host_below_the_floor_says_what_is_missing(fleet: Fleet) -> None:
+    """Bookworm's borg and borgmatic: nothing of that host is changed, and every other goes on."""
+    done = fleet.run("site", "--check")
+    assert set(done.failed) == {"web2"}
+    for words in (
+        "borg_package = 'borgbackup': is version 1.2.4",
+        "borg_borgmatic_package = 'borgmatic': is version 1.7",
+    ):
+        assert words in done.text
+    assert not [task for name, task in done.changed if name == "web2"]
+    fleet.groups["backup_clients"] = ["web1"]
+    fleet.variables["restic_privilege"] = "setcap"
+    assert "the capability would be the whole Python interpreter's" in fleet.refused("site").text
+    del fleet.variables["restic_privilege"]
+
+
+def test_what_is_announced_is_done(fleet: Fleet, host: Any) -> None:
+    host.check_output("apt-get install -y -q acl libcap2-bin >/dev/null")
+    canary = (ROOT / "tests/canary.py").read_text()
+    host.check_output("mkdir -p /srv/other; python3 -c %s", canary)
+    fleet.converge()
+    assert not host.file("/usr/bin/restic").exists
+    for path in (ARCHIVE, "/var/lib/holdfast/borg"):
+        assert host.check_output(f"stat -c '%U %a' {path}") == "holdfast 700"
+        assert host.check_output(f"find {path} -not -user holdfast") == ""
+    # No secret in what everybody may read, and nothing that answers borg's questions.
+    password = host.check_output(f"cat {SECRETS}/archive.password")
+    seen = host.check_output("cat /etc/holdfast/borgmatic/*.yaml /etc/systemd/system/holdfast-*")
+    assert password not in seen
+    assert "IS_OK" not in seen
+    assert "{credential systemd password}" in seen
+
+
+@pytest.mark.parametrize("unit", ["system--archive", "system--sealed"])
+def test_everything_comes_back(host: Any, unit: str) -> None:
+    assert ran(host, unit) == ("ok", None)
+    found = archives(host, unit)
+    assert [each["dump"] for each in found] == ["words", None]
+    assert found[1]["hostname"] == "web1"
+    assert found[1]["tags"] == ["job:system", "night"]
+    host.check_output(f"holdfast restore {unit} --target /root/restored")
+    for path in (*PLACES[2:], "/home", "/root/canary", "/srv/odd/glob*[a]?", "/srv/odd/dollar $HOME ${PATH} $$"):
+        expected, restored = tree(host, path), tree(host, f"/root/restored{path}")
+        for each in (expected, restored):
+            # The directories that others write to meanwhile.
+            each.pop(b".".hex())
+        assert {path: each for path, each in expected.items() if restored.get(path) != each} == {}
+    # A path with wildcards is taken literally, and what is excluded is not there.
+    assert set(host.check_output("ls /root/restored/srv/odd").splitlines()) == {
+        "with space",
+        "glob*[a]?",
+        "dollar $HOME ${PATH} $$",
+    }
+    assert not host.file("/root/restored/etc/skel").exists
+    assert host.file("/root/restored/etc/passwd").exists
+    dump = host.check_output(
+        f"holdfast restore {unit} --dump words --target /root/restored-dump; cat /root/restored-dump/words"
+    )
+    assert "\nnobody\n" in dump
+    assert "CapEff:\t0000000000000000" in dump
+    host.check_output(f"holdfast restore {unit} --path /root/canary --target /root/restored-part")
+    assert host.check_output("ls /root/restored-part /root/restored-part/root").split() == [
+        "/root/restored-part:",
+        "root",
+        "/root/restored-part/root:",
+        "canary",
+    ]
+    host.check_output("rm -rf /root/restored*")
+
+
+def test_the_key_is_in_the_escrow_and_no_backup_is_made_without(fleet: Fleet, host: Any) -> None:
+    key = host.check_output(f"cat {SECRETS}/archive.borg_key")
+    assert key.startswith("BORG_KEY ")
+    assert host.check_output(f"stat -c '%U %a' {SECRETS}/archive.borg_key") == "root 400"
+    bundles = []
+    for path in sorted((fleet.state / "hosts/web1/escrow/archive").iterdir()):
+        argv = ["age", "--decrypt", "--identity", str(fleet.folder / "backup-escrow.key"), str(path)]
+        bundles.append(json.loads(subprocess.run(argv, check=True, capture_output=True, timeout=30).stdout)["borg_key"])
+    assert sorted(str(each).strip() for each in bundles) == sorted(["None", key])
+    host.check_output(r"sed -i.kept 's/: \"[0-9a-f]*\"/: \"00\"/' /etc/holdfast/escrow.json")
+    assert ran(host) == ("failed", "no escrow")
+    host.check_output("mv /etc/holdfast/escrow.json.kept /etc/holdfast/escrow.json")
+    assert ran(host) == ("ok", None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "repair", "outcome", "reason"),
+    [
+        ("mv '/srv/odd/with space' /srv/gone", "mv /srv/gone '/srv/odd/with space'", "incomplete", "source missing"),
+        (
+            f"echo other >{SECRETS}/archive.password",
+            f"cp /root/password {SECRETS}/archive.password",
+            "failed",
+            "wrong password",
+        ),
+        (f"sed -i '/^key =/,$d' {ARCHIVE}/config", f"cp -p /root/config {ARCHIVE}/config", "failed", "wrong password"),
+        (f"mv {ARCHIVE}/config /root/c", f"mv /root/c {ARCHIVE}/config", "failed", "no repository"),
+        (
+            f"mkdir {ARCHIVE}/lock.exclusive; touch {ARCHIVE}/lock.exclusive/other@1.99-0; chown -R holdfast: {ARCHIVE}",
+            f"rm -r {ARCHIVE}/lock.exclusive",
+            "failed",
+            "locked",
+        ),
+        (f"rm {SECRETS}/archive.password", f"cp /root/password {SECRETS}/archive.password", "failed", "lost key file"),
+    ],
+)
+def test_what_goes_wrong_is_noticed_as_what_it_is(
+    host: Any, damage: str, repair: str, outcome: str, reason: str
+) -> None:
+    host.check_output(f"cp -p {SECRETS}/archive.password /root/password; cp -p {ARCHIVE}/config /root/config; {damage}")
+    assert ran(host) == (outcome, reason)
+    host.check_output(f"{repair}; rm -f /root/password /root/config")
+
+
+def test_another_key_in_the_repository_is_an_error(fleet: Fleet, host: Any) -> None:
+    """Whoever may write there may replace the key; who looks notices."""
+    before = host.check_output(f"sha256sum {ARCHIVE}/config")
+    environment = f"BORG_BASE_DIR=/var/lib/holdfast/borg BORG_PASSCOMMAND='cat {SECRETS}/archive.password'"
+    script = f"export {environment}; cp -p {ARCHIVE}/config /root/config; export BORG_NEW_PASSPHRASE=other;"
+    host.check_output(
+        f"{script} borg key change-passphrase {ARCHIVE}; chown -R holdfast: {ARCHIVE} /var/lib/holdfast/borg"
+    )
+    assert host.check_output(f"sha256sum {ARCHIVE}/config") != before
+    done = fleet.run("site", "-e", "backup_verify_repositories=true")
+    assert done.code != 0
+    assert "the passphrase does not open the key" in done.text
+    host.check_output(f"mv /root/config {ARCHIVE}/config")
+    assert ran(host) == ("ok", None)
+
+
+def test_a_lost_client_gets_its_key_back(fleet: Fleet, host: Any) -> None:
+    before = {name: host.check_output(f"sha256sum {SECRETS}/{name}.borg_key") for name in ("archive", "sealed")}
+    host.check_output(f"rm -r {SECRETS} /var/lib/holdfast/repositories /var/lib/holdfast/borg/.config/borg/keys")
+    assert "bring the old ones back" in fleet.run("site").text.lower()
+    fleet.good("restore_identity", "--limit", "web1", "-e", f"escrow_key={fleet.folder}/backup-escrow.key")
+    assert {name: host.check_output(f"sha256sum {SECRETS}/{name}.borg_key") for name in before} == before
+    fleet.good("site")
+    assert ran(host) == ("ok", None)
+    assert ran(host, "system--sealed") == ("ok", None)
+    assert len(archives(host, "system--sealed")) == 4
