@@ -98,6 +98,8 @@ CODES: dict[str, int] = {
     "BackupIOError": 106,
     "BackupFileNotFoundError": 107,
 }
+# What a server's borg raises comes under its last name.
+_SHORT = {name.rpartition(".")[2]: code for name, code in CODES.items()}
 _NO_CONFIG = CODES["Repository.InvalidRepository"]
 _OCCUPIED = (CODES["Repository.AlreadyExists"], CODES["Repository.PathAlreadyExists"])
 
@@ -113,8 +115,12 @@ class Message:
     @property
     def meaning(self) -> Meaning | None:
         """What the table says of it; None for a line without a name that is known."""
-        code = CODES.get(self.name)
-        return None if code is None else meaning(ENGINE, code)
+        return None if self.code is None else meaning(ENGINE, self.code)
+
+    @property
+    def code(self) -> int | None:
+        """The exit code that stands for it; None for a line without a name that is known."""
+        return _SHORT.get(self.name.rpartition(".")[2])
 
 
 def message(line: str) -> Message | None:
@@ -205,8 +211,8 @@ def classify(result: Result, *, timeout: float = 0, secrets: Sequence[str] = ())
         return PRESENT, None
     code = result.code
     for each in messages(result.stderr):
-        if each.level in ("ERROR", "CRITICAL") and each.name in CODES:
-            code = CODES[each.name]
+        if each.level in ("ERROR", "CRITICAL") and each.code is not None:
+            code = each.code
             break
     known = meaning(ENGINE, code)
     if code == _NO_CONFIG:
@@ -337,7 +343,7 @@ class Borg:
 
     def leftovers(self, result: Result) -> str | None:
         """Return in words what kept `init` from making a repository where none can be opened, None if nothing did."""
-        if any(CODES.get(each.name) in _OCCUPIED for each in messages(result.stderr)):
+        if any(each.code in _OCCUPIED for each in messages(result.stderr)):
             return "the directory is not empty, and has no config file"
         return None
 

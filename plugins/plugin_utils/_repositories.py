@@ -17,7 +17,7 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import B
 
 LOCAL_ROOT = "/var/backups/holdfast"
 LATER_ENGINES: tuple[str, ...] = ("rsync",)
-LATER_ACCESS: tuple[str, ...] = ("ssh", "s3", "pull")
+LATER_ACCESS: tuple[str, ...] = ("s3", "pull")
 # What each engine is reached by; the first is the default where a server is named, the last where nothing is.
 ENGINES: dict[str, tuple[str, ...]] = {
     "restic": ("rest", "rclone", "sftp", "s3", "url", "local"),

@@ -49,7 +49,7 @@ def understand(digest: Digest, text: str) -> bool:
 
 
 def _sort(digest: Digest, said: _borg.Message) -> None:
-    code = _borg.CODES.get(said.name)
+    code = said.code
     first = said.text.splitlines()[0] if said.text else ""
     if code is not None and meaning(_borg.ENGINE, code).outcome == "incomplete":
         if first not in digest.errors:

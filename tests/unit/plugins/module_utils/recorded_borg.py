@@ -58,6 +58,10 @@ def remote(text: str) -> str:
 
 ABSENT = error(13, "Repository.DoesNotExist", "Repository /srv/nothing does not exist.")
 NO_CONFIG = error(15, "Repository.InvalidRepository", "/srv/r is not a valid repository. Check repo config.")
+# A server's borg names it shorter, and the code says nothing.
+REMOTE_NO_CONFIG = error(
+    2, "InvalidRepository", "/srv/holdfast-ssh/web1--a is not a valid repository. Check repo config."
+)
 WRONG = error(
     52, "PassphraseWrong", "passphrase supplied in BORG_PASSPHRASE, by BORG_PASSCOMMAND or via … is incorrect."
 )

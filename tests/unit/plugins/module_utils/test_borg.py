@@ -118,6 +118,7 @@ def test_a_program_that_cannot_be_run() -> None:
     ("result", "state", "words"),
     [
         (said.ABSENT, "absent", "there is no repository"),
+        (said.REMOTE_NO_CONFIG, "absent", "there is no config file: the directory is empty, or a repository lost it"),
         (said.NO_CONFIG, "absent", "there is no config file: the directory is empty, or a repository lost it"),
         (said.WRONG, "wrong_key", "the passphrase does not open the key"),
         (said.LOCKED, "locked", "the repository is locked"),

@@ -124,7 +124,7 @@ def test_warnings_are_incomplete_although_borgmatic_ends_with_0(host: FakeHost, 
         (said.LOCKED, "locked"),
         (said.CLOSED, "unreachable"),
         (
-            said.error(20, "Repository.StorageQuotaExceeded", "The storage quota (1.0 MB) has been exceeded."),
+            said.error(2, "StorageQuotaExceeded", "The storage quota (50.00 MB) has been exceeded (50.54 MB)."),
             "disk full",
         ),
         (said.error(90, "IntegrityError", "Data integrity error: x"), "unknown"),
