@@ -55,7 +55,7 @@ VALUE_OPTIONS = frozenset({"--http-user-agent", "--parent", "--stuck-request-tim
 SECRET_VARIABLES = re.compile(r"PASS(?!FILE)|SECRET|TOKEN|KEY|CREDENTIAL|_SAS\Z|AUTH(?!OR|_SOCK)")
 # What the units set, or what would change which code runs in them.
 OWN_VARIABLES = re.compile(
-    r"\A((RESTIC|HOLDFAST|MONITOR|LD|PYTHON|SYSTEMD)_.*|PYTHON.*|TMPDIR|GODEBUG|HTTPS?_PROXY|INVOCATION_ID)\Z"
+    r"\A((RESTIC|BORG|HOLDFAST|MONITOR|LD|PYTHON|SYSTEMD)_.*|PYTHON.*|TMPDIR|GODEBUG|HTTPS?_PROXY|INVOCATION_ID)\Z"
 )
 
 

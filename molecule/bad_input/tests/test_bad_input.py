@@ -107,9 +107,9 @@ CASES = [
     job("hook-account", "pre", [{"command": "true", "user": NEWLINE}], "the name of an account"),
     job("repository-unknown", "repositories", ["offsite"], "'offsite'", "Declared are: vault"),
     # Repositories.
-    repository("engine-borg", {"engine": "borg", "server": "vault1"}, "= 'borg'", "not available", "engine: restic"),
+    repository("engine-borg", {"engine": "borg", "access": "rest", "server": "vault1"}, "does not go with engine: borg"),
     repository("engine-rsync", {"engine": "rsync", "server": "vault1"}, "= 'rsync'", "not available"),
-    repository("access-ssh", {"access": "ssh", "server": "vault1"}, "= 'ssh'", "not available", "access: rest"),
+    repository("access-ssh", {"access": "ssh", "server": "vault1"}, "= 'ssh'", "does not go with engine: restic"),
     repository("server-missing", {"access": "rest"}, "vault.server", "is missing", "access: rest needs it"),
     repository("server-unknown", {"server": "web1"}, "= 'web1'", "backup_servers", "The group has: vault1"),
     repository("url-secret", {"url": "rest:https://me:hunter22@elsewhere/x/"}, "vault.url = '<hidden>'", "environment"),
