@@ -261,6 +261,7 @@ pruned:
 """
 
 import base64
+import dataclasses
 import posixpath
 import time
 from typing import Any
@@ -405,6 +406,9 @@ class _Run:
         return text.rstrip("\r\n") or None if suffix == "password" else text
 
     def _plan(self, wanted: _secrets.Wanted, stored: _secrets.Stored) -> _secrets.Plan:
+        if self._check_mode and wanted.ssh_promote and stored.ssh_next is None:
+            # What the real run would have made before.
+            stored = dataclasses.replace(stored, ssh_next=_secrets.UNBORN)
         return _secrets.plan(
             wanted,
             stored,

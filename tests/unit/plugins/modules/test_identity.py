@@ -315,6 +315,12 @@ def test_a_key_of_ssh_is_made_kept_rotated_and_pruned(client: Client) -> None:
     after = client.run(rotating)["repositories"]["offsite"]
     following = after["ssh_next_public_key"]
     assert (after["ssh_public_key"], following) == (public, _ssh.public_of(client.text("offsite.ssh_next")))
+    # Check mode announces both steps of a rotation, though the next key is not there yet.
+    (client.directory / "offsite.ssh_next").rename(client.directory.parent / "aside")
+    simulated = client.run({**rotating, "ssh_promote": True}, check=True)
+    assert simulated["repositories"]["offsite"]["ssh_public_key"] == _secrets.UNBORN
+    assert simulated["changed"] is True
+    (client.directory.parent / "aside").rename(client.directory / "offsite.ssh_next")
     promoting = {**OFFSITE, "ssh_promote": True}
     checked = client.run(promoting, check=True)
     done = client.run(promoting)

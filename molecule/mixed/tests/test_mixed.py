@@ -1,0 +1,169 @@
+"""One client with two jobs into repositories of three kinds, and what SSH adds to a fleet's life; in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet import Fleet, released_restic
+
+PORT = 2222
+SERVED = "/srv/holdfast-ssh"
+REPOSITORIES: dict[str, dict[str, Any]] = {
+    "vault": {"server": "vault1"},
+    "offsite": {"access": "rclone", "server": "vault1"},
+    "second": {"access": "sftp", "server": "vault1"},
+}
+UNITS = ("files--vault", "files--offsite", "files--second", "system--offsite")
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Fleet:
+    """A server whose sshd listens on a second port, and two clients."""
+    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    fleet = Fleet("mixed", folder, {"backup_servers": ["vault1"], "backup_clients": ["web1", "web2"]})
+    schedule = {"calendar": "Mon *-*-1..7 04:00"}
+    fleet.variables = {
+        "backup_escrow": {"recipients": [(folder / "escrow.pub").read_text().strip()]},
+        "backup_repositories": REPOSITORIES,
+        "backup_jobs": {
+            "files": {"paths": ["/srv/data"], "schedule": schedule},
+            "system": {"paths": ["/etc/hostname"], "repositories": ["offsite"], "schedule": schedule},
+        },
+        "backup_ssh_port": PORT,
+    }
+    fleet.host_variables["web2"] = released_restic("trixie")
+    return fleet
+
+
+def snapshots(fleet: Fleet, name: str) -> set[str]:
+    """The snapshots that the server has of a client's repository."""
+    return set(fleet.on("vault1").check_output(f"ls {SERVED}/{name}/snapshots").split())
+
+
+def key_lines(fleet: Fleet, account: str) -> list[str]:
+    """The key lines of an account on the server."""
+    return fleet.on("vault1").file(f"/etc/ssh/authorized_keys.d/{account}").content_string.splitlines()
+
+
+def dial(fleet: Fleet, client: str, repository: str) -> Any:
+    """What restic of a client says to its repository, as a person dials it."""
+    definition = json.loads(fleet.on(client).file(f"/etc/holdfast/units/files--{repository}.json").content_string)
+    options = " ".join(f"-o '{name}={value}'" for name, value in definition["options"].items())
+    files = f"--repository-file {definition['repository_file']} --password-file {definition['password_file']}"
+    return fleet.on(client).run(f"{definition['binary']} {options} {files} --no-cache --no-lock snapshots")
+
+
+def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet) -> None:
+    fleet.on("vault1").check_output(
+        f"printf 'Port 22\\nPort {PORT}\\n' >/etc/ssh/sshd_config.d/05-port.conf && systemctl reload ssh"
+    )
+    for name in ("web1", "web2"):
+        fleet.on(name).check_output("mkdir -p /srv/data && head -c 300000 /dev/urandom >/srv/data/photo")
+    fleet.converge()
+
+
+def test_every_kind_is_backed_up_and_restored(fleet: Fleet) -> None:
+    for name in ("web1", "web2"):
+        host = fleet.on(name)
+        host.check_output("holdfast run --wait files")
+        host.check_output("holdfast run --wait system")
+        status = {unit["unit"]: unit for unit in json.loads(host.check_output("holdfast status --json"))["units"]}
+        assert {unit: status[unit]["outcome"] for unit in UNITS} == dict.fromkeys(UNITS, "ok")
+        for repository in REPOSITORIES:
+            host.check_output(f"holdfast restore files--{repository} --target /root/{repository}")
+            host.check_output(f"cmp /srv/data/photo /root/{repository}/srv/data/photo")
+    assert len(snapshots(fleet, "web1--offsite")) == 2
+
+
+def test_units_are_shut_in_as_tightly_as_without_ssh(fleet: Fleet) -> None:
+    for name in ("web1", "web2"):
+        for unit in UNITS:
+            said = fleet.on(name).check_output(f"systemd-analyze security --no-pager holdfast-{unit}.service")
+            found = re.search(r"Overall exposure level.*: (\d+\.\d+)", said)
+            assert found, said
+            assert float(found[1]) <= 2.0, said.splitlines()[-1]
+
+
+def test_the_pin_is_the_servers_own_key_on_its_own_port(fleet: Fleet) -> None:
+    key = " ".join(fleet.on("vault1").file("/etc/ssh/ssh_host_ed25519_key.pub").content_string.split()[:2])
+    pinned = fleet.on("web1").file("/etc/holdfast/ssh/offsite.known_hosts").content_string
+    assert re.search(rf"^holdfast-offsite,\[[^]]+\]:{PORT} {re.escape(key)}$", pinned, re.MULTILINE)
+    other = pinned.replace(key, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwQ1vO8nJ9d6yqQpuyXkFBr1dVXtn9Pfx9YlyoHRTOY")
+    fleet.on("web1").check_output("printf %%s %s >/etc/holdfast/ssh/offsite.known_hosts", other)
+    assert "HOST IDENTIFICATION HAS CHANGED" in dial(fleet, "web1", "offsite").stderr
+    fleet.on("web1").run("holdfast run --wait system")
+    unit = json.loads(fleet.on("web1").check_output("holdfast status --json system"))["units"][0]
+    assert (unit["outcome"], unit["reason"]) == ("failed", "host key")
+    fleet.converge()
+
+
+def test_a_client_cannot_delete_through_rclone(fleet: Fleet) -> None:
+    before = snapshots(fleet, "web1--offsite")
+    host = fleet.on("web1")
+    definition = json.loads(host.file("/etc/holdfast/units/files--offsite.json").content_string)
+    options = " ".join(f"-o '{name}={value}'" for name, value in definition["options"].items())
+    files = f"--repository-file {definition['repository_file']} --password-file {definition['password_file']}"
+    host.run(f"timeout 60 restic {options} {files} --no-cache forget --prune --keep-last 1 --group-by ''")
+    assert snapshots(fleet, "web1--offsite") == before
+    assert dial(fleet, "web1", "offsite").rc == 0
+
+
+def test_an_address_that_the_server_does_not_see_is_named(fleet: Fleet) -> None:
+    wrong = {**REPOSITORIES, "offsite": {**REPOSITORIES["offsite"], "source": ["192.0.2.7"]}}
+    fleet.host_variables["web1"] = {"backup_repositories": wrong}
+    said = fleet.run("site")
+    assert set(said.failed) == {"web1"}
+    assert "refused this host's key" in said.failed["web1"]
+    assert "backup_repositories.offsite.source" in said.failed["web1"]
+    assert dial(fleet, "web1", "second").rc == dial(fleet, "web2", "offsite").rc == 0
+    address = fleet.lab.addresses("web1")[0]
+    wrong["offsite"] = {**REPOSITORIES["offsite"], "source": [address]}
+    refused = fleet.refused("site", "--limit", "web1")
+    assert "the server vault1 has to change for this, and is outside the limit" in refused.text
+    fleet.converge()
+    assert f'from="{address}"' in key_lines(fleet, "bk-web1")[0]
+    assert not fleet.good("site", "--limit", "web1").changed
+
+
+def test_keys_are_rotated(fleet: Fleet) -> None:
+    before, other = key_lines(fleet, "bk-web1"), key_lines(fleet, "bk-web2")
+    fleet.converge("-e", "backup_rotate_ssh=true", "--limit", "web1,vault1")
+    after = key_lines(fleet, "bk-web1")
+    assert len(after) == len(before) == 2
+    assert not set(after) & set(before)
+    assert key_lines(fleet, "bk-web2") == other
+    assert dial(fleet, "web1", "offsite").rc == dial(fleet, "web1", "second").rc == 0
+    fleet.on("web1").check_output("holdfast run --wait files")
+
+
+def test_a_wiped_client_gets_its_keys_back(fleet: Fleet) -> None:
+    before = key_lines(fleet, "bk-web1")
+    fleet.lab.wipe("web1")
+    fleet.forget_connections()
+    said = fleet.run("site", "--limit", "web1")
+    assert "restore_identity" in said.failed["web1"]
+    fleet.good("restore_identity", "--limit", "web1", "-e", f"escrow_key={fleet.folder / 'escrow.key'}")
+    fleet.good("site")
+    assert key_lines(fleet, "bk-web1") == before
+    fleet.on("web1").check_output("holdfast restore files--offsite --target /root/offsite")
+
+
+def test_a_decommissioned_client_has_no_access_and_its_data_stays(fleet: Fleet) -> None:
+    have = snapshots(fleet, "web2--offsite")
+    assert dial(fleet, "web2", "offsite").rc == 0
+    announced = fleet.good("decommission", "--check", "-e", "client=web2")
+    assert dial(fleet, "web2", "offsite").rc == 0
+    assert announced.changed == fleet.good("decommission", "-e", "client=web2").changed
+    assert not fleet.good("decommission", "-e", "client=web2").changed
+    assert dial(fleet, "web2", "offsite").rc != 0
+    assert dial(fleet, "web2", "second").rc != 0
+    assert snapshots(fleet, "web2--offsite") == have != set()
+    fleet.groups["backup_clients"].remove("web2")
+    assert not fleet.good("site").changed
+    assert dial(fleet, "web1", "offsite").rc == 0
