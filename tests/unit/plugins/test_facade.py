@@ -57,3 +57,71 @@ def test_public_keys_are_kept_one_a_line() -> None:
     found = written({"offsite": {**said, "ssh_next_public_key": "ssh-ed25519 B"}})
     assert found == {"ssh/offsite.pub": "ssh-ed25519 A\nssh-ed25519 B\n"}
     assert written({"offsite": {"ssh_public_key": None}}) == {}
+
+
+FACADE = ROOT / "playbooks/vars/facade.yml"
+OFFSITE: dict[str, t.Any] = {"name": "offsite", "server": "vault1", "ssh": {"account": "bk-web1"}}
+
+
+def faced(name: str, **variables: t.Any) -> t.Any:
+    """A variable of the facade of a client with one repository over SSH."""
+    loader = DataLoader()
+    known = loader.load_from_file(str(FACADE), trusted_as_template=True)
+    model = {"client": {"repositories": [OFFSITE, {"name": "local", "ssh": None}]}, "server": None}
+    known.update(
+        inventory_hostname="web1",
+        ansible_check_mode=False,
+        hostvars={"vault1": {"__ssh_access_accounts": {"changed_keys": []}}},
+        __holdfast_preflight={"hosts": {"web1": model}},
+        __holdfast_host={"running": []},
+    )
+    known.update(variables)
+    return Templar(loader=loader, variables=known).template(known[name])
+
+
+def identity(**said: t.Any) -> dict[str, t.Any]:
+    return {"repositories": {"offsite": {"ssh_public_key": "A", "ssh_next_public_key": None, **said}}}
+
+
+ROTATING = {"__escrow_identity": identity(ssh_next_public_key="B")}
+
+
+def test_a_next_key_is_tried_where_the_server_takes_it_and_nothing_runs() -> None:
+    assert faced("__holdfast_ssh_next", __escrow_identity=identity()) == []
+    assert faced("__holdfast_ssh_next", **ROTATING) == ["offsite"]
+    assert faced("__holdfast_ssh_next", **ROTATING, hostvars={"vault1": {}}) == []
+    for running in (["holdfast-system--offsite.service"], ["holdfast-system--offsite--pg.service"]):
+        assert faced("__holdfast_ssh_next", **ROTATING, __holdfast_host={"running": running}) == []
+    other = {"running": ["holdfast-system--offsite-two.service"]}
+    assert faced("__holdfast_ssh_next", **ROTATING, __holdfast_host=other) == ["offsite"]
+    # Check mode has made none.
+    asked = {"__escrow_identity": identity(), "backup_rotate_ssh": True, "ansible_check_mode": True}
+    assert faced("__holdfast_ssh_next", **asked) == ["offsite"]
+
+
+def test_a_next_key_is_used_when_it_opened_its_repository() -> None:
+    def tried(state: str) -> dict[str, t.Any]:
+        return {"__jobs_next_keys": {"repositories": [{"name": "offsite", "state": state}]}}
+
+    assert faced("escrow_ssh_promote", **ROTATING) == []
+    assert faced("escrow_ssh_promote", **ROTATING, **tried("present")) == ["offsite"]
+    assert faced("escrow_ssh_promote", **ROTATING, **tried("unreachable")) == []
+    assert faced("escrow_ssh_promote", **ROTATING, __jobs_next_keys={"msg": "no"}) == []
+    assert faced("escrow_ssh_promote", **ROTATING, **tried("unreachable"), ansible_check_mode=True) == ["offsite"]
+
+
+def test_what_changed_about_the_way_is_tried() -> None:
+    said: dict[str, t.Any] = {"created": [], "changed_files": []}
+
+    def verified(server: dict[str, t.Any] | None = None, **changed: t.Any) -> bool:
+        hostvars = {"vault1": {"__ssh_access_accounts": server} if server is not None else {}}
+        return bool(faced("jobs_verify_repositories", __jobs_authorities={**said, **changed}, hostvars=hostvars))
+
+    assert not verified()
+    assert not verified(changed_files=["/etc/holdfast/repositories/vault.pem"])
+    assert verified(changed_files=["/etc/holdfast/ssh/offsite.known_hosts"])
+    assert verified(created=["/etc/holdfast/ssh/offsite.conf"])
+    assert verified({"changed_keys": ["bk-web1 offsite"]})
+    assert verified({"created_keys": ["bk-web1 offsite"]})
+    assert verified({"unlocked": ["bk-web1"]})
+    assert not verified({"changed_keys": ["bk-web2 offsite"], "unlocked": ["bk-web2"]})
