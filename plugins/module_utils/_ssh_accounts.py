@@ -366,9 +366,13 @@ def _choose(
             if len(first) == 1 and (name, repository) in first:
                 continue
             left = tuple(each for each in chosen[name][repository] if each != blob)
-            chosen[name][repository] = left or tuple(
-                each for each in _served(repository, lines.get(name, []), known.get(name), lost) if each != blob
-            )
+            if not left:
+                served = _served(repository, lines.get(name, []), known.get(name), lost)
+                left = tuple(each for each in served if each != blob)
+                label = f"{name} {repository}"
+                if label not in (*outcome.kept, *outcome.missing):
+                    (outcome.kept if left else outcome.missing).append(label)
+            chosen[name][repository] = left
             others = ", ".join(f"{other} {its}" for other, its in claimants if (other, its) != (name, repository))
             outcome.refuse(name, f"{repository}: the public key {fingerprint(blob)} is also that of {others}")
     return chosen

@@ -261,6 +261,14 @@ def test_a_key_opens_one_repository_and_who_had_it_first_keeps_it() -> None:
     outcome = plan(account("thief", key("a")), account("web1", key("a")), current=current, manifest=manifest)
     assert outcome.files == {"bk-thief": "", "bk-web1": line("web1", "a")}
     assert "also that of bk-web1 vault" in outcome.refused["bk-thief"][0]
+    assert (outcome.kept, outcome.missing) == ([], ["bk-thief vault"])
+    old = plan(
+        account("thief", key("a")), account("web1", key("a")),
+        current=here({"web1": line("web1", "a"), "thief": line("thief", "t")}),
+        manifest={"1": known("web1", vault="a"), "2": known("thief", vault="t")},
+    )  # fmt: skip
+    assert old.files["bk-thief"] == line("thief", "t")
+    assert (old.kept, old.missing) == (["bk-thief vault"], [])
     both = plan(account("one", key("a")), account("two", key("a")))
     assert both.files == {"bk-one": "", "bk-two": ""}
     assert set(both.refused) == {"bk-one", "bk-two"}
