@@ -12,7 +12,7 @@ from pathlib import Path
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _limit, _state, _zipapp
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _limit, _role_variables, _state, _zipapp
 
 COLLECTION = Path(__file__).resolve().parents[2]
 
@@ -38,6 +38,7 @@ class ActionModule(ActionBase):
         )
         hostvars, groups = variables["hostvars"], variables["groups"]
         model = _fleet.fleet(hostvars, groups)
+        model["errors"] += [_fleet.plain(problem) for problem in _role_variables.problems(hostvars, model["hosts"])]
         limited = set(arguments["limit"] or variables.get("ansible_play_hosts_all", []))
         try:
             state_dir = _state.resolve_state_dir(

@@ -222,8 +222,8 @@ def fleet(hostvars: t.Mapping[str, Variables], groups: t.Mapping[str, t.Sequence
         _proxy_duties(collectors[host], groups, model)
     return {
         "hosts": model,
-        "errors": [_plain(problem) for problem in dict.fromkeys(problems)],
-        "warnings": [_plain(problem) for problem in dict.fromkeys(warnings)],
+        "errors": [plain(problem) for problem in dict.fromkeys(problems)],
+        "warnings": [plain(problem) for problem in dict.fromkeys(warnings)],
     }
 
 
@@ -246,7 +246,8 @@ def _proxy_duties(
                 repository["proxy_duties"] = duties
 
 
-def _plain(problem: Problem) -> dict[str, t.Any]:
+def plain(problem: Problem) -> dict[str, t.Any]:
+    """A problem as the model carries it."""
     return {"hosts": list(problem.hosts), "variable": problem.variable, "message": str(problem)}
 
 

@@ -1,0 +1,61 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Variables of the roles that users set, checked for the whole fleet at once by the roles' own argument specs.
+
+Ansible would check each role in a task of its own for every host, after the first hosts were changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import typing as t
+
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, said, shorten
+
+ROLES = pathlib.Path(__file__).resolve().parents[2] / "roles"
+CURE = "docs/reference/{role}_role.md says what it may be"
+
+
+@functools.lru_cache(maxsize=1)
+def specs() -> dict[str, tuple[str, dict[str, t.Any]]]:
+    """Role and argument spec of every variable of the roles' main entry points; nothing is required of users."""
+    found: dict[str, tuple[str, dict[str, t.Any]]] = {}
+    for path in sorted(ROLES.glob("*/meta/argument_specs.yml")):
+        main = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].get("main", {})
+        for name, spec in main.get("options", {}).items():
+            found[name] = (path.parts[-3], {**spec, "required": False})
+    return found
+
+
+def problems(hostvars: t.Mapping[str, t.Mapping[str, t.Any]], hosts: t.Iterable[str]) -> list[Problem]:
+    """What is wrong with the variables that the users of these hosts set; equal problems of several hosts are one."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for host in hosts:
+        variables = hostvars[host]
+        for name, (_role, spec) in specs().items():
+            if name not in variables:
+                continue
+            try:
+                value = variables[name]
+            except Exception as error:  # whatever a template raises: it is the user's text
+                found.setdefault((name, "", f"cannot be evaluated: {said(error)}"), []).append(host)
+                continue
+            if value is None:
+                continue
+            errors = (
+                ArgumentSpecValidator({name: spec})
+                .validate({name: value}, validate_role_argument_spec=True)
+                .error_messages
+            )
+            if errors:
+                shown = "<hidden>" if spec.get("no_log") else shorten(value)
+                wrong = "is not what it has to be" if spec.get("no_log") else said(ValueError("; ".join(errors)))
+                found.setdefault((name, shown, wrong), []).append(host)
+    return [
+        Problem(tuple(concerned), name, shown, wrong, CURE.format(role=specs()[name][0]))
+        for (name, shown, wrong), concerned in found.items()
+    ]
