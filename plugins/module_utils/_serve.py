@@ -206,7 +206,7 @@ def watch(argv: Sequence[str], name: str) -> None:
             if not _UNIMPORTANT.match(line):
                 sys.stderr.buffer.write(line)
                 sys.stderr.flush()
-    sys.exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)
+    raise SystemExit(process.returncode if process.returncode >= 0 else 128 - process.returncode)
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -244,7 +244,7 @@ def main() -> None:
         serve(sys.argv[1:])
     except RefusedError as error:
         sys.stderr.write(f"holdfast: {error}\n")
-        sys.exit(error.code)
+        raise SystemExit(error.code)
 
 
 if __name__ == "__main__":
