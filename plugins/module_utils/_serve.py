@@ -244,7 +244,7 @@ def main() -> None:
         serve(sys.argv[1:])
     except RefusedError as error:
         sys.stderr.write(f"holdfast: {error}\n")
-        raise SystemExit(error.code)
+        raise SystemExit(error.code) from None
 
 
 if __name__ == "__main__":
