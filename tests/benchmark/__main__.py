@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PARTS = ("keyless", "info", "unit", "site")
+PARTS = ("keyless", "info", "unit", "site", "throughput")
 
 if __name__ == "__main__":
     for part in PARTS:

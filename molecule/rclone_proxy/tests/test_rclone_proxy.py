@@ -205,7 +205,7 @@ def test_what_only_people_can_mend_ends_at_once(scenario: Scenario, answer: str,
 
 def test_a_store_that_is_busy_for_a_while_is_waited_for(scenario: Scenario) -> None:
     scenario.on("web1", "head -c 3000000 /dev/urandom >/etc/new")
-    fault(scenario, "503 SlowDown PUT,POST 8")
+    fault(scenario, "503 SlowDown PUT,POST 3")
     assert backup(scenario, "web1", "offsite")["outcome"] == "ok"
     assert scenario.on("store1", "cat /run/fault").strip() == ""
 
