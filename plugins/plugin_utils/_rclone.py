@@ -105,7 +105,7 @@ def _judge(where: str, kind: str, options: dict[str, str]) -> None:
 
 
 def files(value: t.Any, served: t.Sequence[dict[str, str]]) -> list[dict[str, t.Any]]:
-    """What the module rclone_remotes takes: name, type, file and group of each remote, and who has what there.
+    """What the module rclone_remotes takes: name, type, file and group of each remote in use, and who has what there.
 
     ``served`` has ``account`` and ``remote`` (name:path) of each repository. Raises AnsibleFilterError.
     """
@@ -116,6 +116,9 @@ def files(value: t.Any, served: t.Sequence[dict[str, str]]) -> list[dict[str, t.
     result = []
     for name, options in sorted(found.items()):
         here = [entry for entry in served if entry["remote"].partition(":")[0] == name]
+        # Credentials that serve nobody stay away from the host.
+        if not here:
+            continue
         result.append(
             {
                 "name": name,

@@ -106,7 +106,7 @@ def test_files_name_group_accounts_and_places() -> None:
         {"account": "bk-db1", "remote": "s3:company/fleet"},
         {"account": "bk-db1", "remote": "nas:backups"},
     ]
-    nas, s3 = _rclone.files({"s3": S3, "nas": SFTP}, served)
+    nas, s3 = _rclone.files({"s3": S3, "nas": SFTP, "unused": S3}, served)
     assert (s3["name"], s3["type"], s3["group"]) == ("s3", "s3", "hfr-s3")
     assert s3["accounts"] == ["bk-db1", "bk-web1"]
     assert s3["places"] == ["company/fleet"]
