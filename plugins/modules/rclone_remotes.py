@@ -183,7 +183,9 @@ class _Remotes:
         return posixpath.join(self.directory, f"{name}.conf")
 
     def _rclone(self, arguments: list[str], timeout: float, prefix: list[str] | None = None) -> Result:
-        return run([*(prefix or []), self.binary, *arguments], timeout=timeout, environment={"HOME": "/nonexistent"})
+        # Without the second, rclone makes the first.
+        environment = {"HOME": "/nonexistent", "RCLONE_CONFIG": os.devnull}
+        return run([*(prefix or []), self.binary, *arguments], timeout=timeout, environment=environment)
 
     def know_options(self, remotes: list[dict[str, Any]]) -> None:
         """ValueError for an option, or a type, that this rclone does not have."""

@@ -195,8 +195,9 @@ def test_what_cannot_be_served() -> None:
 
 
 @pytest.fixture
-def started(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What would have been executed, by the account bk-web1."""
+def started(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """What would have been executed, by the account bk-web1. What serve changes of its process is put back."""
+    pipe, umask = signal.getsignal(signal.SIGPIPE), os.umask(0o022)
     seen: dict[str, Any] = {}
 
     def execve(program: str, argv: tuple[str, ...], environment: dict[str, str]) -> None:
@@ -212,14 +213,14 @@ def started(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("SSH_ORIGINAL_COMMAND", "rm -rf /")
     monkeypatch.setenv("LD_PRELOAD", "")
     monkeypatch.chdir("/tmp")
-    return seen
+    yield seen
+    signal.signal(signal.SIGPIPE, pipe)
+    os.umask(umask)
 
 
 def test_started_in_a_clean_environment(place: Path, started: dict[str, Any]) -> None:
     write(place, definition())
-    before = signal.getsignal(signal.SIGPIPE)
     _serve.serve(["vault"])
-    signal.signal(signal.SIGPIPE, before)
     assert started["program"] == "/usr/bin/rclone"
     assert started["environment"] == {
         "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/var/lib/holdfast/home", "LC_ALL": "C.UTF-8",
