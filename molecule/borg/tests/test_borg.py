@@ -220,3 +220,71 @@ def test_a_lost_client_gets_its_key_back(fleet: Fleet, host: Any) -> None:
     assert ran(host) == ("ok", None)
     assert ran(host, "system--sealed") == ("ok", None)
     assert len(archives(host, "system--sealed")) == 4
+
+
+# --- over SSH --------------------------------------------------------------------------------------------------------
+
+SERVED = "/srv/holdfast-ssh/web1--vault"
+
+
+def as_root(host: Any, unit: str, command: str) -> Any:
+    """Run borg as root of the client does, with the client's own key; REPOSITORY stands for the location."""
+    borg = json.loads(host.file(f"/etc/holdfast/units/{unit}.json").content_string)["borg"]
+    name = unit.split("--")[1]
+    variables = {
+        "BORG_BASE_DIR": "/var/lib/holdfast/borg-root",
+        "BORG_PASSCOMMAND": f"cat {SECRETS}/{name}.password",
+        "BORG_RSH": borg["ssh_command"] or "",
+    }
+    exports = " ".join(f"{key}='{value}'" for key, value in variables.items())
+    return host.run(f"export {exports}; REPOSITORY=$(cat {SECRETS}/{name}.repository); {command}")
+
+
+def segments(host: Any, path: str) -> dict[str, str]:
+    """Content of every segment of a repository."""
+    lines = host.check_output(f"find {path}/data -type f -exec sha256sum {{}} +").splitlines()
+    return {line.split()[1]: line.split()[0] for line in lines}
+
+
+def test_one_key_reaches_one_repository(fleet: Fleet, host: Any) -> None:
+    fleet.groups["backup_servers"] = ["vault1"]
+    fleet.variables["backup_repositories"]["vault"] = {"engine": "borg", "server": "vault1", "quota": "20M"}
+    fleet.variables["backup_jobs"] = {"system": {**JOBS["system"], "paths": ["/etc"], "optional_paths": ["/srv/big"]}}
+    fleet.good("site")
+    again = fleet.good("site")
+    assert not again.changed, again.changed
+    assert ran(host, "system--vault") == ("ok", None)
+    assert len(archives(host, "system--vault")) == 2
+    host.check_output("holdfast restore system--vault --target /root/restored")
+    assert tree(host, "/root/restored/etc/ssh") == tree(host, "/etc/ssh")
+    assert as_root(host, "system--vault", "borg list $REPOSITORY").rc == 0
+    other = as_root(host, "system--vault", "borg init -e none ${REPOSITORY%/*}/elsewhere")
+    assert other.rc != 0
+    assert "Repository path not allowed" in other.stderr
+    assert fleet.on("vault1").check_output("ls /srv/holdfast-ssh") == "web1--vault"
+
+
+def test_nothing_of_it_can_be_deleted(fleet: Fleet, host: Any) -> None:
+    """Borg says that it deleted, and ends with 0; only the files tell. On the host itself the same commands do delete."""
+    server = fleet.on("vault1")
+    erase = "borg delete -a '*' $REPOSITORY && borg compact --threshold 0 $REPOSITORY"
+    before = segments(server, SERVED)
+    assert before
+    assert as_root(host, "system--vault", erase).rc == 0
+    after = segments(server, SERVED)
+    assert {path: content for path, content in before.items() if after.get(path) != content} == {}
+    assert ran(host, "system--vault") == ("ok", None)
+    local = f"{LOCKED_AWAY}-copy"
+    copied = f"cp -a {ARCHIVE} {local}; REPOSITORY={local}; export BORG_RELOCATED_REPO_ACCESS_IS_OK=yes"
+    before = segments(host, ARCHIVE)
+    assert as_root(host, "system--archive", f"{copied}; {erase}").rc == 0
+    assert len(set(segments(host, local).values()) & set(before.values())) < len(before)
+    host.check_output(f"rm -r {local} /var/lib/holdfast/borg-root/.config/borg/security")
+
+
+def test_a_quota_that_is_met_is_told(host: Any) -> None:
+    host.check_output("head -c 40M /dev/urandom >/srv/big")
+    assert ran(host, "system--vault") == ("failed", "disk full")
+    assert ran(host, "system--archive") == ("ok", None)
+    host.check_output("rm /srv/big")
+    assert ran(host, "system--vault") == ("ok", None)

@@ -1,0 +1,172 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""`repository` and `repository_info` with the real borg of trixie: what is there is the proof."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.api import Lab
+
+HOST = "bt"
+SECRETS = "/etc/holdfast/secrets"
+Do = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A host with borg, and the account that local repositories belong to."""
+    made = Lab(f"pytest-borg-{os.getpid()}")
+    try:
+        made.up([f"{HOST}=trixie:layer=borg"], owner=os.getpid())
+        script = f"""
+        useradd --system --home-dir /var/lib/holdfast holdfast
+        install -d -m 700 {SECRETS}; echo 'correct horse battery' >{SECRETS}/a.password
+        install -d -o holdfast -m 700 /var/lib/holdfast/borg
+        """
+        shell(made, script)
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture(scope="module")
+def inventory(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lab's Ansible inventory."""
+    path = tmp_path_factory.mktemp("inventory") / "hosts.json"
+    path.write_text(json.dumps(lab.inventory()))
+    return path
+
+
+def shell(lab: Lab, script: str) -> str:
+    done = lab.exec(HOST, ["sh", "-ec", script], timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def borg(lab: Lab, script: str) -> str:
+    """Run borg as the account that the repository belongs to."""
+    shell(lab, f"install -o holdfast -m 400 {SECRETS}/a.password /run/a.password")
+    environment = "BORG_BASE_DIR=/var/lib/holdfast/borg BORG_PASSCOMMAND='cat /run/a.password'"
+    return shell(lab, f"cd /; export {environment}; runuser -u holdfast -- {script}")
+
+
+@pytest.fixture
+def bring(run_module: Do, lab: Lab) -> Do:
+    """The module `repository` on one repository; what is asked of it in check mode is what it does."""
+
+    def run(name: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
+        shell(lab, f"install -d -o holdfast -m 700 /srv/{name}")
+        entry = {
+            "name": name,
+            "engine": "borg",
+            "repository": f"/srv/{name}",
+            "password_file": f"{SECRETS}/a.password",
+            "key_file": f"{SECRETS}/{name}.borg_key",
+            "user": "holdfast",
+            **options,
+        }
+        return run_module(HOST, "repository", {"repositories": [entry], "verify": True}, check=check)
+
+    return run
+
+
+@pytest.fixture
+def look(run_module: Do) -> Callable[..., dict[str, Any]]:
+    def run(name: str, **options: Any) -> dict[str, Any]:
+        asked = {
+            "engine": "borg",
+            "repository": f"/srv/{name}",
+            "password_file": f"{SECRETS}/a.password",
+            "user": "holdfast",
+        }
+        result = run_module(HOST, "repository_info", {**asked, **options})
+        assert not result["failed"], result
+        return dict(result["repository"])
+
+    return run
+
+
+@pytest.mark.parametrize("encryption", ["repokey-blake2", "keyfile-blake2"])
+def test_init_adopt_and_a_key_for_the_escrow(bring: Do, look: Do, lab: Lab, encryption: str) -> None:
+    name = encryption.partition("-")[0]
+    announced = bring(name, encryption=encryption, check=True)
+    assert announced["changed"]
+    assert shell(lab, f"ls -A /srv/{name}") == ""
+    made = bring(name, encryption=encryption)
+    (found,) = made["repositories"]
+    assert (found["action"], found["state"]) == ("init", "present")
+    assert shell(lab, f"find /srv/{name} /var/lib/holdfast/borg -not -user holdfast") == ""
+    exported = borg(lab, f"borg key export /srv/{name} -")
+    assert shell(lab, f"cat {SECRETS}/{name}.borg_key") == exported
+    assert exported.splitlines()[1] not in json.dumps(made)
+    assert not bring(name, encryption=encryption)["changed"]
+    shell(lab, f"rm {SECRETS}/{name}.borg_key /var/lib/holdfast/repositories/{name}.env")
+    adopted = bring(name, encryption=encryption)
+    assert (adopted["changed"], adopted["repositories"][0]["action"]) == (True, "adopt")
+    assert shell(lab, f"cat {SECRETS}/{name}.borg_key") == exported
+    borg(lab, f"borg create --comment holdfast,job:system,red /srv/{name}::one /etc/hostname")
+    seen = look(name, size=True)
+    assert (seen["state"], seen["id"], seen["snapshots"]["count"]) == ("present", found["id"], 1)
+    assert seen["snapshots"]["last"]["tags"] == ["job:system", "red"]
+    assert 0 <= seen["age_seconds"] < 300
+    assert (seen["keys"], seen["locks"]) == (1 if name == "repokey" else 0, [])
+    keyless = look(name, keyless=True)
+    assert (keyless["id"], keyless["modified"]) == (found["id"], seen["modified"])
+    assert keyless["snapshots"] == {"count": None, "last": None}
+
+
+def test_a_keyfile_repository_opens_with_the_key_of_the_escrow_alone(bring: Do, look: Do, lab: Lab) -> None:
+    bring("sealed", encryption="keyfile-blake2")
+    shell(lab, "rm -r /var/lib/holdfast/borg/.config/borg/keys")
+    assert look("sealed")["state"] == "wrong_key"
+    assert look("sealed", key_file=f"{SECRETS}/sealed.borg_key")["state"] == "present"
+    assert not bring("sealed", encryption="keyfile-blake2")["failed"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "state", "words"),
+    [
+        ("rm /srv/d/config", "damaged", "has no config file"),
+        (": >/srv/d/config", "damaged", "config file"),
+        ("sed -i '/^key =/,$d' /srv/d/config", "damaged", "lost its key"),
+        ("for i in /srv/d/index.*; do : >$i; done; rm -r /srv/d/data/0", "damaged", "run 'borg check'"),
+        ("chmod 000 /srv/d/config", "unreachable", "permission denied"),
+        (
+            "mv /srv/d /srv/e; mv /srv/e/* /srv/; install -d -o holdfast /srv/d",
+            "absent",
+            "no repository in this directory",
+        ),
+    ],
+)
+def test_damage_is_told_and_never_initialised_over(
+    bring: Do, look: Do, lab: Lab, damage: str, state: str, words: str
+) -> None:
+    shell(lab, f"rm -rf /srv/d /srv/[a-z]*.[0-9]* /srv/data /srv/README /srv/nonce {SECRETS}/d.borg_key")
+    shell(lab, "rm -f /var/lib/holdfast/repositories/d.env /srv/config")
+    assert bring("d")["changed"]
+    shell(lab, damage)
+    seen = look("d")
+    assert (seen["state"], words in seen["reason"]) == (state, True), seen
+    before = shell(lab, "find /srv/d -type f -exec sha256sum {} +")
+    refused = bring("d")
+    assert refused["failed"]
+    assert refused["repositories"][0]["action"] == "none"
+    assert shell(lab, "find /srv/d -type f -exec sha256sum {} +") == before
+
+
+def test_locks_and_a_wrong_passphrase(bring: Do, look: Do, lab: Lab) -> None:
+    bring("l")
+    shell(lab, "mkdir /srv/l/lock.exclusive; touch /srv/l/lock.exclusive/web9@1.99-0; chown -R holdfast: /srv/l")
+    seen = look("l")
+    assert (seen["state"], seen["locks"][0]["hostname"], seen["locks"][0]["exclusive"]) == ("present", "web9", True)
+    shell(lab, f"echo other >{SECRETS}/other.password")
+    assert look("l", password_file=f"{SECRETS}/other.password")["state"] == "wrong_key"
