@@ -246,7 +246,7 @@ def segments(host: Any, path: str) -> dict[str, str]:
 def test_one_key_reaches_one_repository(fleet: Fleet, host: Any) -> None:
     fleet.groups["backup_servers"] = ["vault1"]
     fleet.variables["backup_repositories"]["vault"] = {"engine": "borg", "server": "vault1", "quota": "20M"}
-    fleet.variables["backup_jobs"] = {"system": {**JOBS["system"], "paths": ["/etc"], "optional_paths": ["/srv/big"]}}
+    fleet.variables["backup_jobs"] = {"system": {**JOBS["system"], "paths": ["/etc"], "optional_paths": ["/srv/filler"]}}
     fleet.good("site")
     again = fleet.good("site")
     assert not again.changed, again.changed
@@ -280,8 +280,8 @@ def test_nothing_of_it_can_be_deleted(fleet: Fleet, host: Any) -> None:
 
 
 def test_a_quota_that_is_met_is_told(host: Any) -> None:
-    host.check_output("head -c 40M /dev/urandom >/srv/big")
+    host.check_output("head -c 40M /dev/urandom >/srv/filler")
     assert ran(host, "system--vault") == ("failed", "disk full")
     assert ran(host, "system--archive") == ("ok", None)
-    host.check_output("rm /srv/big")
+    host.check_output("rm /srv/filler")
     assert ran(host, "system--vault") == ("ok", None)
