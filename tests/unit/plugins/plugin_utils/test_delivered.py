@@ -177,11 +177,14 @@ BAD = [
     ),
     *(
         bad("host_info", "ssh_accounts", value)
-        for value in (
-            [],
-            {"fleet_id": 5, "accounts": {}},
-            {"fleet_id": "f1", "accounts": {"a b": "web1"}},
-            {"fleet_id": "f1"},
+        for value in t.cast(
+            "list[t.Any]",
+            [
+                [],
+                {"fleet_id": 5, "accounts": {}},
+                {"fleet_id": "f1", "accounts": {"a b": "web1"}},
+                {"fleet_id": "f1"},
+            ],
         )
     ),
     *(
@@ -353,8 +356,10 @@ def test_the_keys_of_a_client() -> None:
 
 
 def test_host_keys_are_pinned_as_read_on_the_server() -> None:
-    repositories = [{"name": "offsite", "server": "vault1", "ssh": {}}, {"name": "local", "server": None, "ssh": None}]
-    repositories[0]["ssh"] = {"alias": "holdfast-offsite"}
+    repositories: list[dict[str, t.Any]] = [
+        {"name": "offsite", "server": "vault1", "ssh": {"alias": "holdfast-offsite"}},
+        {"name": "local", "server": None, "ssh": None},
+    ]
     known = {"vault1": {"ssh_host_keys": [OLD]}}
 
     def pinned(said: t.Any) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
+import pytest
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _role_variables
 
 
@@ -55,13 +56,9 @@ def test_hosts_with_the_same_problem_share_a_message() -> None:
     assert problem.hosts == ("web1", "web2")
 
 
-def test_a_secret_is_not_shown() -> None:
+def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = {"name": ("rest_server", {"type": "int", "required": False, "no_log": True})}
-    original = _role_variables.specs
-    _role_variables.specs = lambda: secret  # type: ignore[assignment]
-    try:
-        (message,) = said(name="hunter2")
-    finally:
-        _role_variables.specs = original  # type: ignore[assignment]
+    monkeypatch.setattr(_role_variables, "specs", lambda: secret)
+    (message,) = said(name="hunter2")
     assert "hunter2" not in message
     assert "<hidden>" in message
