@@ -177,14 +177,11 @@ BAD = [
     ),
     *(
         bad("host_info", "ssh_accounts", value)
-        for value in t.cast(
-            "list[t.Any]",
-            [
-                [],
-                {"fleet_id": 5, "accounts": {}},
-                {"fleet_id": "f1", "accounts": {"a b": "web1"}},
-                {"fleet_id": "f1"},
-            ],
+        for value in (
+            [5],
+            {"fleet_id": 5, "accounts": {}},
+            {"fleet_id": "f1", "accounts": {"a b": "web1"}},
+            {"fleet_id": "f1"},
         )
     ),
     *(
