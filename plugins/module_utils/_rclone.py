@@ -214,7 +214,7 @@ def cause(code: int, stderr: str, *, timed_out: bool = False) -> Cause:
             return known
     if timed_out:
         return _TIMED_OUT
-    return next(known for _, known in _CAUSES if known.word == "absent") if code == _ABSENT_CODE else _UNKNOWN
+    return next(known for _pattern, known in _CAUSES if known.word == "absent") if code == _ABSENT_CODE else _UNKNOWN
 
 
 def said(stderr: str, options: Mapping[str, str]) -> str:

@@ -19,7 +19,6 @@ from tests.lab import Lab
 from .mutants import MUTANTS
 from .ssh_side import Side
 
-pytest.register_assert_rewrite("tests.attack.ssh_cases")
 SERVERS = {"vault1": "trixie", "vault2": "bookworm"}
 
 

@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # One Ceph on one host, data in memory: monitor, manager, OSD, RADOS gateway on port 7480. ceph.sh ADDRESS
 set -euo pipefail
 address=$1

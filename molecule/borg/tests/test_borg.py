@@ -246,7 +246,9 @@ def segments(host: Any, path: str) -> dict[str, str]:
 def test_one_key_reaches_one_repository(fleet: Fleet, host: Any) -> None:
     fleet.groups["backup_servers"] = ["vault1"]
     fleet.variables["backup_repositories"]["vault"] = {"engine": "borg", "server": "vault1", "quota": "20M"}
-    fleet.variables["backup_jobs"] = {"system": {**JOBS["system"], "paths": ["/etc"], "optional_paths": ["/srv/filler"]}}
+    fleet.variables["backup_jobs"] = {
+        "system": {**JOBS["system"], "paths": ["/etc"], "optional_paths": ["/srv/filler"]}
+    }
     fleet.good("site")
     again = fleet.good("site")
     assert not again.changed, again.changed

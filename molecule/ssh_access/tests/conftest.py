@@ -16,7 +16,7 @@ import pytest
 from tests.attack.ssh_side import Side
 from tests.lab import Lab
 
-pytest.register_assert_rewrite("tests.attack.ssh_cases")
+pytest.register_assert_rewrite("tests.attack.test_ssh")
 CLIENTS = 500
 
 

@@ -10,19 +10,17 @@ import json
 
 import pytest
 
-from tests.attack.ssh_cases import (
-    ATTACKS,
-    test_a_line_inserted_by_hand,  # noqa: F401 - runs here
-    test_both_layers_are_there,  # noqa: F401
-    test_each_key_runs_its_one_command,  # noqa: F401
-    test_maintenance_locks_out,  # noqa: F401
-    test_nothing_that_sshd_reads_can_be_written,  # noqa: F401
-    test_revocation_ends_sessions_and_keeps_data,  # noqa: F401
-    test_sftp_reaches_its_own_directory_only,  # noqa: F401
-)
+from tests.attack import test_ssh as attacks
 from tests.attack.ssh_side import CLIENTS, CONTROL, Side
 
-# The rest is `make attack`'s.
+# They run here too; the rest is `make attack`'s.
+test_a_line_inserted_by_hand = attacks.test_a_line_inserted_by_hand
+test_both_layers_are_there = attacks.test_both_layers_are_there
+test_each_key_runs_its_one_command = attacks.test_each_key_runs_its_one_command
+test_maintenance_locks_out = attacks.test_maintenance_locks_out
+test_nothing_that_sshd_reads_can_be_written = attacks.test_nothing_that_sshd_reads_can_be_written
+test_revocation_ends_sessions_and_keeps_data = attacks.test_revocation_ends_sessions_and_keeps_data
+test_sftp_reaches_its_own_directory_only = attacks.test_sftp_reaches_its_own_directory_only
 SOME = ["command", "terminal", "Unix socket (-L)", "listen on the server (-R)"]
 
 
@@ -41,5 +39,5 @@ def test_all_clients_are_there(vaults: dict[str, Side]) -> None:
 
 @pytest.mark.parametrize("name", SOME)
 def test_the_client_cannot_and_others_can(side: Side, name: str) -> None:
-    assert ATTACKS[name](side, CONTROL), "the attack was not delivered"
-    assert not ATTACKS[name](side, "bk-web1")
+    assert attacks.ATTACKS[name](side, CONTROL), "the attack was not delivered"
+    assert not attacks.ATTACKS[name](side, "bk-web1")

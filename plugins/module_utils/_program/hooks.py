@@ -89,7 +89,7 @@ def run(hook: Hook, variables: Mapping[str, str]) -> str | None:
     if status is None:
         return f"{program} did not end within {hook.timeout} s"
     if status < 0:
-        return f"{program} was ended by signal {-status}"
+        return f"{program} was ended by signal {abs(status)}"
     return f"{program} ended with exit status {status}" if status else None
 
 

@@ -26,7 +26,9 @@ ODD = [
 
 def values() -> dict[str, str]:
     chance = random.Random(3)
-    made = ["".join(chance.choice("`\"'=[]:;# %\\ab") for _ in range(chance.randint(1, 12))) for _ in range(200)]
+    made = [
+        "".join(chance.choice("`\"'=[]:;# %\\ab") for _char in range(chance.randint(1, 12))) for _value in range(200)
+    ]
     return {f"o{number}": value.replace("%(", "x") for number, value in enumerate([*ODD, *made])}
 
 

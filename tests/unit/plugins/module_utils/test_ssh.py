@@ -107,7 +107,7 @@ def test_private_keys_that_are_none(tmp_path: Path) -> None:
 def test_host_keys(tmp_path: Path, kind: str) -> None:
     public = keygen(tmp_path, kind, *KINDS[kind])[1]
     assert _ssh.host_key(public) == public
-    name = public.split(" ")[0]
+    name = public.partition(" ")[0]
     for text in (
         f"{public}\n",
         f"{public} comment",

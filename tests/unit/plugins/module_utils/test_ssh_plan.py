@@ -377,4 +377,4 @@ def test_five_hundred_clients() -> None:
     ]
     outcome = plan(*items)
     assert len(outcome.files) == 500
-    assert len({text for text in outcome.files.values()}) == 500
+    assert len(set(outcome.files.values())) == 500

@@ -20,7 +20,8 @@ def job(**keys: t.Any) -> dict[str, t.Any]:
     return _jobs.job("backup_jobs.system", {"paths": ["/etc"], **keys}, "web1")
 
 
-def configuration(repository: dict[str, t.Any] = REPOSITORY, **keys: t.Any) -> dict[str, t.Any]:
+def configuration(repository: dict[str, t.Any] | None = None, **keys: t.Any) -> dict[str, t.Any]:
+    repository = REPOSITORY if repository is None else repository
     definition = job(**keys)
     _borgmatic.check("backup_jobs.system", definition, repository)
     return _borgmatic.configuration("system--archive", "system", definition, repository, ["/var/cache/holdfast*"])
