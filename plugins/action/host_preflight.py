@@ -12,6 +12,16 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _host
 
 
+def _needs(client: dict[str, t.Any] | None) -> dict[str, list[str]]:
+    """What a client's jobs and repositories need of their host, as options of host_info."""
+    jobs, repositories = (client["jobs"].values(), client["repositories"]) if client else ((), ())
+    return {
+        "calendars": sorted({job["schedule"]["calendar"] for job in jobs}),
+        "resolve": sorted({repository["address"] for repository in repositories if repository["address"]}),
+        "mounts": sorted({repository["mount"] for repository in repositories if repository["mount"]}),
+    }
+
+
 class ActionModule(ActionBase):
     """Runs the module host_info, and weighs what it brought."""
 
@@ -25,12 +35,17 @@ class ActionModule(ActionBase):
         _unused, arguments = self.validate_argument_spec(
             {
                 "look": {"type": "dict", "required": True},
-                **{name: {"type": "dict"} for name in ("client", "tool", "server")},
+                **{name: {"type": "dict"} for name in ("tool", "server")},
             }
         )
+        host = str(variables["inventory_hostname"])
+        # Taken as it is: as an option it would be templated, down to each path of each job.
+        client = variables["__holdfast_preflight"]["hosts"][host]["client"]
         try:
             said = self._execute_module(
-                module_name="holdfast.backup.host_info", module_args=arguments["look"], task_vars=variables
+                module_name="holdfast.backup.host_info",
+                module_args={**arguments["look"], **_needs(client)},
+                task_vars=variables,
             )
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
@@ -44,8 +59,7 @@ class ActionModule(ActionBase):
             result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}
         if result.get("failed"):
             return result
-        host = str(variables["inventory_hostname"])
-        client, tool, server = arguments["client"] or None, arguments["tool"] or {}, arguments["server"] or None
+        tool, server = arguments["tool"] or {}, arguments["server"] or None
         found = _host.host_problems(seen, variables["ansible_facts"], client, tool, host, server)
         # What is wrong with the inventory stops every host, and comes first.
         result["inventory_problems"] = _host.inventory_problems(seen, client, tool, server, host)

@@ -13,12 +13,11 @@ description:
     a following task can stop every host.
 options:
   look:
-    description: Options of M(holdfast.backup.host_info).
+    description:
+      - Options of M(holdfast.backup.host_info). C(calendars), C(resolve) and C(mounts) come from the client's side of the model,
+        as M(holdfast.backup.preflight) returned it, registered as C(__holdfast_preflight).
     type: dict
     required: true
-  client:
-    description: The host's side as a client in the model of P(holdfast.backup.fleet#filter).
-    type: dict
   tool:
     description: How its restic is installed.
     type: dict
@@ -44,8 +43,6 @@ EXAMPLES = r"""
   holdfast.backup.host_preflight:
     look:
       packages: [restic]
-      calendars: [daily]
-    client: "{{ model.client }}"
     tool: {install: package, package: restic, binary: /usr/bin/restic}
   register: host
 """

@@ -30,7 +30,13 @@ TOOL: dict[str, Any] = {
     "checksums": {},
     "binary": "/usr/bin/restic",
 }
-CLIENT: dict[str, Any] = {"jobs": {"system": {"schedule": {"calendar": "daily"}}}, "repositories": []}
+CLIENT: dict[str, Any] = {
+    "jobs": {"system": {"schedule": {"calendar": "daily"}}},
+    "repositories": [
+        {"name": "vault", "address": "vault1", "address_variable": "backup_address of vault1", "mount": None},
+        {"name": "disk", "address": None, "mount": "/mnt/disk"},
+    ],
+}
 SERVER: dict[str, Any] = {
     "fleet_id": "f1",
     "state_dir": "/state",
@@ -40,14 +46,19 @@ SERVER: dict[str, Any] = {
     "quotas": [],
 }
 LOOK = {"packages": ["restic"]}
+NEEDS = {"calendars": ["daily"], "resolve": ["vault1"], "mounts": ["/mnt/disk"]}
 
 
 def act(
-    said: dict[str, Any], facts: dict[str, Any] | None = None, discovered: bool = False, **arguments: Any
+    said: dict[str, Any],
+    facts: dict[str, Any] | None = None,
+    discovered: bool = False,
+    client: dict[str, Any] | None = CLIENT,
+    **arguments: Any,
 ) -> dict[str, Any]:
     task = Task()
     task.action = "holdfast.backup.host_preflight"
-    task.args = {"look": LOOK, "client": CLIENT, "tool": TOOL, **arguments}
+    task.args = {"look": LOOK, "tool": TOOL, **arguments}
     task.check_mode = False
     task.async_val = 0
     module = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
@@ -56,9 +67,13 @@ def act(
     module._remove_tmp_path = MagicMock()
     module._discovered_interpreter_key = "discovered_interpreter_python" if discovered else None
     module._discovered_interpreter = "/usr/bin/python3"
-    variables = {"inventory_hostname": "web1", "ansible_facts": facts or FACTS}
+    model = {"hosts": {"web1": {"client": client}}}
+    variables = {"inventory_hostname": "web1", "ansible_facts": facts or FACTS, "__holdfast_preflight": model}
     result: dict[str, Any] = module.run(task_vars=variables)
-    ran.assert_called_once_with(module_name="holdfast.backup.host_info", module_args=LOOK, task_vars=variables)
+    needs = NEEDS if client else {name: [] for name in NEEDS}
+    ran.assert_called_once_with(
+        module_name="holdfast.backup.host_info", module_args={**LOOK, **needs}, task_vars=variables
+    )
     module._remove_tmp_path.assert_called_once()
     return result
 
@@ -82,7 +97,7 @@ def test_what_the_host_does_not_deliver_fails_its_task() -> None:
 
 def test_what_is_wrong_with_the_inventory_comes_first_and_is_left_to_the_next_task() -> None:
     served = {"fleet_id": "f2", "users": {"a--v": "a"}}
-    result = act({**SEEN, "systemd": None, "htpasswd": served}, client={}, server=SERVER)
+    result = act({**SEEN, "systemd": None, "htpasswd": served}, client=None, server=SERVER)
     assert not result.get("failed")
     assert len(result["inventory_problems"]) == 1
     assert "backup_state_dir = '/state'" in result["inventory_problems"][0]
