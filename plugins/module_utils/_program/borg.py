@@ -64,10 +64,12 @@ def _sort(digest: Digest, said: _borg.Message) -> None:
 
 def _summary(text: str) -> dict[str, Any] | None:
     try:
-        archive = json.loads(text)[0]["archive"]
+        content = json.loads(text)[0]
+        archive = content["archive"]
         stats = archive["stats"]
         return {
             "snapshot_id": str(archive["id"]),
+            "repository_id": str(content["repository"]["id"]),
             "total_files_processed": int(stats["nfiles"]),
             "total_bytes_processed": int(stats["original_size"]),
             "data_added": int(stats["deduplicated_size"]),

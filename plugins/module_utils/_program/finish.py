@@ -25,8 +25,13 @@ def finish(host: Host, definition: Definition, environment: Mapping[str, str]) -
         units = [dump.unit for dump in definition.dumps]
         host.command(["systemctl", "stop", "--no-block", "--", *units], timeout=30)
     # Another exit status is a failure anyway.
-    if definition.borg is None and state.stopped is None and ending.exit_status in (0, 3):
-        doubt = same.doubt(host, definition, state.started)
+    if state.stopped is None and ending.exit_status in (0, 3):
+        saved_in = None
+        if definition.borg is not None:
+            # Borg says it itself.
+            summary = evidence.gather(host, definition, invocation, ending).digest.summary
+            saved_in = (summary or {}).get("repository_id")
+        doubt = same.doubt(host, definition, state.started, saved_in)
         if doubt is not None:
             state.stopped, state.message = doubt
             state.save(host)

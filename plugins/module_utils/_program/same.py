@@ -22,18 +22,28 @@ _ID = re.compile(r"\A[0-9a-f]{64}\Z")
 ANOTHER = "another repository"
 
 
-def doubt(host: Host, definition: Definition, since: float) -> tuple[str, str] | None:
-    """None if everything opened since `since` (seconds since 1970) is the repository on record; else reason and message."""
+def doubt(host: Host, definition: Definition, since: float, saved_in: str | None = None) -> tuple[str, str] | None:
+    """None if everything opened since `since` (seconds since 1970) is the repository on record; else reason and message.
+
+    `saved_in` is the id of the repository that borg says it saved into, None where it saved nothing.
+    """
     try:
         known = _record.parse(host.path(definition.record).read_text(encoding="ascii")).id
     except (OSError, ValueError) as error:
         return "no repository", f"{definition.record} cannot be used: {error}; run the site playbook for this host"
+    if definition.borg is not None:
+        return compare(definition, known, saved_in or known)
     if _opened(host, definition, since) == {known}:
         return None
     try:
         found = restic.repository_id(host, definition)
     except ProgramError as error:
         return "unknown", f"whether this is the repository on record could not be found out: {error}"
+    return compare(definition, known, found)
+
+
+def compare(definition: Definition, known: str, found: str) -> tuple[str, str] | None:
+    """None if the repository `found` is the one on record, `known`; else reason and message."""
     if found == known:
         return None
     return ANOTHER, (

@@ -95,6 +95,7 @@ def test_ok(host: FakeHost) -> None:
     assert (found.assessment.outcome, found.assessment.reason) == ("ok", None)
     assert found.digest.summary == {
         "snapshot_id": ARCHIVE,
+        "repository_id": said.ID,
         "total_files_processed": 188,
         "total_bytes_processed": 31719333,
         "data_added": 1512950,
@@ -366,3 +367,21 @@ def test_log_and_record(host: FakeHost, capsys: Capture, monkeypatch: pytest.Mon
     assert "borgmatic: /nothere: stat: [Errno 2]" in out
     assert "borgmatic: files: 188, 30.2 MiB in all; added 1.4 MiB" in out
     assert '"type"' not in out
+
+
+@pytest.mark.parametrize(("recorded", "stopped"), [(said.ID, None), ("1" * 64, "another repository")])
+def test_a_run_into_another_repository_is_no_backup(
+    host: FakeHost, recorded: str, stopped: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same passphrase borg opens it all the same."""
+    for name, value in {"INVOCATION_ID": INVOCATION, "SERVICE_RESULT": "success", "EXIT_CODE": "exited"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("EXIT_STATUS", "0")
+    host.put("/var/lib/holdfast/repositories/vault.env", RECORD.replace("1" * 64, recorded))
+    State(UNIT, INVOCATION, NOW).save(host)
+    host.journal(("borgmatic", SUMMARY))
+    defined(host)
+    assert cli.main(["finish", UNIT], host) == (1 if stopped else 0)
+    state = states.load(host, UNIT, INVOCATION)
+    assert state is not None
+    assert state.stopped == stopped
