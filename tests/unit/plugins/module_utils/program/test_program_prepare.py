@@ -274,11 +274,15 @@ def test_a_hook_is_told_when_the_program_is_to_end(tmp_path: Path, trap: str) ->
     command = command if trap else f"echo >{tmp_path}/ready; exec sleep 60"
     code = f"from {hooks.__name__} import run; from {hooks.__package__}.definition import Hook; run(Hook(('/bin/sh', '-c', {command!r})), {{}})"
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-    while not (tmp_path / "ready").exists():
-        time.sleep(0.02)
-    process.terminate()
-    assert process.wait(20) == -signal.SIGTERM
-    assert (tmp_path / "told").exists() == bool(trap)
+    try:
+        late = time.monotonic() + 20
+        while not (tmp_path / "ready").exists() and time.monotonic() < late:
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(20) == -signal.SIGTERM
+        assert (tmp_path / "told").exists() == bool(trap)
+    finally:
+        process.kill()
 
 
 # --- is it the repository that is on record?
