@@ -38,7 +38,11 @@ _FINAL = (
     ("the store's quota is used up", rb"QuotaExceeded|InsufficientStorage|StatusCode: 507"),
     ("the credentials for the store have expired", rb"ExpiredToken|TokenRefreshRequired|InvalidToken"),
     ("this server's clock and that of the store differ", rb"RequestTimeTooSkewed"),
-    ("the store refuses this server's credentials", rb"InvalidAccessKeyId|SignatureDoesNotMatch|StatusCode: 40[13]"),
+    (
+        "the store refuses this server's credentials",
+        # An answer to HEAD has no name of the error in it; 400 is what expired credentials get.
+        rb"InvalidAccessKeyId|SignatureDoesNotMatch|StatusCode: 40[13]|HeadObject, https response error StatusCode: 400",
+    ),
 )
 _UNIMPORTANT = re.compile(rb"\A\S+ \S+ (?:DEBUG|INFO) *: ")
 # sysexits.h

@@ -117,7 +117,12 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
             # borgmatic says in many lines that it was borg who failed.
             words = [digest.fatal]
         reason = known or _reason_in(words) or "unknown"
-        return Assessment(FAILED, reason, _text([*words, *digest.errors] if any(words) else [f"exit status {status}"]))
+        # First what it means: what restic says of a connection that ended is long, and says little.
+        over_ssh = _ssh.cause("\n".join(words))
+        meant = [over_ssh.words] if over_ssh is not None else []
+        return Assessment(
+            FAILED, reason, _text([*meant, *words, *digest.errors] if any(words) else [f"exit status {status}"])
+        )
     if digest.summary is None:
         return Assessment(FAILED, "unknown", _text([f"exit status {status} without a summary", *words]))
     if not digest.summary.get("snapshot_id"):

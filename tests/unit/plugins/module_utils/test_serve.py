@@ -137,6 +137,10 @@ LOG = "2026/11/21 17:00:21 {} : {}: operation error S3: {}, https response error
             LOG.format("DEBUG", "Couldn't check", "ListObjects", 403, "InvalidAccessKeyId"),
             "refuses this server's credentials",
         ),
+        (
+            LOG.format("DEBUG", "config: HEAD request error", "HeadObject", 400, "BadRequest"),
+            "refuses this server's credentials",
+        ),
         (LOG.format("ERROR", "keys: list failed", "ListObjects", 400, "ExpiredToken"), "have expired"),
         (LOG.format("ERROR", "keys: list failed", "ListObjects", 403, "RequestTimeTooSkewed"), "clock"),
         (LOG.format("ERROR", "data/4e: Post request put error", "PutObject", 503, "SlowDown"), None),
