@@ -229,6 +229,7 @@ from ..module_utils._file_tree import (
 )
 from ..module_utils._files import Tree, check_path, group_id, user_id
 from ..module_utils._manifest import Manifest, claims, load_manifest, save_manifest
+from ..module_utils._quiet import QuietModule
 from ..module_utils._validate import UNIT, validate_command, validate_units
 
 _NAMESPACE = re.compile(r"\A[a-z][a-z0-9_]*\Z")
@@ -354,7 +355,7 @@ def _run(module: AnsibleModule, scratch: str) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "namespace": {"type": "str", "required": True},
             "files": {

@@ -269,6 +269,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _secrets, _ssh
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
+from ansible_collections.holdfast.backup.plugins.module_utils._quiet import QuietModule
 
 _CENSORED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 _SECRET_OPTIONS = ("password", "rest_password", "ssh_key", "borg_key", "environment")
@@ -538,7 +539,7 @@ def _keep_short_values_out_of_masking(module: AnsibleModule) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = QuietModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     invocation = _keep_short_values_out_of_masking(module)
     with Tree() as tree:
         run = _Run(module, tree)
