@@ -38,7 +38,10 @@ class ActionModule(ActionBase):
         )
         hostvars, groups = variables["hostvars"], variables["groups"]
         model = _fleet.fleet(hostvars, groups)
-        model["errors"] += [_fleet.plain(problem) for problem in _role_variables.problems(hostvars, model["hosts"])]
+        told = {(host, problem["variable"]) for problem in model["errors"] for host in problem["hosts"]}
+        model["errors"] += [
+            _fleet.plain(problem) for problem in _role_variables.problems(hostvars, model["hosts"], told)
+        ]
         limited = set(arguments["limit"] or variables.get("ansible_play_hosts_all", []))
         try:
             state_dir = _state.resolve_state_dir(

@@ -31,13 +31,18 @@ def specs() -> dict[str, tuple[str, dict[str, t.Any]]]:
     return found
 
 
-def problems(hostvars: t.Mapping[str, t.Mapping[str, t.Any]], hosts: t.Iterable[str]) -> list[Problem]:
-    """What is wrong with the variables that the users of these hosts set; equal problems of several hosts are one."""
+def problems(
+    hostvars: t.Mapping[str, t.Mapping[str, t.Any]], hosts: t.Iterable[str], told: t.Container[tuple[str, str]] = ()
+) -> list[Problem]:
+    """What is wrong with the variables that the users of these hosts set; equal problems of several hosts are one.
+
+    ``told`` are hosts and variables of which the model has said already what is wrong.
+    """
     found: dict[tuple[str, str, str], list[str]] = {}
     for host in hosts:
         variables = hostvars[host]
         for name, (_role, spec) in specs().items():
-            if name not in variables:
+            if name not in variables or (host, name) in told:
                 continue
             try:
                 value = variables[name]

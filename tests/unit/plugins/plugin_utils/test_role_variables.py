@@ -50,6 +50,12 @@ def test_a_bad_type_and_a_bad_template_are_two_problems() -> None:
     assert any("restic_extra_packages" in message for message in found)
 
 
+def test_what_the_model_told_is_not_told_again() -> None:
+    variables = {host: {"restic_install": "compile"} for host in ("web1", "web2")}
+    (problem,) = _role_variables.problems(variables, ["web1", "web2"], {("web1", "restic_install")})
+    assert problem.hosts == ("web2",)
+
+
 def test_hosts_with_the_same_problem_share_a_message() -> None:
     variables = {host: {"restic_install": "compile"} for host in ("web1", "web2")}
     (problem,) = _role_variables.problems(variables, ["web1", "web2"])
