@@ -273,7 +273,8 @@ def test_a_hook_is_told_when_the_program_is_to_end(tmp_path: Path, trap: str) ->
     command = f"trap 'echo told >{tmp_path}/told; {trap}' TERM; echo >{tmp_path}/ready; while :; do sleep 0.05; done"
     command = command if trap else f"echo >{tmp_path}/ready; exec sleep 60"
     code = f"from {hooks.__name__} import run; from {hooks.__package__}.definition import Hook; run(Hook(('/bin/sh', '-c', {command!r})), {{}})"
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, env=environment)
     try:
         late = time.monotonic() + 20
         while not (tmp_path / "ready").exists() and time.monotonic() < late:
