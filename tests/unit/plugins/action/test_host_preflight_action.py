@@ -53,7 +53,7 @@ def act(
     said: dict[str, Any],
     facts: dict[str, Any] | None = None,
     discovered: bool = False,
-    client: dict[str, Any] | None = CLIENT,
+    is_client: bool = True,
     **arguments: Any,
 ) -> dict[str, Any]:
     task = Task()
@@ -67,10 +67,10 @@ def act(
     module._remove_tmp_path = MagicMock()
     module._discovered_interpreter_key = "discovered_interpreter_python" if discovered else None
     module._discovered_interpreter = "/usr/bin/python3"
-    model = {"hosts": {"web1": {"client": client}}}
+    model = {"hosts": {"web1": {"client": CLIENT if is_client else None}}}
     variables = {"inventory_hostname": "web1", "ansible_facts": facts or FACTS, "__holdfast_preflight": model}
     result: dict[str, Any] = module.run(task_vars=variables)
-    needs = NEEDS if client else {name: [] for name in NEEDS}
+    needs = NEEDS if is_client else {name: [] for name in NEEDS}
     ran.assert_called_once_with(
         module_name="holdfast.backup.host_info", module_args={**LOOK, **needs}, task_vars=variables
     )
@@ -97,7 +97,7 @@ def test_what_the_host_does_not_deliver_fails_its_task() -> None:
 
 def test_what_is_wrong_with_the_inventory_comes_first_and_is_left_to_the_next_task() -> None:
     served = {"fleet_id": "f2", "users": {"a--v": "a"}}
-    result = act({**SEEN, "systemd": None, "htpasswd": served}, client=None, server=SERVER)
+    result = act({**SEEN, "systemd": None, "htpasswd": served}, is_client=False, server=SERVER)
     assert not result.get("failed")
     assert len(result["inventory_problems"]) == 1
     assert "backup_state_dir = '/state'" in result["inventory_problems"][0]
