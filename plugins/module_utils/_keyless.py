@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ._model import Lock, Repository, Snapshot, Snapshots, age, format_time
 from ._outcome import ABSENT, DAMAGED, PRESENT, UNREACHABLE
@@ -116,7 +116,7 @@ def _is_repository(path: str) -> bool:
     return any(os.path.lexists(os.path.join(path, name)) for name in ("config", *_PARTS))
 
 
-def _below(path: str, depth: int) -> Iterator[str]:
+def below(path: str, depth: int, is_repository: Callable[[str], bool]) -> Iterator[str]:
     """Yield the repositories below `path`, at most `depth` directories down; links are not followed."""
     try:
         with os.scandir(path) as entries:
@@ -124,10 +124,10 @@ def _below(path: str, depth: int) -> Iterator[str]:
     except OSError:
         return
     for name in names:
-        if _is_repository(name):
+        if is_repository(name):
             yield name
         elif depth > 1:
-            yield from _below(name, depth - 1)
+            yield from below(name, depth - 1, is_repository)
 
 
 def probe_all(path: str, *, size: bool = False, now: float | None = None) -> list[Repository] | None:
@@ -138,5 +138,5 @@ def probe_all(path: str, *, size: bool = False, now: float | None = None) -> lis
     if _is_repository(path):
         return None
     now = time.time() if now is None else now
-    found = [probe(name, size=size, now=now) for name in _below(path, DEPTH)]
+    found = [probe(name, size=size, now=now) for name in below(path, DEPTH, _is_repository)]
     return found or None

@@ -10,9 +10,8 @@ import configparser
 import os
 import re
 import time
-from collections.abc import Iterator
 
-from ._keyless import DEPTH, directory_size
+from ._keyless import DEPTH, below, directory_size
 from ._model import Lock, Repository, Snapshots, format_time
 from ._outcome import ABSENT, DAMAGED, PRESENT, UNREACHABLE
 
@@ -133,24 +132,10 @@ def _is_repository(path: str) -> bool:
     return os.path.lexists(os.path.join(path, "config")) or os.path.lexists(os.path.join(path, "data"))
 
 
-def _below(path: str, depth: int) -> Iterator[str]:
-    """Yield the repositories below `path`, at most `depth` directories down; links are not followed."""
-    try:
-        with os.scandir(path) as entries:
-            names = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
-    except OSError:
-        return
-    for name in names:
-        if _is_repository(name):
-            yield name
-        elif depth > 1:
-            yield from _below(name, depth - 1)
-
-
 def probe_all(path: str, *, size: bool = False, now: float | None = None) -> list[Repository] | None:
     """Return what is known of every repository below the directory `path`, sorted; None if it is not such a directory."""
     if _is_repository(path):
         return None
     now = time.time() if now is None else now
-    found = [probe(name, size=size, now=now) for name in _below(path, DEPTH)]
+    found = [probe(name, size=size, now=now) for name in below(path, DEPTH, _is_repository)]
     return found or None

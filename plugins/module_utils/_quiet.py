@@ -9,7 +9,7 @@ from __future__ import annotations
 from ansible.module_utils.basic import AnsibleModule
 
 
-class QuietModule(AnsibleModule):  # type: ignore[misc]
+class QuietModule(AnsibleModule):  # type: ignore[misc] # Ansible has no types
     """Writes none of its options to the host's log.
 
     Ansible writes options in lists as Python shows them, and looks for secrets as they are: one with a line break, a

@@ -47,7 +47,7 @@ class Store:
         url = f"http://{self.host}{urllib.parse.quote(path)}{f'?{question}' if question else ''}"
         asked = urllib.request.Request(url, data=body or None, method=method, headers=sent)
         try:
-            with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310 - the same
+            with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310 - http, to a host of the lab
                 return answer.status, answer.read().decode(errors="replace")
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode(errors="replace")
