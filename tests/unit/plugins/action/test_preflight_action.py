@@ -48,6 +48,13 @@ def test_bad_input_stops(tmp_path: Path) -> None:
     assert str(caught.value).startswith("nothing was changed; correct the inventory:\n- web1: ")
 
 
+def test_variables_of_roles_stop_too_and_are_told_once(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleActionFail) as caught:
+        act({"state_dir": str(tmp_path)}, fleet(restic_install="compile", restic_privilege="sudo"))
+    assert str(caught.value).count("- web1: restic_install = 'compile': ") == 1
+    assert str(caught.value).count("- web1: restic_privilege = 'sudo': ") == 1
+
+
 def test_bad_input_outside_the_limit_is_a_warning(tmp_path: Path) -> None:
     result = act({"state_dir": str(tmp_path), "limit": ["db1"]}, fleet(backup_id="A"))
     assert len(result["warnings"]) == 1
