@@ -201,6 +201,7 @@ def watch(argv: Sequence[str], name: str) -> None:
     """
     import subprocess  # only here: most of what is served needs none
 
+    # pylint: disable-next=ansible-bad-function # no AnsibleModule here
     with subprocess.Popen(list(argv), stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
         for line in process.stderr or ():
             reason = final(line)
