@@ -21,6 +21,10 @@ options:
     description: Where the secrets are; owned by root, mode C(0700).
     type: path
     default: /etc/holdfast/secrets
+  records:
+    description: Where the records of the module M(holdfast.backup.repository) are.
+    type: path
+    default: /var/lib/holdfast/repositories
   fleet_id:
     description: Identifier of the fleet, as the state directory has it.
     type: str
@@ -234,6 +238,12 @@ repositories:
       description: Whether the state directory has today's bundle, null with O(escrow.mode=none).
       type: bool
       returned: success
+    recorded:
+      description:
+        - Whether the record of the module M(holdfast.backup.repository) was made for this location and these secrets, so that
+          it would have nothing to do. Always V(false) for borg.
+      type: bool
+      returned: success
   sample:
     vault:
       rest_user: web1--vault
@@ -246,6 +256,7 @@ repositories:
       bundle_name: 0123456789abcdef0123456789abcdef-0123456789abcdef.age
       bundle: YWdlLWVuY3J5cHRpb24ub3JnL3YxCg==
       bundle_valid: false
+      recorded: false
 stale:
   description: Repositories that are no longer declared and whose secrets are still on the client.
   returned: success
@@ -267,9 +278,11 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _secrets, _ssh
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _record, _secrets, _ssh
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
+from ansible_collections.holdfast.backup.plugins.module_utils._location import parse_environment
 from ansible_collections.holdfast.backup.plugins.module_utils._quiet import QuietModule
+from ansible_collections.holdfast.backup.plugins.module_utils._source import Source
 
 _CENSORED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 _SECRET_OPTIONS = ("password", "rest_password", "ssh_key", "borg_key", "environment")
@@ -277,6 +290,7 @@ _LOCK_SECONDS = 60.0
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "directory": {"type": "path", "default": "/etc/holdfast/secrets"},
+    "records": {"type": "path", "default": "/var/lib/holdfast/repositories"},
     "fleet_id": {"type": "str", "required": True},
     "host": {"type": "str", "required": True},
     "bcrypt_cost": {"type": "int", "default": 12},
@@ -343,6 +357,8 @@ class _Run:
             raise _secrets.SecretsError("\n".join(errors))
         plans = {each.name: self._plan(each, stored[each.name]) for each in wanted}
         repositories = {name: self._public(name, each) for name, each in plans.items()}
+        for each in wanted:
+            repositories[each.name]["recorded"] = self._is_recorded(each, plans[each.name].files)
         for name, each in plans.items():
             self._write(name, stored[name], each.files)
             if each.warning:
@@ -453,6 +469,23 @@ class _Run:
             "bundle": bundle,
             "bundle_valid": valid,
         }
+
+    def _is_recorded(self, wanted: _secrets.Wanted, files: _secrets.Stored) -> bool:
+        # Of borg the module `repository` also compares the exported key.
+        if wanted.engine != "restic" or not files.repository or not files.password:
+            return False
+        record = posixpath.join(self._module.params["records"], f"{wanted.name}.env")
+        try:
+            source = Source(
+                location=files.repository.strip(),
+                password_file=self._path(wanted.name, "password"),
+                environment=parse_environment(files.environment or ""),
+                password=f"{files.password}\n".encode(),
+            )
+            return _record.find(self._tree, record, source)[1]
+        except (ValueError, UnsafePathError):
+            # The module `repository` says what is wrong with it.
+            return False
 
     def _bundle(self, plan: _secrets.Plan) -> str:
         # When it was made is not part of the fingerprint: it only tells which bundle is the newest.

@@ -125,3 +125,11 @@ def test_what_changed_about_the_way_is_tried() -> None:
     assert verified({"created_keys": ["bk-web1 offsite"]})
     assert verified({"unlocked": ["bk-web1"]})
     assert not verified({"changed_keys": ["bk-web2 offsite"], "unlocked": ["bk-web2"]})
+
+
+def test_a_local_repository_is_always_looked_at() -> None:
+    repositories = [{"name": "offsite", "path": None}, {"name": "local", "path": "/srv/local"}]
+    said = {"repositories": {name: {"recorded": True} for name in ("offsite", "local")}}
+    model = {"hosts": {"web1": {"client": {"repositories": repositories}}}}
+    assert faced("jobs_recorded", __holdfast_preflight=model, __escrow_identity=said) == ["offsite"]
+    assert faced("jobs_recorded", __holdfast_preflight=model) == []

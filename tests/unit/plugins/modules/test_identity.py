@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _secrets, _ssh
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _record, _secrets, _source, _ssh
+from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree
 from ansible_collections.holdfast.backup.plugins.modules import identity
 
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
@@ -113,6 +114,32 @@ def test_bare_host_then_converged(client: Client) -> None:
         assert again["repositories"]["vault"]["rest_hash"] == vault["rest_hash"]
         assert again["repositories"]["vault"]["made"] is False
     assert client.snapshot() == before
+
+
+def test_a_record_that_applies_is_told(client: Client, tmp_path: Path) -> None:
+    records = tmp_path / "records"
+
+    def recorded(**changed: Any) -> bool:
+        return bool(client.run(dict(S3, **changed), records=str(records))["repositories"]["s3"]["recorded"])
+
+    assert not recorded()
+    source = _source.load(
+        {f"{name}_file": str(client.directory / f"s3.{name}") for name in ("repository", "password", "environment")}
+    )
+    with Tree() as tree:
+        key = _record.make_key(tree, str(records))
+        _record.write(tree, str(records / "s3.env"), _record.Record("0" * 8, "1" * 8, _record.fingerprint(key, source)))
+    assert recorded()
+    # The module `repository` has to look at the key that borg exported, too.
+    assert not recorded(engine="borg")
+    assert not recorded(environment={"AWS_KEY": "2"})
+    assert not recorded(location="s3:https://s3.example/other")
+    assert recorded()
+    (records / "fingerprint.key").chmod(0o644)
+    assert not recorded()
+    (records / "fingerprint.key").chmod(0o400)
+    (records / "s3.env").write_text("something else")
+    assert not recorded()
 
 
 def test_no_secret_is_in_the_result(client: Client) -> None:

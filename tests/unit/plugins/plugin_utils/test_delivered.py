@@ -33,6 +33,7 @@ IDENTITY: dict[str, t.Any] = {
             "bundle_name": "0" * 32 + "-" + "1" * 16 + ".age",
             "bundle": "eA==",
             "bundle_valid": False,
+            "recorded": False,
         }
     },
     "stale": [],
