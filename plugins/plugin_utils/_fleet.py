@@ -341,6 +341,16 @@ def _client(
         except BadInput as bad:
             host.add(bad)
     for name, repository in repositories.items():
+        if repository["access"] == "s3" and repository["tls"] == "off":
+            warnings.append(
+                Problem(
+                    (host.host,),
+                    f"{written[name][0]}.{name}.url",
+                    shorten(repository["location"]),
+                    "is dialled without TLS: whoever is on the way can answer in the store's place",
+                    "Use s3:https:// where the store has it",
+                )
+            )
         origin = repository["from_repo"]
         if origin and (origin not in declared or name in _origins(origin, repositories)):
             host.add(
@@ -520,6 +530,8 @@ def _repository(
         result["location"] = result["path"] = _repositories.local_path(written, name)
     else:
         result["location"] = written["url"]
+        if written["access"] == "s3" and written["url"].startswith("s3:http://"):
+            result["tls"] = "off"
     if result["mount"] and result["path"] and not result["path"].startswith(result["mount"].rstrip("/") + "/"):
         raise BadInput(
             f"{where}.path",

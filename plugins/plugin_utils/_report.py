@@ -142,7 +142,9 @@ def notes(client: dict[str, t.Any]) -> list[str]:
             )
         if client["escrow"]["mode"] == "controller":
             found.append(f"{name}: the escrow lies in plaintext on the controller")
-        if repository["tls"] == "off":
+        if repository["tls"] == "off" and repository["access"] == "s3":
+            found.append(f"{name} is dialled without TLS: whoever is on the way can answer in the store's place")
+        elif repository["tls"] == "off":
             found.append(f"{name} is served without TLS: its REST password crosses the network")
     if any(unit["keep"] for unit in client["units"]):
         found.append("retention: not applied")

@@ -17,7 +17,7 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import B
 
 LOCAL_ROOT = "/var/backups/holdfast"
 LATER_ENGINES: tuple[str, ...] = ("rsync",)
-LATER_ACCESS: tuple[str, ...] = ("s3", "pull")
+LATER_ACCESS: tuple[str, ...] = ("pull",)
 # What each engine is reached by; the first is the default where a server is named, the last where nothing is.
 ENGINES: dict[str, tuple[str, ...]] = {
     "restic": ("rest", "rclone", "sftp", "s3", "url", "local"),
@@ -39,6 +39,13 @@ _CREDENTIALS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _REST = re.compile(r"\Arest:https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/.*)?\Z")
+# Narrower than restic, which unquotes a path and cuts off ?query and #fragment only where the protocol is given, and takes
+# any name that begins with http for a protocol.
+_S3 = re.compile(
+    r"\As3:(?:https?://|//|(?!http))(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?"
+    r"/[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](?P<path>(?:/[A-Za-z0-9._@+=~-]+)*/?)\Z"
+)
+S3_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -52,10 +59,7 @@ def _engine(where: str, value: t.Any) -> str:
 
 
 def _access(where: str, value: t.Any) -> str:
-    known = dict.fromkeys(
-        access for engine, accesses in ENGINES.items() if engine not in LATER_ENGINES for access in accesses
-    )
-    offered = [access for access in known if access not in LATER_ACCESS]
+    offered = list(dict.fromkeys(access for accesses in ENGINES.values() for access in accesses))
     if value in LATER_ACCESS:
         raise BadInput(
             where, value, "is not available in this version of holdfast.backup", f"Use access: {', '.join(offered)}"
@@ -69,7 +73,8 @@ def _url(where: str, value: t.Any) -> str:
             where,
             "<hidden>",
             "contains credentials",
-            "Put them into the repository's environment, as RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD for rest:",
+            "Put them into the repository's environment: RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD for rest:,"
+            f" {' and '.join(S3_CREDENTIALS)} for s3:",
         )
     url = str(f.line(where, value))
     if not re.match(rf"\A(?:{'|'.join(SCHEMES)}):\S+\Z", url):
@@ -267,7 +272,6 @@ def repository(where: str, value: t.Any) -> dict[str, t.Any]:
     result = f.mapping(FIELDS, where, value)
     engine = result.setdefault("engine", "restic")
     accesses = ENGINES[engine]
-    given = "access" in result
     access = result.setdefault(
         "access", accesses[0] if "server" in result else "url" if "url" in result and engine == "restic" else "local"
     )
@@ -275,9 +279,6 @@ def repository(where: str, value: t.Any) -> dict[str, t.Any]:
         raise BadInput(
             f"{where}.access", access, f"does not go with engine: {engine}", f"Use access: {', '.join(accesses)}"
         )
-    if not given:
-        # One that a version does not have is refused also where nobody named it.
-        _access(f"{where}.access", access)
     for key, owner in ONLY_FOR_ENGINE.items():
         if key in result and engine != owner:
             raise BadInput(f"{where}.{key}", result[key], f"does not go with engine: {engine}", f"It is for {owner}")
@@ -292,12 +293,35 @@ def repository(where: str, value: t.Any) -> dict[str, t.Any]:
     for key, owners in NEEDED.items():
         if access in owners and key not in result:
             raise BadInput(f"{where}.{key}", "", "is missing", f"access: {access} needs it")
-    if access == "s3" and not result["url"].startswith("s3:"):
-        raise BadInput(f"{where}.url", result["url"], "is not in S3", "Begin with s3:, or use access: url")
+    if access == "s3":
+        _in_s3(where, result)
     if engine == "borg":
         result.setdefault("encryption", "repokey-blake2")
     result.setdefault("options", {})
     return result
+
+
+def _in_s3(where: str, written: dict[str, t.Any]) -> None:
+    """Refuse a location that restic would take for another one or for none, and credentials that are not there.
+
+    With ``access: url`` both are restic's to judge, which tries a wrong one again for a quarter of an hour.
+    """
+    found = _S3.match(written["url"])
+    if not found or any(part in (".", "..") for part in found["path"].split("/")):
+        raise BadInput(
+            f"{where}.url",
+            written["url"],
+            "is not the location of a repository in S3",
+            "Use s3:https://host/bucket/path: a bucket of 3 to 63 letters, digits and . _ -, in the path these and @ + = ~",
+        )
+    for variable in S3_CREDENTIALS:
+        if not written.get("environment", {}).get(variable):
+            raise BadInput(
+                f"{where}.environment.{variable}",
+                "",
+                "is missing",
+                f"Give {' and '.join(S3_CREDENTIALS)} (from a vault), or use access: url where the host itself has credentials",
+            )
 
 
 def rest_location(address: str, port: int, user: str, tls: bool, prefix: str = "") -> str:

@@ -65,6 +65,12 @@ def repository(name: str, value: dict[str, Any], *expected: str) -> Case:
     return case(name, *expected, backup_repositories={"vault": value})
 
 
+def s3(name: str, url: str, *expected: str) -> Case:
+    """The good inventory with a bad location in S3."""
+    credentials = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "hunter22"}
+    return repository(name, {"access": "s3", "url": url, "environment": credentials}, *expected)
+
+
 NEWLINE = "x\nEnvironment=LD_PRELOAD=/tmp/evil.so"
 CASES = [
     # Names.
@@ -123,6 +129,15 @@ CASES = [
         "vault.environment.RESTIC_PASSWORD",
         "holdfast sets itself",
         "a key of its own",
+    ),
+    s3("s3-elsewhere", "rest:https://s3.example.net/bucket/", "vault.url = 'rest:https", "not the location of a repository in S3"),
+    s3("s3-no-bucket", "s3:https://s3.example.net", "vault.url = 's3:https", "Use s3:https://host/bucket/path"),
+    s3("s3-secret", "s3:https://AKID:hunter22@s3.example.net/bucket", "vault.url = '<hidden>'", "AWS_SECRET_ACCESS_KEY"),
+    repository(
+        "s3-credentials-missing",
+        {"access": "s3", "url": "s3:https://s3.example.net/bucket", "environment": {"AWS_ACCESS_KEY_ID": "AKID"}},
+        "vault.environment.AWS_SECRET_ACCESS_KEY: is missing",
+        "use access: url where the host itself has credentials",
     ),
     Case(
         "location-twice",

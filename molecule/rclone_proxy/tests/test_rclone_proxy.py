@@ -14,6 +14,9 @@ import pytest
 from tests.scenario import Scenario
 
 SECRET = "canary-0b7c2f-s3-secret"
+# What web1 itself holds for its repository `direct`.
+DIRECT_SECRET = "canary-5e9d31-web1-secret"
+DIRECT = "/srv/store/company-backups/direct/web1"
 BUCKET = "/srv/store/company-backups/fleet"
 PORT = 9900
 SSH = ["ssh", "-F", "/etc/holdfast/ssh/{0}.conf", "-i", "/etc/holdfast/secrets/{0}.ssh_key", "holdfast-{0}", "anything"]
@@ -44,6 +47,11 @@ def files(scenario: Scenario, host: str, path: str) -> dict[str, str]:
     """SHA-256 of every file below a directory, by path."""
     lines = scenario.on(host, f"cd {path} && find . -type f -exec sha256sum {{}} +").splitlines()
     return {line[66:]: line[:64] for line in lines}
+
+
+def snapshots(scenario: Scenario, path: str) -> list[str]:
+    """Snapshots of a repository in the store."""
+    return [name for name in files(scenario, "store1", path) if name.startswith("./snapshots/")]
 
 
 def requests(scenario: Scenario, repository: str, *asked: tuple[str, str, str], user: str = "root") -> list[int]:
@@ -87,9 +95,10 @@ def test_a_shell_as_a_client_gets_no_other_remotes_secret(scenario: Scenario) ->
 
 
 def test_backup_restored_and_compared(scenario: Scenario) -> None:
-    for client, repository in (("web1", "offsite"), ("web1", "directory"), ("db1", "offsite"), ("db1", "second")):
+    web1, db1 = ("offsite", "directory", "direct"), ("offsite", "second")
+    for client, repository in [*(("web1", each) for each in web1), *(("db1", each) for each in db1)]:
         assert backup(scenario, client, repository)["outcome"] == "ok", (client, repository)
-    for repository in KINDS:
+    for repository in web1:
         scenario.on("web1", f"holdfast restore system--{repository} --target /root/back-{repository}")
         # The job itself may write below /etc between the backup and now; nothing here does.
         scenario.on("web1", f"diff -r --no-dereference /etc /root/back-{repository}/etc")
@@ -168,12 +177,27 @@ def test_the_other_clients_repository_is_refused(scenario: Scenario) -> None:
 
 def test_who_holds_the_stores_credentials_can_overwrite(scenario: Scenario) -> None:
     """The control: it is the proxy that refuses, and the store does not."""
-    name = next(name for name in files(scenario, "store1", f"{BUCKET}/db1--second") if name.startswith("./snapshots/"))
+    name = snapshots(scenario, f"{BUCKET}/db1--second")[0]
     target = f"s3-second:company-backups/fleet/db1--second/{name[2:]}"
     rclone = "/usr/local/bin/rclone --config /etc/holdfast/rclone/s3-second.conf"
     scenario.on("proxy1", f"{rclone} copyto {target} /root/kept && echo other | {rclone} rcat {target}")
     assert files(scenario, "store1", f"{BUCKET}/db1--second")[name] == hashlib.sha256(b"other\n").hexdigest()
     scenario.on("proxy1", f"{rclone} copyto /root/kept {target}")
+
+
+def test_a_client_without_the_proxy_can_erase_its_history_and_the_report_says_so(scenario: Scenario) -> None:
+    report = scenario.playbook("status").output
+    assert (
+        "web1: direct: the client holds credentials that can delete; whoever takes over this host can erase its history"
+        in report
+    )
+    assert "web1: direct is dialled without TLS" in report
+    assert snapshots(scenario, DIRECT)
+    secrets = "/etc/holdfast/secrets/direct"
+    restic = f"set -a; . {secrets}.environment; restic --repository-file {secrets}.repository --password-file {secrets}.password"
+    scenario.on("web1", f"{restic} -o s3.bucket-lookup=path forget --unsafe-allow-remove-all --tag job:system --prune")
+    assert not snapshots(scenario, DIRECT)
+    assert backup(scenario, "web1", "direct")["outcome"] == "ok"
 
 
 # --- what goes wrong at the store is told apart
@@ -243,6 +267,7 @@ def test_converged_and_a_wrong_secret_changes_nothing(scenario: Scenario) -> Non
     again = scenario.playbook("site", "-vvvvv", "--diff")
     assert set(again.changed.values()) == {0}
     assert SECRET not in again.output
+    assert DIRECT_SECRET not in again.output
 
 
 def test_check_mode_says_what_the_real_run_does(scenario: Scenario) -> None:
@@ -263,13 +288,17 @@ def test_old_versions_are_refused_before_any_change(scenario: Scenario) -> None:
 
 def test_the_secret_is_where_it_belongs_and_nowhere_else(scenario: Scenario) -> None:
     for host in ("proxy1", "web1", "db1"):
-        assert SECRET not in scenario.on(host, "journalctl -b --no-pager; cat /var/log/*.log 2>/dev/null || true")
+        said = scenario.on(host, "journalctl -b --no-pager; cat /var/log/*.log 2>/dev/null || true")
+        assert SECRET not in said
+        assert DIRECT_SECRET not in said
     found = scenario.on(
         "proxy1", f"grep -rlF {SECRET} /etc /var/lib /usr/local /srv /run /tmp /root 2>/dev/null || true"
     )
     assert set(found.split()) == {f"/etc/holdfast/rclone/{name}.conf" for name in ("s3-offsite", "s3-second")}
     for client in ("web1", "db1"):
         assert scenario.on(client, f"grep -rlF {SECRET} /etc /var /usr/local /root 2>/dev/null || true") == ""
-    assert not [
-        path for path in scenario.state.rglob("*") if path.is_file() and SECRET in path.read_text(errors="replace")
-    ]
+    found = scenario.on("web1", f"grep -rlF {DIRECT_SECRET} /etc /var /usr/local /root 2>/dev/null || true")
+    assert found.split() == ["/etc/holdfast/secrets/direct.environment"]
+    kept = "".join(path.read_text(errors="replace") for path in scenario.state.rglob("*") if path.is_file())
+    assert SECRET not in kept
+    assert DIRECT_SECRET not in kept

@@ -415,6 +415,42 @@ def test_two_clients_with_one_location_in_other_spellings() -> None:
     assert "(s3 of web1, s3 of db1)" in text
 
 
+def in_s3(url: str, **more: t.Any) -> dict[str, t.Any]:
+    credentials = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "geheim"}
+    return {"direct": {"access": "s3", "url": url, "environment": credentials, **more}}
+
+
+def test_direct_s3() -> None:
+    model = one(backup_repositories=in_s3("s3:https://host/bucket/a", options={"s3.bucket-lookup": "path"}))
+    assert (messages(model), model["warnings"]) == ([], [])
+    repository = client(model)["repositories"][0]
+    assert (repository["location"], repository["append_only"], repository["tls"]) == (
+        "s3:https://host/bucket/a",
+        False,
+        None,
+    )
+    assert "--option=s3.bucket-lookup=path" in client(model)["units"][0]["arguments"]
+    assert "geheim" not in json.dumps(model)
+
+
+def test_direct_s3_without_tls_is_told() -> None:
+    model = one(backup_repositories=in_s3("s3:http://host/bucket/a"))
+    assert messages(model) == []
+    (warning,) = model["warnings"]
+    assert warning["message"].startswith(
+        "web1: backup_repositories.direct.url = 's3:http://host/bucket/a': is dialled without TLS"
+    )
+    assert client(model)["repositories"][0]["tls"] == "off"
+
+
+def test_direct_s3_in_the_place_of_another_client() -> None:
+    hosts = {
+        "web1": {**BASE, "backup_repositories": in_s3("s3:https://host/bucket/a")},
+        "db1": {**BASE, "backup_repositories": {"x": {"url": "s3://HOST:443/bucket/a/"}}},
+    }
+    assert "(direct of web1, x of db1)" in only(fleet(hosts))
+
+
 def test_an_unmanaged_url_of_a_managed_repository() -> None:
     hosts = {
         "web1": BASE,

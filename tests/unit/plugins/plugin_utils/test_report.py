@@ -168,6 +168,10 @@ def test_half_a_character_can_be_written() -> None:
             {"repositories": [{"name": "v", "access": "s3", "tls": None, "append_only": False}]},
             "v: the client holds credentials that can delete; whoever takes over this host can erase its history",
         ),
+        (
+            {"repositories": [{"name": "v", "access": "s3", "tls": "off", "append_only": False}]},
+            "v is dialled without TLS: whoever is on the way can answer in the store's place",
+        ),
     ],
 )
 def test_notes(changed: dict[str, t.Any], note: str) -> None:

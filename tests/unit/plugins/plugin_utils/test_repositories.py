@@ -30,6 +30,60 @@ def test_access_follows_from_what_is_given() -> None:
     assert made(url="s3:host/bucket")["access"] == "url"
 
 
+KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "geheim"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3:https://s3.example.net/company-backups/web1",
+        "s3:http://[2001:db8::1]:9000/company-backups",
+        "s3:s3.eu-west-1.amazonaws.com/company.backups/a/b_c/",
+        "s3://192.0.2.7:9000/abc",
+    ],
+)
+def test_s3(url: str) -> None:
+    assert made(access="s3", url=url, environment=KEYS)["url"] == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rest:https://s3.example.net/company-backups/",
+        "s3:https://s3.example.net",
+        "s3:https://s3.example.net/",
+        "s3:s3.example.net",
+        "s3:/company-backups/a",
+        "s3:ftp://s3.example.net/company-backups",
+        "s3:HTTP://s3.example.net/company-backups",
+        "s3:httpd.example.net/company-backups",
+        "s3:https://s3.example.net/ab",
+        "s3:https://s3.example.net/-abc",
+        f"s3:https://s3.example.net/{'a' * 64}",
+        "s3:https://s3.example.net/company-backups/../other",
+        "s3:https://s3.example.net/company-backups/./a",
+        "s3:https://s3.example.net/company-backups//a",
+        "s3:https://s3.example.net/company-backups/%2e%2e/other",
+        "s3:https://s3.example.net/company-backups/a?versions",
+        "s3:https://s3.example.net/company-backups/a#b",
+        "s3:https://s3.example.net:port/company-backups",
+    ],
+)
+def test_s3_refuses_what_is_no_place_in_a_bucket(url: str) -> None:
+    bad = refused(access="s3", url=url, environment=KEYS)
+    assert (bad.where, bad.value) == ("repositories.vault.url", url)
+    assert "s3:https://host/bucket/path" in bad.cure
+
+
+@pytest.mark.parametrize("given", [None, {}, {**KEYS, "AWS_SECRET_ACCESS_KEY": ""}, {"AWS_ACCESS_KEY_ID": "AKID"}])
+def test_s3_needs_credentials(given: t.Any) -> None:
+    keys = {} if given is None else {"environment": given}
+    bad = refused(access="s3", url="s3:https://host/bucket", **keys)
+    missing = "AWS_SECRET_ACCESS_KEY" if given else "AWS_ACCESS_KEY_ID"
+    assert (bad.where, bad.value, bad.wrong) == (f"repositories.vault.environment.{missing}", "", "is missing")
+    assert "geheim" not in bad.cure
+
+
 @pytest.mark.parametrize("key", sorted(_repositories.FIELDS))
 def test_every_key_refuses_what_it_cannot_be(key: str) -> None:
     for value in (object(), float("inf"), {"a": {"b": []}}, [[]], {1: 2}, b"x", "\ud800", "\0", True):
@@ -49,6 +103,9 @@ def test_every_key_refuses_what_it_cannot_be(key: str) -> None:
         ({"access": "nfs"}, "access"),
         ({"access": "rest"}, "server"),
         ({"access": "url"}, "url"),
+        ({"access": "s3"}, "url"),
+        ({"access": "s3", "url": "s3:host/bucket", "server": "vault1"}, "server"),
+        ({"access": "s3", "engine": "borg"}, "access"),
         ({"access": "local", "server": "vault1"}, "server"),
         ({"server": "vault1", "path": "/srv"}, "path"),
         ({"server": "vault1", "environment": {"A": "geheim"}}, "environment"),
