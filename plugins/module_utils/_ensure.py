@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _borg, _owner, _record, _restic, _source, _ssh
+from . import _borg, _causes, _owner, _record, _restic, _source
 from ._borg import Borg
 from ._files import Tree, UnsafePathError
 from ._location import mount_problem, redact
@@ -391,7 +391,7 @@ def _key_is_kept(options: Mapping[str, Any], record: Record | None) -> bool:
 
 
 def _cure(name: str, look: Look) -> str:
-    return (_ssh.cure(look.reason) or CURES[look.state]).format(name=name)
+    return (_causes.cure(look.reason) or CURES[look.state]).format(name=name)
 
 
 def _made_id(stdout: str) -> str | None:

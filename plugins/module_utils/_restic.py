@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import _keyless, _ssh
+from . import _causes, _keyless
 from ._model import Repository, Snapshot, Snapshots, age, format_time, parse_time
 from ._outcome import ABSENT, DAMAGED, LOCKED, PRESENT, UNREACHABLE, WRONG_KEY, meaning
 from ._run import PATH, Result, run
@@ -155,9 +155,9 @@ def classify(result: Result, *, timeout: float = 0, secrets: Sequence[str] = ())
         return PRESENT, None
     if known.state is not None and not early:
         return known.state, known.words
-    over_ssh = _ssh.cause(text)
-    if over_ssh is not None:
-        return UNREACHABLE, over_ssh.words
+    cause = _causes.cause(text)
+    if cause is not None:
+        return UNREACHABLE, cause.words
     for pattern, state, words in _TEXTS:
         match = re.search(pattern, text, re.MULTILINE)
         if match is None or (early and state != UNREACHABLE):

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 # How a repository is reached with a key of the client's own: restic through rclone or sftp, borg by itself.
 ACCESS = ("rclone", "sftp", "ssh")
@@ -29,81 +28,6 @@ _PRIVATE = re.compile(
 _MAGIC = b"openssh-key-v1\0"
 _POINT_BYTES = {"256": 65, "384": 97, "521": 133}
 _RSA_BITS = range(2048, 16385)
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why nothing was reached over SSH: the reason of an outcome, what it means, and the cure, with {name} of the repository."""
-
-    reason: str
-    words: str
-    cure: str
-
-
-# What ssh and the server's own program say; the first that matches counts.
-_CAUSES: tuple[tuple[re.Pattern[str], Cause], ...] = (
-    (
-        re.compile(r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed|No \S+ host key is known for"),
-        Cause(
-            "host key",
-            "the SSH server has another host key than the pinned one",
-            "nothing was sent to it; what it is known by is read on the server itself: run again with the server in the limit. If it"
-            " stays, backup_repositories.{name}.address or the server's backup_address and backup_ssh_port lead to another host",
-        ),
-    ),
-    (
-        re.compile(r"Permission denied \([a-z,-]+\)"),
-        Cause(
-            "key refused",
-            "the SSH server refused this host's key",
-            "run again with the server in the limit; where backup_repositories.{name}.source is set, it has to hold the address"
-            " that the server sees; see what sshd says: journalctl -u ssh on the server",
-        ),
-    ),
-    (
-        re.compile(r"holdfast: \S+ is in maintenance"),
-        Cause("locked", "the server has it in maintenance", "run again when that has ended"),
-    ),
-    (
-        re.compile(r"holdfast: \S+: the store's quota is used up"),
-        Cause("quota", "the quota of the server's store is used up", "raise it at the store, or free space there"),
-    ),
-    (
-        re.compile(
-            r"holdfast: \S+: (?:the store refuses this server's credentials|the credentials for the store have expired)"
-        ),
-        Cause(
-            "wrong credentials",
-            "the store behind the server refuses the server's credentials",
-            "correct rclone_proxy_remotes of the server, and run again",
-        ),
-    ),
-    (
-        re.compile(r"holdfast: \S+: this server's clock and that of the store differ"),
-        Cause("unreachable", "the server's clock and that of its store differ", "set the clock of the server"),
-    ),
-    (
-        re.compile(r"ssh: connect to host \S+ port \d+: Connection refused"),
-        Cause(
-            "unreachable",
-            "no SSH server listens there",
-            "let sshd listen there, or correct backup_ssh_port of the server or backup_repositories.{name}.port",
-        ),
-    ),
-)
-
-
-def cause(text: str) -> Cause | None:
-    """What a tool's messages say of the SSH connection below it, None where that is not what failed."""
-    for pattern, found in _CAUSES:
-        if pattern.search(text):
-            return found
-    return None
-
-
-def cure(words: str | None) -> str | None:
-    """The cure for a cause of these words."""
-    return next((each.cure for _pattern, each in _CAUSES if each.words == words), None)
 
 
 class SshError(ValueError):

@@ -9,7 +9,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from .. import _ssh
+from .. import _causes
 from .._outcome import FAILED, INCOMPLETE, OK, meaning
 from .definition import Definition
 from .journal import Digest
@@ -118,8 +118,8 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
             words = [digest.fatal]
         reason = known or _reason_in(words) or "unknown"
         # First what it means: what restic says of a connection that ended is long, and says little.
-        over_ssh = _ssh.cause("\n".join(words))
-        meant = [over_ssh.words] if over_ssh is not None else []
+        cause = _causes.cause("\n".join(words))
+        meant = [cause.words] if cause is not None else []
         return Assessment(
             FAILED, reason, _text([*meant, *words, *digest.errors] if any(words) else [f"exit status {status}"])
         )
@@ -150,9 +150,9 @@ def _unstarted_reason(status: int | None, lost: str | None) -> str:
 
 
 def _reason_in(lines: list[str]) -> str | None:
-    over_ssh = _ssh.cause("\n".join(lines))
-    if over_ssh is not None:
-        return over_ssh.reason
+    cause = _causes.cause("\n".join(lines))
+    if cause is not None:
+        return cause.reason
     for reason, pattern in _TEXTS:
         if any(re.search(pattern, line, re.IGNORECASE) for line in lines):
             return reason

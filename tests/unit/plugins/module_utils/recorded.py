@@ -67,6 +67,28 @@ STORE_REFUSES = Result(
     " Forbidden: Forbidden): operation error S3: ListObjects, https response error StatusCode: 403, RequestID: , HostID: , api"
     " error InvalidAccessKeyId: injected\n" + TALKING.format("signal: killed"),
 )
+# restic 0.18 in an S3 store that refuses it (rclone serve s3 1.75), ended after two tries.
+S3_RETRY = "Stat(<config/>) returned error, retrying after 1.007310092s: Stat: {0}\n"
+S3_WRONG_SECRET = Result(
+    1,
+    "",
+    S3_RETRY.format(
+        "The request signature we calculated does not match the signature you provided. Check your key and signing method."
+    ),
+    stopped=True,
+)
+S3_WRONG_KEY = Result(
+    1, "", S3_RETRY.format("The Access Key Id you provided does not exist in our records."), stopped=True
+)
+S3_NO_BUCKET = Result(1, "", S3_RETRY.format("The specified bucket does not exist"), stopped=True)
+# What the library in restic says for a store that gives no words (Ceph), and AWS of a policy.
+S3_DENIED = Result(1, "", "Fatal: unable to open config file: Stat: Access Denied.\n")
+S3_NOT_PERMITTED = Result(
+    1,
+    "",
+    "Fatal: unable to save snapshot: client.PutObject: User: arn:aws:iam::1:user/web1 is not authorized to perform: s3:PutObject"
+    ' on resource: "arn:aws:s3:::b/web1/config" because no identity-based policy allows the s3:PutObject action\n',
+)
 STORE_FULL = Result(
     1,
     "",

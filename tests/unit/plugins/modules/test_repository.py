@@ -292,6 +292,7 @@ def test_absent_at_a_new_location_is_initialised(play: Play) -> None:
             "refused this host's key; run again with the server in the limit; where backup_repositories.vault.source is",
         ),
         (recorded.OTHER_HOST_KEY, "If it stays, backup_repositories.vault.address or the server's backup_address and"),
+        (recorded.S3_WRONG_SECRET, "refuses this host's credentials; correct backup_repositories.vault.environment"),
         (recorded.NO_SSHD, "correct backup_ssh_port of the server or backup_repositories.vault.port"),
         (Result(-15, timed_out=True), "is unreachable: no answer within 60 s"),
         (Result(1, "", "Fatal: only supported KDF is scrypt()"), "is damaged: a file in keys/ is not a key"),
