@@ -50,16 +50,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _engine(where: str, value: t.Any) -> str:
-    offered = [engine for engine in ENGINES if engine not in LATER_ENGINES]
     if value in LATER_ENGINES:
         raise BadInput(
-            where, value, "is not available in this version of holdfast.backup", f"Use engine: {' or '.join(offered)}"
+            where, value, "is not available in this version of holdfast.backup", f"Use engine: {' or '.join(ENGINES)}"
         )
-    return str(f.choice(*offered)(where, value))
+    return str(f.choice(*ENGINES)(where, value))
 
 
 def _access(where: str, value: t.Any) -> str:
-    offered = list(dict.fromkeys(access for accesses in ENGINES.values() for access in accesses))
+    offered = dict.fromkeys(access for accesses in ENGINES.values() for access in accesses)
     if value in LATER_ACCESS:
         raise BadInput(
             where, value, "is not available in this version of holdfast.backup", f"Use access: {', '.join(offered)}"

@@ -9,19 +9,13 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _report, _repositories
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _report
 
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 PROGRAM = (
     "capsh --noamb --shell=/usr/bin/ssh -- -F /etc/holdfast/ssh/offsite.conf -i /etc/holdfast/secrets/offsite.ssh_key"
 )
 REMOTES = {"s3-offsite": {"type": "s3", "secret_access_key": "geheim"}}
-
-
-@pytest.fixture(autouse=True)
-def everything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_repositories, "LATER_ENGINES", ("rsync",))
-    monkeypatch.setattr(_repositories, "LATER_ACCESS", ("pull",))
 
 
 def fleet(
@@ -151,11 +145,6 @@ def test_borg_has_a_quota_and_an_encryption() -> None:
 def test_borg_on_the_host_itself() -> None:
     found = repository(fleet({"archive": {"engine": "borg", "encryption": "keyfile-blake2"}}))
     assert (found["access"], found["path"]) == ("local", "/var/backups/holdfast/archive")
-
-
-def test_s3_is_a_url_that_says_what_it_is() -> None:
-    found = repository(fleet({"direct": {"access": "s3", "url": "s3:https://s3.example.net/bucket"}}))
-    assert (found["access"], found["append_only"], found["ssh"]) == ("s3", False, None)
 
 
 def test_the_port_is_ssh_s_own() -> None:
@@ -297,17 +286,17 @@ def test_accounts_of_holdfast_are_no_accounts_of_clients(variable: str) -> None:
     assert f"{variable} = 'bk-web1': begins with bk-" in only(model)
 
 
-def test_what_a_version_does_not_have_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_repositories, "LATER_ENGINES", ("borg", "rsync"))
-    monkeypatch.setattr(_repositories, "LATER_ACCESS", ("rclone", "ssh"))
-    model = fleet({"offsite": {"access": "rclone", "server": "vault1"}})
-    assert "backup_repositories.offsite.access = 'rclone': is not available in this version" in only(model)
-    assert "Use access: rest, sftp, s3, url, local" in only(model)
-    model = fleet({"archive": {"engine": "borg", "server": "vault1"}})
-    assert "backup_repositories.archive.engine = 'borg': is not available in this version" in only(model)
-    monkeypatch.setattr(_repositories, "LATER_ENGINES", ("rsync",))
-    model = fleet({"archive": {"engine": "borg", "server": "vault1"}})
-    assert "backup_repositories.archive.access = 'ssh': is not available in this version" in only(model)
+@pytest.mark.parametrize(
+    ("key", "value", "cure"),
+    [
+        ("engine", "rsync", "Use engine: restic or borg"),
+        ("access", "pull", "Use access: rest, rclone, sftp, s3, url, local, ssh"),
+    ],
+)
+def test_what_a_version_does_not_have_is_one_clear_error(key: str, value: str, cure: str) -> None:
+    text = only(fleet({"offsite": {key: value, "server": "vault1"}}))
+    assert f"backup_repositories.offsite.{key} = '{value}': is not available in this version" in text
+    assert cure in text
 
 
 PROXIED = {"offsite": {"engine": "restic", "access": "rclone", "server": "vault1", "remote": "s3-offsite:company"}}
