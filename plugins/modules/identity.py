@@ -357,8 +357,8 @@ class _Run:
             raise _secrets.SecretsError("\n".join(errors))
         plans = {each.name: self._plan(each, stored[each.name]) for each in wanted}
         repositories = {name: self._public(name, each) for name, each in plans.items()}
-        for each in wanted:
-            repositories[each.name]["recorded"] = self._is_recorded(each, plans[each.name].files)
+        for one in wanted:
+            repositories[one.name]["recorded"] = self._is_recorded(one, plans[one.name].files)
         for name, each in plans.items():
             self._write(name, stored[name], each.files)
             if each.warning:

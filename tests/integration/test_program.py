@@ -801,17 +801,6 @@ def test_status_of_a_running_one(client: Client) -> None:
         client.wait_recorded(before)
 
 
-def test_cost(client: Client) -> None:
-    """What the program adds to a run: less than a second of processor time for its four calls together."""
-    client.run(fails=False)
-    script = (
-        "cd /; TIMEFORMAT='%U %S'; export INVOCATION_ID=x; time ("
-        f"for c in prepare verify finish record; do holdfast $c {UNIT} >/dev/null 2>&1; done)"
-    )
-    spent = min(sum(map(float, client.sh(script).split())) for _time in range(3))
-    assert spent < 1
-
-
 def test_rest_password_rotation(client: Client) -> None:
     """When the server has switched to the next password, the run finds out, promotes it and uses it at once."""
     with tarfile.open(fileobj=io.BytesIO(_release("rest-server", "0.14.0"))) as archive:
