@@ -191,6 +191,9 @@ def final(line: bytes) -> str | None:
     """Return why a store will not be of use until somebody acts, if a line of rclone's log says so."""
     if b"Delete request" in line or b"DeleteObject" in line:
         return None
+    if b"deserialization failed" in line:
+        # The connection broke before the store had said why: its next answer will say it.
+        return None
     return next((words for words, pattern in _FINAL if re.search(pattern, line)), None)
 
 

@@ -146,6 +146,12 @@ LOG = "2026/11/21 17:00:21 {} : {}: operation error S3: {}, https response error
         (LOG.format("ERROR", "data/4e: Post request put error", "PutObject", 503, "SlowDown"), None),
         (LOG.format("ERROR", "locks/4e: Delete request remove error", "DeleteObject", 403, "AccessDenied"), None),
         ("2026/11/21 17:00:00 DEBUG : file-1: GET request error: object not found\n", None),
+        (
+            "2026/11/21 17:00:21 ERROR : locks/4e: Post request put error: operation error S3: PutObject, https response error"
+            " StatusCode: 403, RequestID: , HostID: , deserialization failed, failed to decode response body, read tcp"
+            " 10.0.0.5:43210->10.0.0.9:9001: use of closed network connection\n",
+            None,
+        ),
     ],
 )
 def test_what_no_retry_will_change(line: str, words: str | None) -> None:
