@@ -9,8 +9,9 @@ import json
 import re
 from typing import Any
 
-from .. import _borg
+from .. import _borg, _ssh
 from .._outcome import meaning
+from .._run import Result
 from .definition import Definition
 from .host import RUNTIME, Host, ProgramError
 from .journal import Digest
@@ -122,11 +123,14 @@ def location(host: Host, definition: Definition) -> str:
 
 
 def failure(status: int, stderr: str = "") -> str:
-    """What a failed borg means to a person."""
-    for said in _borg.messages(stderr):
-        if said.level in ("ERROR", "CRITICAL") and said.meaning is not None:
-            return said.meaning.words
-    return meaning(_borg.ENGINE, status).words
+    """What an exit status of borg, and what it said, mean to a person."""
+    over_ssh = _ssh.cause("\n".join(each.text for each in _borg.messages(stderr)))
+    if over_ssh is not None:
+        return over_ssh.words
+    if not stderr.strip():
+        return meaning(_borg.ENGINE, status).words
+    _state, reason = _borg.classify(Result(status, "", stderr))
+    return reason or meaning(_borg.ENGINE, status).words
 
 
 def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
@@ -183,3 +187,29 @@ def extract(
     argv += [f"--pattern=+pp:{path.lstrip('/')}" for path in paths]
     argv += ["--pattern=-fm:*"] if paths else []
     return [*argv, "--", f"{location(host, definition)}::{archive}"], environment(host, definition)
+
+
+def mount(host: Host, definition: Definition, mountpoint: str) -> tuple[list[str], dict[str, str]]:
+    """The command that mounts the job's archives as root until it is ended, and its environment."""
+    # Borg chooses by name alone. This takes in the job's dumps, and of a job `web` also the archives of one named `web-x`.
+    chosen = f"--glob-archives=*--{definition.job}[.-]*"
+    argv = [_program(definition), "mount", "--foreground", "--bypass-lock", "--numeric-ids", chosen]
+    return [*argv, "--", location(host, definition), mountpoint], environment(host, definition)
+
+
+def can_mount(host: Host, definition: Definition) -> bool:
+    """Whether borg found a binding to FUSE, which it needs beside the kernel's part."""
+    done = host.command([_program(definition), "debug", "info"], timeout=QUESTION_TIMEOUT)
+    return re.search(r"\bfuse: None\b", done.stdout) is None
+
+
+def listed(text: str) -> str | None:
+    """The path in a line of what borg's dry run would save, empty if it would not; None for a line of something else."""
+    if not text.startswith('{"type": "file_status"'):
+        return None
+    try:
+        content = json.loads(text)
+        # What is excluded, or cannot be read, has a letter.
+        return str(content["path"]) if content["status"] == "-" else ""
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--dump", metavar="NAME", help="with latest: this dump instead of the files")
     restore.add_argument("--dry-run", action="store_true", help="only say what would be restored")
     restore.add_argument("--force", action="store_true", help="write over what is there (in place: --target / --force)")
+    mount = add("mount", "Show the snapshots of a job as directories, until Ctrl-C or umount.")
+    mount.add_argument("job", metavar="JOB", help="JOB, or JOB--REPOSITORY if it has several repositories")
+    mount.add_argument("mountpoint", metavar="MOUNTPOINT", help="directory that is empty, and only root may write to")
     certificate = add("certificate", "The certificate of the rest-server on this host.")
     certificate.add_argument("action", choices=["renew"])
     certificate.add_argument("--directory", default="/etc/holdfast/tls", metavar="DIR", help="(/etc/holdfast/tls)")
@@ -93,7 +96,7 @@ def _for_people(host: Host, arguments: argparse.Namespace) -> int:
 
     if arguments.command == "status":
         return status.status(host, arguments.job, as_json=arguments.json)
-    from . import restore, show, start
+    from . import mount, restore, show, start
 
     if arguments.command == "run":
         return start.run(host, arguments.job, wait=arguments.wait, dry_run=arguments.dry_run)
@@ -101,6 +104,8 @@ def _for_people(host: Host, arguments: argparse.Namespace) -> int:
         return show.log(host, arguments.job)
     if arguments.command == "snapshots":
         return show.snapshots(host, arguments.job, as_json=arguments.json)
+    if arguments.command == "mount":
+        return mount.mount(host, arguments.job, arguments.mountpoint)
     return restore.restore(
         host,
         arguments.job,

@@ -119,6 +119,16 @@ class Host:
             return 127
         return done.returncode
 
+    def started(self, argv: Sequence[str], *, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start a command that only the caller ends: Ctrl-C does not reach it. Raises OSError if it cannot be started."""
+        return subprocess.Popen(  # pylint: disable=ansible-bad-function # no AnsibleModule here
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            env={"PATH": PATH, "LC_ALL": "C.UTF-8", **env},
+        )
+
     def read_json(self, absolute: str) -> dict[str, Any] | None:
         """The object in a JSON file; None when there is none, or none that can be read."""
         try:

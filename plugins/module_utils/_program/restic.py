@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .. import _record, _secrets
+from .._run import Result
 from .definition import Definition
 from .host import Done, Host, ProgramError
 
@@ -50,9 +51,15 @@ def _read(host: Host, path: str, parse: Callable[[str], T]) -> T:
 
 
 def failure(status: int, stderr: str = "") -> str:
-    """What an exit status of restic means to a person."""
-    said = stderr.strip().splitlines()
-    return _CODES.get(status) or (said[-1] if said else f"restic ended with exit status {status}")
+    """What an exit status of restic, and what it said, mean to a person."""
+    if status in _CODES or not stderr.strip():
+        return _CODES.get(status, f"restic ended with exit status {status}")
+    # Only what failed has to be explained.
+    from .._restic import classify
+
+    # The words alone: the status proves nothing here, or is the program's own.
+    _state, reason = classify(Result(1, "", stderr))
+    return str(reason)
 
 
 def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:

@@ -5,14 +5,10 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
 import re
-import stat
 from collections.abc import Sequence
 
-from .._files import Tree, UnsafePathError
-from . import borg, restic
+from . import borg, place, restic
 from . import definition as definitions
 from .definition import LONGEST_RUN, Definition
 from .host import Host, ProgramError
@@ -41,9 +37,9 @@ def restore(
     for path in paths:
         if not path.startswith("/"):
             raise ProgramError(f"--path {path!r} is not absolute", 2)
-    target = f"/{posixpath.normpath(target).lstrip('/')}" if target.startswith("/") else target
-    _check_target(host, target, force)
-    _own(host, target, make=False)
+    target = place.checked(host, "--target", target)
+    if not force and place.occupied(host, target):
+        raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
     if definition.borg is not None:
         return _restore_borg(host, definition, target, snapshot, list(paths), dump, dry_run=dry_run)
     chosen = _choose(host, definition, snapshot, dump)
@@ -51,7 +47,7 @@ def restore(
     argv += [f"--include={escaped(path)}" for path in paths]
     argv += ["--dry-run"] if dry_run else ["--verify"]
     if not dry_run:
-        _own(host, target, make=True)
+        place.make(host, "--target", target)
     environment = {"RESTIC_PROGRESS_FPS": "0.1", **restic.environment(host, definition)}
     status = host.attached([*argv, "--", chosen], timeout=LONGEST_RUN, env=environment)
     if status:
@@ -74,7 +70,7 @@ def _restore_borg(
         raise ProgramError(f"{definition.unit} has no such snapshot; see: holdfast snapshots {definition.unit}")
     argv, env = borg.extract(host, definition, found[0]["name"], paths, dry_run=dry_run)
     if not dry_run:
-        _own(host, target, make=True)
+        place.make(host, "--target", target)
     directory = "/" if dry_run else str(host.path(target))
     status = host.attached(argv, timeout=LONGEST_RUN, env=env, directory=directory)
     if status:
@@ -86,55 +82,6 @@ def _restore_borg(
 def escaped(path: str) -> str:
     r"""A path as a pattern of restic that matches only itself. A backslash takes *, ?, [ and \ literally."""
     return re.sub(r"([*?\[\]\\])", r"\\\1", path)
-
-
-def _check_target(host: Host, target: str, force: bool) -> None:
-    if not target.startswith("/"):
-        raise ProgramError(f"--target {target!r} is not absolute", 2)
-    place = host.path(target)
-    try:
-        mode = os.lstat(place).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(mode):
-        raise ProgramError(f"--target {target} is not a directory", 2)
-    if os.listdir(place) and not force:
-        raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
-
-
-def _own(host: Host, target: str, *, make: bool) -> None:
-    """Make sure that nobody but root can change the target while root writes into it; with `make` it is made if missing.
-
-    A snapshot holds what users wrote. Whoever owned the target could put a link in restic's way, and have their file
-    written anywhere.
-    """
-    path = os.path.normpath(host.path(target))
-    try:
-        with Tree() as tree:
-            while not make and tree.directory_entry(path) is None:
-                path = os.path.dirname(path)
-            missing = []
-            while tree.directory_entry(path) is None:
-                missing.append(path)
-                path = os.path.dirname(path)
-            for number, each in enumerate(reversed(missing), 1):
-                # Nobody else looks into what is being restored; restic sets modes below it.
-                mode = 0o700 if number == len(missing) else 0o755
-                tree.make_directory(each, uid=os.geteuid(), gid=os.getegid(), mode=mode)
-            entry = tree.directory_entry(os.path.normpath(host.path(target)))
-    except UnsafePathError as error:
-        raise _unsafe(target, str(error).split(",", 1)[0]) from None
-    # Within a sticky directory others may still make what is not there yet.
-    if entry is not None and entry.mode & (0o022 if entry.gid else 0o002):
-        raise _unsafe(target, f"it is writable by others than root (mode {entry.mode:04o})")
-
-
-def _unsafe(target: str, why: str) -> ProgramError:
-    return ProgramError(
-        f"--target {target} is not safe: {why}, who could lead what is restored elsewhere; choose a directory that only"
-        " root may write to, like /root/restored",
-        2,
-    )
 
 
 def _choose(host: Host, definition: Definition, snapshot: str, dump: str | None) -> str:

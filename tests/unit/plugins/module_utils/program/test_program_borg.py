@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _borg
-from ansible_collections.holdfast.backup.plugins.module_utils._program import borg, cli, evidence, sources
+from ansible_collections.holdfast.backup.plugins.module_utils._program import borg, cli, evidence, pretend, sources
 from ansible_collections.holdfast.backup.plugins.module_utils._program import state as states
 from ansible_collections.holdfast.backup.plugins.module_utils._program.assess import Ending
 from ansible_collections.holdfast.backup.plugins.module_utils._program.definition import Definition
-from ansible_collections.holdfast.backup.plugins.module_utils._program.host import ProgramError
+from ansible_collections.holdfast.backup.plugins.module_utils._program.host import Done, ProgramError
 from ansible_collections.holdfast.backup.plugins.module_utils._program.state import State
 
 from tests.unit.plugins.module_utils import recorded_borg as said
@@ -267,9 +269,18 @@ def test_snapshots_that_cannot_be_read(host: FakeHost, capsys: Capture) -> None:
     host.answer("list", status=52, stderr=said.WRONG.stderr)
     assert cli.main(["snapshots", "system"], host) == 1
     assert "the passphrase does not open the key" in capsys.readouterr().err
-    host.answer("list", status=2, stderr="?")
+    host.answer("list", status=1)
     assert cli.main(["snapshots", "system"], host) == 1
-    assert "the command failed" in capsys.readouterr().err
+    assert "cannot be read: borg warned" in capsys.readouterr().err
+    host.answer("list", status=1, stderr="?")
+    assert cli.main(["snapshots", "system"], host) == 1
+    assert "cannot be read: borg warned" in capsys.readouterr().err
+    host.answer("list", status=81, stderr=said.remote("ssh: connect to host 127.0.0.1 port 2: Connection refused"))
+    assert cli.main(["snapshots", "system"], host) == 1
+    assert "vault cannot be read: no SSH server listens there\n" in capsys.readouterr().err
+    host.answer("list", status=81, stderr=said.CLOSED.stderr)
+    assert cli.main(["snapshots", "system"], host) == 1
+    assert "the connection was closed: " in capsys.readouterr().err
     host.answer("list", stdout="{}")
     assert cli.main(["snapshots", "system"], host) == 1
     assert "cannot be read" in capsys.readouterr().err
@@ -339,11 +350,77 @@ def test_a_restore_that_warns_is_not_complete(host: FakeHost, capsys: Capture) -
     assert "the restore is not complete: permission" in capsys.readouterr().err
 
 
-def test_no_dry_run(host: FakeHost, capsys: Capture) -> None:
-    defined(host)
+SERVICE_TEXT = """\
+[Service]
+RuntimeDirectory=holdfast-borgmatic-system--vault
+RuntimeDirectoryMode=0700
+ExecStartPre=+/usr/local/bin/holdfast prepare system--vault
+ExecStart=/usr/bin/borgmatic \\
+  --config /etc/holdfast/borgmatic/system--vault.yaml --log-json --verbosity 0 create --json
+# Fails where borg warned, too: borgmatic does not.
+ExecStartPost=+/usr/local/bin/holdfast verify system--vault
+ExecStopPost=+/usr/local/bin/holdfast finish system--vault
+"""
+# What borgmatic 1.9.14 printed with --dry-run create --list.
+LISTED = """\
+{"type": "file_status", "status": "-", "path": "/srv/data/sub/two"}
+{"type": "file_status", "status": "x", "path": "/srv/data/left-out"}
+{"type": "file_status", "status": "-", "path": "/srv/data\\u001b[31m"}
+"""
+
+
+def pretending(host: FakeHost, listed: str, status: int = 0, **changes: Any) -> None:
+    """A host on which systemd writes `listed` when the dry run is started."""
+    defined(host, **changes)
+    host.put("/srv/data")
     host.answer("systemctl", "show", stdout=f"Id=holdfast-{UNIT}.service\nLoadState=loaded\nActiveState=inactive\n")
-    assert cli.main(["run", "system", "--dry-run"], host) == 2
-    assert "leave --dry-run out" in capsys.readouterr().err
+    host.answer("systemctl", "--value", stdout=f"{INVOCATION}\n")
+    host.answer("systemctl", "cat", stdout=SERVICE_TEXT)
+
+    def started(_argv: Sequence[str]) -> Done:
+        copy = host.path(f"/run/systemd/system/holdfast-dry-run@{UNIT}.service").read_text()
+        (output,) = re.findall("^StandardOutput=truncate:(.*)$", copy, re.MULTILINE)
+        assert host.path(output).stat().st_mode & 0o777 == 0o600
+        host.path(output).write_text(listed)
+        return Done(status)
+
+    host.answers.insert(0, (("systemctl", "start"), started))
+
+
+def test_the_unit_of_a_dry_run() -> None:
+    assert pretend.copy_of(SERVICE_TEXT, "borg", "/list") == (
+        "[Service]\nRuntimeDirectory=dry-run-holdfast-borgmatic-system--vault\nRuntimeDirectoryMode=0700\n"
+        "ExecStart=/usr/bin/borgmatic  --config /etc/holdfast/borgmatic/system--vault.yaml --log-json --verbosity 0"
+        " --dry-run create --list\n# Fails where borg warned, too: borgmatic does not.\n\n"
+        "[Service]\nRemainAfterExit=yes\nStandardOutput=truncate:/list\n"
+    )
+    with pytest.raises(ValueError, match="is no backup by restic"):
+        pretend.copy_of(SERVICE_TEXT, "restic")
+
+
+def test_dry_run(host: FakeHost, capsys: Capture) -> None:
+    pretending(host, LISTED)
+    assert cli.main(["run", "system", "--dry-run"], host) == 0
+    assert capsys.readouterr().out == (
+        "system--vault: dry run, nothing is saved\n  /srv/data/sub/two\n  /srv/data\\x1b[31m\n"
+        "  files and directories: 2; of borg nobody knows their size before\n"
+    )
+    assert list(host.path("/var/lib/holdfast").glob("*.list")) == []
+
+
+@pytest.mark.parametrize(("incomplete_is", "status"), [("failed", 1), ("ok", 0)])
+def test_a_dry_run_with_warnings_ends_as_a_run_would(
+    host: FakeHost, capsys: Capture, incomplete_is: str, status: int
+) -> None:
+    pretending(host, f"{LISTED}{DENIED}\n", incomplete_is=incomplete_is)
+    assert cli.main(["run", "system", "--dry-run"], host) == status
+    assert capsys.readouterr().err == "  /srv/x: open: [Errno 13] Permission denied: 'x'\n"
+
+
+def test_a_dry_run_that_fails(host: FakeHost, capsys: Capture) -> None:
+    pretending(host, 'a line of borgmatic\'s\n{"type": "file_status"}\n', status=1)
+    assert cli.main(["run", "system", "--dry-run"], host) == 1
+    assert "  a line of borgmatic's\n" in capsys.readouterr().err
 
 
 def test_log_and_record(host: FakeHost, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

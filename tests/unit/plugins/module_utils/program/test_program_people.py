@@ -18,6 +18,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program import (
     cli,
     journal,
     outcomes,
+    pretend,
     start,
     systemd,
     text,
@@ -41,6 +42,19 @@ from tests.unit.plugins.module_utils.program.program_host import (
 )
 
 Capture = pytest.CaptureFixture[str]
+# What restic 0.18.0 said with --json where SSH, or the person, stopped it.
+REFUSED = """\
+rclone: ssh: connect to host 127.0.0.1 port 2: Connection refused
+{"message_type":"exit_error","code":1,"message":"Fatal: unable to open repository at rclone:x: error talking HTTP to rclone: exit status 255"}
+"""
+HOST_KEY = """\
+subprocess ssh: No ED25519 host key is known for 127.0.0.1 and you have requested strict checking.
+subprocess ssh: Host key verification failed.
+{"message_type":"exit_error","code":1,"message":"Fatal: unable to open repository at sftp:x:/srv/restic: unable to start the sftp session, error: error receiving version packet from server: server unexpectedly closed connection: unexpected EOF"}
+"""
+CUT = """\
+{"message_type":"exit_error","code":1,"message":"Fatal: unable to open config file: context canceled\\nIs there a repository at the following location?\\nrest:http://127.0.0.1:9/"}
+"""
 SUMMARY_NUMBERS = json.loads(SUMMARY)
 
 
@@ -333,7 +347,7 @@ ExecStopPost=+/usr/local/bin/holdfast finish system--vault
 
 
 def test_the_unit_of_a_dry_run() -> None:
-    assert start.dry_run_unit(SERVICE_TEXT) == (
+    assert pretend.copy_of(SERVICE_TEXT, "restic") == (
         "# /etc/systemd/system/holdfast-system--vault.service\n[Unit]\n\n[Service]\n"
         "LoadCredential=password:/etc/holdfast/secrets/vault.password\n"
         'ExecStart=/usr/bin/restic  backup --dry-run --json --tag=backup  -- /srv/backup "/srv/ backup "\n\n'
@@ -393,7 +407,7 @@ def test_dry_run_of_dumps(ready: FakeHost, capsys: Capture) -> None:
 def test_dry_run_of_something_else(ready: FakeHost, capsys: Capture) -> None:
     ready.answer("systemctl", "cat", stdout="[Service]\nExecStart=/bin/true\n")
     assert call(ready, "run", "system", "--dry-run") == 1
-    assert "its ExecStart= is no restic backup" in capsys.readouterr().err
+    assert "its ExecStart= is no backup by restic" in capsys.readouterr().err
 
 
 def test_dry_run_names_what_is_missing(host: FakeHost, capsys: Capture) -> None:
@@ -509,8 +523,15 @@ def test_snapshots(ready: FakeHost, capsys: Capture) -> None:
     ("answer", "message"),
     [
         ({"status": 12}, "does not take this host's password"),
-        ({"status": 1, "stderr": "x\nFatal: y\n"}, "Fatal: y"),
+        ({"status": 1, "stderr": "x\nFatal: y\n"}, "cannot be read: y\n"),
         ({"status": 1}, "restic ended with exit status 1"),
+        ({"status": 1, "stderr": REFUSED}, "vault cannot be read: no SSH server listens there\n"),
+        ({"status": 1, "stderr": HOST_KEY}, "the SSH server has another host key than the pinned one\n"),
+        ({"status": 1, "stderr": CUT}, "vault cannot be read: unable to open config file: context canceled\n"),
+        (
+            {"status": 124, "stderr": "restic did not end within 600 s"},
+            "cannot be read: restic did not end within 600 s\n",
+        ),
         ({"stdout": "{"}, "list of snapshots cannot be read"),
         ({"stdout": "[]"}, "has no snapshots yet"),
     ],
