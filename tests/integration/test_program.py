@@ -238,7 +238,7 @@ def lab() -> Iterator[Lab]:
     """Both hosts."""
     lab = Lab("program")
     try:
-        lab.up(["bookworm1=bookworm", "trixie1=trixie:layer=restic"], owner=os.getpid())
+        lab.up(["bookworm1=bookworm:fuse", "trixie1=trixie:fuse,layer=restic"], owner=os.getpid())
         yield lab
     finally:
         lab.down()
@@ -782,6 +782,32 @@ def test_people(client: Client) -> None:
     assert client.sh("cat /srv/data/sub/two") == "two\n"
     assert "only root" in client.lab.exec(client.name, ["holdfast", "status"], user="ops").stderr
     assert client.sh("holdfast log nothing", check=False).startswith("holdfast: there is no job 'nothing'")
+
+
+def test_mount(client: Client) -> None:
+    """What was saved is there to look at for root alone, backups go on meanwhile, and nothing is left mounted."""
+    assert "apt install fuse3" in client.sh("holdfast mount system /mnt", check=False)
+    client.sh("apt-get install -q -y fuse3 >/dev/null; mkdir -p /srv/look")
+    client.run(fails=False)
+    look = """
+        holdfast mount system /srv/look </dev/null >/run/look 2>&1 & pid=$!
+        for each in $(seq 300); do mountpoint -q /srv/look && break; sleep 0.1; done
+        set -e
+        diff -r /srv/data /srv/look/snapshots/latest/srv/data
+        ! runuser -u nobody -- ls /srv/look 2>/dev/null
+        ! ls /srv/repository/locks | grep .
+        systemctl start {service}
+        {end}
+        wait $pid
+        ! mountpoint -q /srv/look
+        ! pgrep -x restic
+        cat /run/look
+    """
+    # The last one with somebody in it.
+    for end in ("kill -INT $pid", "umount /srv/look", "cd /srv/look; kill -TERM $pid"):
+        said = client.sh(look.format(service=SERVICE, end=end))
+        assert f"{UNIT} is mounted on /srv/look" in said
+    assert "is not empty" in client.sh("holdfast mount system /srv", check=False)
 
 
 def test_status_of_a_running_one(client: Client) -> None:

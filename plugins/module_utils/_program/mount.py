@@ -108,7 +108,9 @@ def _asked_to_end() -> Iterator[list[int]]:
 
 def _end(host: Host, mountpoint: str, process: subprocess.Popen[bytes]) -> None:
     """Unmount, whoever still looks into it, which ends the tool; one that does not end is made to."""
-    if not _unmount(host, mountpoint):
+    if mounted(host, mountpoint):
+        _unmount(host, mountpoint)
+    else:
         process.terminate()
     for insist in (process.terminate, process.kill):
         try:
@@ -118,14 +120,12 @@ def _end(host: Host, mountpoint: str, process: subprocess.Popen[bytes]) -> None:
             insist()
     process.wait()
     # It may have mounted just then; and one that crashed leaves a mount that nobody answers for.
-    _unmount(host, mountpoint)
+    if mounted(host, mountpoint):
+        said = _unmount(host, mountpoint)
+        if mounted(host, mountpoint):
+            raise ProgramError(f"{mountpoint} cannot be unmounted: {said}")
 
 
-def _unmount(host: Host, mountpoint: str) -> bool:
-    """Take the mount away at once, even if it is in use. Returns whether there was one. Raises ProgramError."""
-    if not mounted(host, mountpoint):
-        return False
-    done = host.command(["umount", "--lazy", "--", str(host.path(mountpoint))], timeout=60)
-    if done.status and mounted(host, mountpoint):
-        raise ProgramError(f"{mountpoint} cannot be unmounted: {done.stderr.strip()}")
-    return True
+def _unmount(host: Host, mountpoint: str) -> str:
+    """Take the mount away at once, even if it is in use. Returns what umount had to say."""
+    return host.command(["umount", "--lazy", "--", str(host.path(mountpoint))], timeout=60).stderr.strip()
