@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from .. import _borg, _ssh
+from .. import _borg, _causes
 from .._outcome import meaning
 from .._run import Result
 from .definition import Definition
@@ -124,9 +124,9 @@ def location(host: Host, definition: Definition) -> str:
 
 def failure(status: int, stderr: str = "") -> str:
     """What an exit status of borg, and what it said, mean to a person."""
-    over_ssh = _ssh.cause("\n".join(each.text for each in _borg.messages(stderr)))
-    if over_ssh is not None:
-        return over_ssh.words
+    cause = _causes.cause("\n".join(each.text for each in _borg.messages(stderr)))
+    if cause is not None:
+        return cause.words
     if not stderr.strip():
         return meaning(_borg.ENGINE, status).words
     _state, reason = _borg.classify(Result(status, "", stderr))
