@@ -21,11 +21,6 @@ REPOSITORIES: dict[str, dict[str, Any]] = {
 }
 UNITS = ("files--vault", "files--offsite", "files--second", "system--offsite")
 
-# Not proven: the first failed in check mode and was mended since, the others have never run to their end.
-unproven = pytest.mark.skipif(
-    "HOLDFAST_LONG" not in os.environ, reason="not seen green yet: HOLDFAST_LONG=1 make molecule SCENARIO=mixed runs it"
-)
-
 
 @pytest.fixture(scope="session")
 def fleet() -> Fleet:
@@ -136,7 +131,6 @@ def test_an_address_that_the_server_does_not_see_is_named(fleet: Fleet) -> None:
     assert not fleet.good("site", "--limit", "web1").changed
 
 
-@unproven
 def test_keys_are_rotated(fleet: Fleet) -> None:
     before, other = key_lines(fleet, "bk-web1"), key_lines(fleet, "bk-web2")
     fleet.converge("-e", "backup_rotate_ssh=true", "--limit", "web1,vault1")
@@ -148,7 +142,6 @@ def test_keys_are_rotated(fleet: Fleet) -> None:
     fleet.on("web1").check_output("holdfast run --wait files")
 
 
-@unproven
 def test_a_wiped_client_gets_its_keys_back(fleet: Fleet) -> None:
     before = key_lines(fleet, "bk-web1")
     fleet.lab.wipe("web1")
@@ -161,7 +154,6 @@ def test_a_wiped_client_gets_its_keys_back(fleet: Fleet) -> None:
     fleet.on("web1").check_output("holdfast restore files--offsite --target /root/offsite")
 
 
-@unproven
 def test_a_decommissioned_client_has_no_access_and_its_data_stays(fleet: Fleet) -> None:
     have = snapshots(fleet, "web2--offsite")
     assert dial(fleet, "web2", "offsite").rc == 0
