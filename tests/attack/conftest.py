@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A lab of its own for the attacks: a server of each release and one client."""
+"""Labs of their own for the attacks: servers of SSH of each release with one client, and a whole fleet."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ import pytest
 
 from tests.lab import Lab
 
-from .mutants import MUTANTS
-from .ssh_side import Side
+from . import fleet_side
+from .fleet_side import Protected
+from .mutants import FLEET_MUTANTS, MUTANTS
+from .ssh_side import ROOT, Side
 
 SERVERS = {"vault1": "trixie", "vault2": "bookworm"}
 
@@ -45,7 +47,7 @@ def side(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.Temp
     made.prepare()
     made.deploy(made.variables())
     mutant = os.environ.get("HOLDFAST_MUTANT")
-    if mutant:
+    if mutant in MUTANTS:
         made.on_server(MUTANTS[mutant])
     return made
 
@@ -54,3 +56,27 @@ def side(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.Temp
 def everybody(side: Side) -> Callable[..., dict[str, Any]]:
     """Variables of the role for all clients of the server."""
     return side.variables
+
+
+@pytest.fixture(scope="session")
+def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Protected]:
+    """A fleet as the playbook makes it; with HOLDFAST_MUTANT, with something taken away from it."""
+    kept = os.environ.get("HOLDFAST_LAB")
+    made = Lab(f"{kept or f'attack-{os.getpid()}'}-fleet")
+    # The state directory and the escrow key have to be those that the hosts were made with.
+    folder = ROOT / ".cache/attack" / made.name if kept else tmp_path_factory.mktemp("fleet")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        made.up([f"{name}={spec}" for name, spec in fleet_side.HOSTS.items()], owner=None if kept else os.getpid())
+        fleet = fleet_side.declared(made.name, folder)
+        fleet.good("site")
+        found = Protected(fleet)
+        found.prepare()
+        mutant = os.environ.get("HOLDFAST_MUTANT")
+        if mutant in FLEET_MUTANTS:
+            host, script = FLEET_MUTANTS[mutant]
+            found.sh(host, script)
+        yield found
+    finally:
+        if not kept:
+            made.down()

@@ -1,0 +1,134 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Calls that borg's own client would not make, on a test host as root: python3 borg_calls.py ATTACK PATH COMMAND...
+
+COMMAND is what leads to `borg serve`, PATH the repository as the server takes it. Prints, for each call, its name and the
+class of the error that it was answered with ("" for none). borg serve understands msgpack, which borg depends on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+JUNK = b"\0" * 200
+
+
+class Session:
+    """One `borg serve`, and what it answered."""
+
+    def __init__(self, path: str, command: list[str]) -> None:
+        self.path = path
+        self.answers: list[tuple[str, str]] = []
+        self._serve = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        # Names and ids alike are bytes: borg writes the old format, in which they are the same.
+        self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False)
+        self.call("negotiate", client_data={"client_version": (1, 4, 0)})
+
+    def call(self, method: str, **arguments: Any) -> Any:
+        """Call, and return the result, None for an error."""
+        assert self._serve.stdin is not None
+        assert self._serve.stdout is not None
+        try:
+            self._serve.stdin.write(msgpack.packb({"i": len(self.answers), "m": method, "a": arguments}))
+            self._serve.stdin.flush()
+        except BrokenPipeError:
+            pass
+        while True:
+            for answer in self._unpacker:
+                error = answer.get(b"exception_class", b"").decode()
+                self.answers.append((method, error))
+                return None if error else answer[b"r"]
+            data = os.read(self._serve.stdout.fileno(), 65536)
+            if not data:
+                self.answers.append((method, "closed"))
+                return None
+            self._unpacker.feed(data)
+
+    def open(self, *, create: bool = False) -> None:
+        """Open the repository for writing."""
+        wishes = {"lock_wait": 5, "lock": True, "exclusive": True, "append_only": False, "make_parent_dirs": False}
+        self.call("open", path=self.path, create=create, **wishes)
+
+    def commit(self) -> None:
+        """Commit, and free what is not used any more."""
+        self.call("commit", save_space=False, compact=True, threshold=0, cleanup_commits=True)
+
+    def close(self) -> None:
+        """End the session as borg does."""
+        assert self._serve.stdin is not None
+        self._serve.stdin.close()
+        self._serve.wait(timeout=30)
+
+
+def _make(session: Session) -> None:
+    session.open(create=True)
+    for number in range(5):
+        session.call("put", id=bytes([number]) * 32, data=os.urandom(1000))
+    session.commit()
+
+
+def _open(session: Session) -> None:
+    session.open()
+
+
+def _create(session: Session) -> None:
+    session.open(create=True)
+
+
+def _destroy(session: Session) -> None:
+    session.open()
+    session.call("destroy")
+
+
+def _destroy_after_create(session: Session) -> None:
+    """A repository that is to be created is none that --append-only is remembered for, and it stays open."""
+    session.open(create=True)
+    session.call("destroy")
+
+
+def _delete(session: Session) -> None:
+    session.open()
+    for each in session.call("list", limit=1000) or ():
+        session.call("delete", id=each)
+    session.commit()
+
+
+def _overwrite(session: Session) -> None:
+    session.open()
+    for each in session.call("list", limit=1000) or ():
+        session.call("put", id=each, data=JUNK)
+    session.commit()
+
+
+ATTACKS: dict[str, Callable[[Session], None]] = {
+    "make": _make,
+    "open": _open,
+    "create": _create,
+    "destroy": _destroy,
+    "destroy after create": _destroy_after_create,
+    "delete": _delete,
+    "overwrite": _overwrite,
+}
+
+
+def main(attack: str, path: str, *command: str) -> None:
+    """Make the calls of an attack."""
+    session = Session(path, list(command))
+    ATTACKS[attack](session)
+    session.close()
+    print(json.dumps(session.answers))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
