@@ -10,6 +10,7 @@ class of the error that it was answered with ("" for none). borg serve understan
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -39,11 +40,9 @@ class Session:
         """Call, and return the result, None for an error."""
         assert self._serve.stdin is not None
         assert self._serve.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._serve.stdin.write(msgpack.packb({"i": len(self.answers), "m": method, "a": arguments}))
             self._serve.stdin.flush()
-        except BrokenPipeError:
-            pass
         while True:
             for answer in self._unpacker:
                 error = answer.get(b"exception_class", b"").decode()
@@ -67,7 +66,8 @@ class Session:
     def close(self) -> None:
         """End the session as borg does."""
         assert self._serve.stdin is not None
-        self._serve.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._serve.stdin.close()
         self._serve.wait(timeout=30)
 
 
