@@ -34,7 +34,12 @@ FLEET_MUTANTS = {
         "vault1",
         "sed -i '/\"--restrict-to-repository\"/d' /usr/local/libexec/holdfast/serve; ! grep -q restrict-to /usr/local/libexec/holdfast/serve",
     ),
-    "no-quota": ("vault1", f'sed -i \'s/"quota": "20M"/"quota": null/\' {_SERVED}archive.json'),
+    # The repository's own configuration has it too, from when it was made.
+    "no-quota": (
+        "vault1",
+        f'sed -i \'s/"quota": "20M"/"quota": null/\' {_SERVED}archive.json;'
+        " sed -i 's/^storage_quota = .*/storage_quota = 0/' /srv/holdfast-ssh/*--archive/config",
+    ),
     "inherited-capability": (
         "web1",
         f"sed -i 's,capsh --noamb --shell=/usr/bin/ssh --,ssh,' {_UNITS}; systemctl daemon-reload",
