@@ -137,11 +137,12 @@ class Protected:
         files = f"-F /etc/holdfast/ssh/{repository}.conf -i /etc/holdfast/secrets/{repository}.ssh_key"
         return ["ssh", *files.split(), f"holdfast-{repository}", "anything"]
 
-    def borg_calls(self, attack: str, path: str, command: list[str]) -> list[tuple[str, str]]:
+    def borg_calls(self, attack: str, path: str, command: list[str]) -> list[list[str]]:
         """Make the calls of an attack on borg; each call and the error that it was answered with."""
         words = shlex.join([attack, path, *command])
         said = self.sh("web1", f"python3 /dev/stdin {words}", stdin=PLACED / "borg_calls.py")
-        return [(method, error) for method, error in json.loads(said)]
+        answers: list[list[str]] = json.loads(said)
+        return answers
 
     def http(self, repository: str, *asked: tuple[str, str, str]) -> list[int]:
         """HTTP statuses of requests to rclone over one SSH session, paths as they are: method, path and body of each."""

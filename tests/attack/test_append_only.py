@@ -61,7 +61,7 @@ def test_rclone(protected: Protected) -> None:
 
 def test_borg_opens_what_it_is_for(protected: Protected) -> None:
     """The control of what follows: the session is the client's own, and its repository is served."""
-    assert protected.borg_calls("open", OWN, protected.dial("archive")) == [("negotiate", ""), ("open", "")]
+    assert protected.borg_calls("open", OWN, protected.dial("archive")) == [["negotiate", ""], ["open", ""]]
 
 
 @pytest.mark.parametrize("attack", ["destroy", "destroy after create", "delete", "overwrite"])
@@ -80,7 +80,7 @@ def test_borg(protected: Protected, attack: str, request: pytest.FixtureRequest)
     try:
         with protected.kept("archive"):
             answers = protected.borg_calls(attack, OWN, protected.dial("archive"))
-        assert ("open", "closed") not in answers
+        assert ["open", "closed"] not in answers
     finally:
         # What was deleted is not shown any more, though nothing of it is gone: the next test wants it as it was.
         protected.sh("vault1", f"rm -rf {HELD} && cp -a /root/before {HELD}")
@@ -97,7 +97,7 @@ def test_borg(protected: Protected, attack: str, request: pytest.FixtureRequest)
 )  # fmt: skip
 def test_borg_opens_no_other_path(protected: Protected, attack: str, path: str) -> None:
     with protected.kept("archive"):
-        assert protected.borg_calls(attack, path, protected.dial("archive"))[-1] == ("open", "PathNotAllowed")
+        assert protected.borg_calls(attack, path, protected.dial("archive"))[-1] == ["open", "PathNotAllowed"]
     assert protected.run("vault1", f"test -e /tmp/elsewhere -o -e {HELD}/below").rc != 0
 
 
