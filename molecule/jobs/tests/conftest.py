@@ -284,7 +284,8 @@ class Watch:
                 shown = self.client.holdfast("status", unit)[1]
                 self.shown = shown if "%" in shown else self.shown
             pid = self.client.show(service, "MainPID")["MainPID"]
-            if pid != "0" and not self.process:
+            # Until systemd has executed it, it has systemd's own environment.
+            if not self.process and "restic" in self.client.sh(f"readlink /proc/{pid}/exe || true"):
                 self.process = {
                     "environment": self.client.sh(f"tr '\\0' '\\n' </proc/{pid}/environ"),
                     "arguments": self.client.sh(f"tr '\\0' '\\n' </proc/{pid}/cmdline"),
