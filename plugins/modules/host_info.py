@@ -74,7 +74,7 @@ options:
   timeout:
     description: How long anything may take that waits for something else, in seconds.
     type: float
-    default: 10
+    default: 30
 attributes:
   check_mode:
     description: Reads the same in check mode.
@@ -280,7 +280,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "trees": {"type": "list", "elements": "str", "default": []},
     "running": {"type": "list", "elements": "str", "default": []},
     "sandbox_probe": {"type": "bool", "default": False},
-    "timeout": {"type": "float", "default": 10},
+    "timeout": {"type": "float", "default": 30},
 }
 
 
@@ -349,7 +349,13 @@ def _packages(names: list[str], release: str | None, timeout: float) -> dict[str
     if not known:
         return unknown
     argv = ["apt-cache", *([] if release is None else ["-o", f"APT::Default-Release={release}"]), "policy", *known]
-    found = parse_policy(_run.run(argv, timeout=timeout).stdout)
+    try:
+        done = _run.run(argv, timeout=timeout)
+    except FileNotFoundError:
+        return unknown
+    if done.timed_out:
+        raise TimeoutError
+    found = parse_policy(done.stdout)
     return {name: found.get(name, nothing) for name, nothing in unknown.items()}
 
 
@@ -547,11 +553,13 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         tasks[f"file {path}"] = functools.partial(_sha256, path)
     # A program has the same limit of its own, and says what it knows when it is reached.
     done = together(tasks, timeout + 1)
+    if params["packages"] and done["packages"] is None:
+        # No answer is not the answer that there is no such package.
+        raise ValueError(f"apt-cache policy: no answer within {timeout:g} s; run again when this host is less busy")
     late = {"addresses": [], "error": f"no answer within {timeout:g} s"}
     nothing = {"valid": None, "error": None, "next_elapse": None}
     return {
-        "packages": done.get("packages")
-        or {name: {"installed": None, "candidate": None} for name in params["packages"]},
+        "packages": done.get("packages", {}),
         "binaries": {name: done[f"binary {name}"] for name in params["binaries"]},
         "calendars": done.get("calendars") or dict.fromkeys(params["calendars"], nothing),
         "resolve": {

@@ -219,6 +219,13 @@ def test_addresses(info: Info, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "neither a string" in info(resolve=[{"name": "x"}])["msg"]
 
 
+def test_no_answer_of_apt_is_not_that_there_is_no_such_package(info: Info, tools: Tools) -> None:
+    tools.say("apt-cache", "restic:\n", code=-15, timed_out=True)
+    result = info(packages=["restic"], timeout=0.5)
+    assert result["failed"]
+    assert "apt-cache policy: no answer within 0.5 s" in result["msg"]
+
+
 def test_what_hangs_is_not_waited_for(info: Info, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: time.sleep(30))
     begun = time.monotonic()
