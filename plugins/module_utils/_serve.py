@@ -44,6 +44,14 @@ _FINAL = (
         rb"InvalidAccessKeyId|SignatureDoesNotMatch|StatusCode: 40[13]|HeadObject, https response error StatusCode: 400",
     ),
 )
+# borg 1 takes a session that begins with a create for one that makes a new repository: it forgets --append-only, finds that there
+# is one already, and then obeys `destroy`. No client of an append-only repository has any use for that call.
+_BORG = (
+    "import sys; from borg import archiver, remote; server = remote.RepositoryServer; "
+    "server.rpc_methods = tuple(name for name in server.rpc_methods if name != 'destroy'); "
+    "del sys.argv[0]; sys.exit(archiver.main())"
+)
+_INTERPRETER = re.compile(rb"\A#! *(/[^ \n]*/python3?(?:\.[0-9]+)?) *\n")
 _UNIMPORTANT = re.compile(rb"\A\S+ \S+ (?:DEBUG|INFO) *: ")
 # sysexits.h
 USAGE, CONFIG, NO_PERMISSION, TRY_AGAIN = 64, 78, 77, 75
@@ -123,13 +131,28 @@ def _rclone(definition: Mapping[str, Any]) -> Command:
 
 def _borg(definition: Mapping[str, Any]) -> Command:
     argv = [definition["program"] or "/usr/bin/borg", "serve"]
-    if definition["append_only"]:
+    if definition["append_only"] and definition["borg_major"] < 2:
+        argv = [_interpreter(definition["name"], argv[0]), "-I", "-c", _BORG, *argv, "--append-only"]
+    elif definition["append_only"]:
         # borg 2 has permissions instead.
-        argv += ["--append-only"] if definition["borg_major"] < 2 else ["--permissions", "no-delete"]
+        argv += ["--permissions", "no-delete"]
     argv += ["--restrict-to-repository", definition["path"]]
     argv += ["--storage-quota", str(definition["quota"])] if definition["quota"] else []
     # Clients write ssh://host/./name, which borg takes from where it was started.
     return Command((*argv, *definition["arguments"]), directory=os.path.dirname(definition["path"]))
+
+
+def _interpreter(name: str, program: str) -> str:
+    """Return the Python that runs borg. Raises RefusedError."""
+    try:
+        with open(program, "rb") as stream:
+            found = _INTERPRETER.match(stream.readline(256))
+    except OSError as error:
+        raise RefusedError(CONFIG, f"{name}: {program}: {error.strerror}") from None
+    if not found:
+        words = "is no Python program, which could not be kept from destroying a repository: install borg as a package"
+        raise RefusedError(CONFIG, f"{name}: {program} {words}")
+    return os.fsdecode(found[1])
 
 
 def _sftp(definition: Mapping[str, Any]) -> Command:

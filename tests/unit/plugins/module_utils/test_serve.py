@@ -13,6 +13,8 @@ import os
 import pwd
 import signal
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,14 +184,52 @@ def test_a_store_that_refuses_for_good_ends_the_session() -> None:
     assert "\n" not in message
 
 
-def test_borg() -> None:
-    one = definition(kind="borg", path="/srv/", quota="200G")
-    assert _serve.command({**one, "path": "/usr/bin"}) == _serve.Command(
-        ("/usr/bin/borg", "serve", "--append-only", "--restrict-to-repository", "/usr/bin", "--storage-quota", "200G"),
-        directory="/usr",
-    )
-    assert _serve.command({**one, "append_only": False, "quota": None}).argv[2] == "--restrict-to-repository"
+def test_borg(place: Path) -> None:
+    program = place / "borg"
+    program.write_text("#!/usr/bin/python3\nimport borg\n")
+    one = definition(kind="borg", path="/srv/", quota="200G", program=str(program))
+    made = _serve.command({**one, "path": "/usr/bin"})
+    assert made.argv[:3] == ("/usr/bin/python3", "-I", "-c")
+    assert made.argv[4:] == (
+        str(program), "serve", "--append-only", "--restrict-to-repository", "/usr/bin", "--storage-quota", "200G",
+    )  # fmt: skip
+    assert made.directory == "/usr"
+    assert _serve.command({**one, "append_only": False, "quota": None}).argv[:3] == (
+        str(program), "serve", "--restrict-to-repository",
+    )  # fmt: skip
     assert _serve.command({**one, "borg_major": 2}).argv[2:4] == ("--permissions", "no-delete")
+
+
+@pytest.mark.parametrize("begin", [b"\x7fELF", b"#!/bin/sh\n", b"#!/usr/bin/env python3\n", b"", None])
+def test_an_append_only_borg_that_is_no_python_program_serves_nothing(place: Path, begin: bytes | None) -> None:
+    """What a session may not call is taken out of borg before it runs, which takes the program as it was written."""
+    program = place / "borg"
+    if begin is not None:
+        program.write_bytes(begin)
+    one = definition(kind="borg", path="/srv", program=str(program))
+    code, said = refused(lambda: _serve.command(one))
+    assert code == 78
+    assert str(program) in said
+    assert _serve.command({**one, "append_only": False}).argv[0] == str(program)
+
+
+def test_a_borg_session_cannot_destroy(place: Path) -> None:
+    """What is run first, with a borg that tells what it was given."""
+    (place / "borg").mkdir()
+    (place / "borg/__init__.py").touch()
+    (place / "borg/remote.py").write_text("class RepositoryServer:\n    rpc_methods = ('open', 'destroy', 'put')\n")
+    (place / "borg/archiver.py").write_text(
+        "import sys\nfrom . import remote\ndef main():\n    print(sys.argv, remote.RepositoryServer.rpc_methods)\n    return 3\n"
+    )
+    code = f"import sys; sys.path.insert(0, {str(place)!r}); {_serve._BORG}"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, "/usr/bin/borg", "serve"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "['/usr/bin/borg', 'serve'] ('open', 'put')\n")
 
 
 def test_sftp() -> None:
