@@ -23,7 +23,7 @@ _DROPPED = re.compile(
 # The words of a unit that save, and those that only pretend to.
 _SAVING = {
     "restic": (re.compile(r"(?<=\s)backup(?=\s)"), "backup --dry-run"),
-    "borg": (re.compile(r"(?<=\s)create --json(?=\s*\Z)"), "--dry-run create --list"),
+    "borg": (re.compile(r"(?<=\s)create\s+--json(?=\s*\Z)"), "--dry-run create --list"),
 }
 
 

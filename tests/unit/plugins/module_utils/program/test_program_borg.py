@@ -356,7 +356,10 @@ RuntimeDirectory=holdfast-borgmatic-system--vault
 RuntimeDirectoryMode=0700
 ExecStartPre=+/usr/local/bin/holdfast prepare system--vault
 ExecStart=/usr/bin/borgmatic \\
-  --config /etc/holdfast/borgmatic/system--vault.yaml --log-json --verbosity 0 create --json
+  --config \\
+  /etc/holdfast/borgmatic/system--vault.yaml \\
+  create \\
+  --json
 # Fails where borg warned, too: borgmatic does not.
 ExecStartPost=+/usr/local/bin/holdfast verify system--vault
 ExecStopPost=+/usr/local/bin/holdfast finish system--vault
@@ -390,8 +393,7 @@ def pretending(host: FakeHost, listed: str, status: int = 0, **changes: Any) -> 
 def test_the_unit_of_a_dry_run() -> None:
     assert pretend.copy_of(SERVICE_TEXT, "borg", "/list") == (
         "[Service]\nRuntimeDirectory=dry-run-holdfast-borgmatic-system--vault\nRuntimeDirectoryMode=0700\n"
-        "ExecStart=/usr/bin/borgmatic  --config /etc/holdfast/borgmatic/system--vault.yaml --log-json --verbosity 0"
-        " --dry-run create --list\n# Fails where borg warned, too: borgmatic does not.\n\n"
+        "ExecStart=/usr/bin/borgmatic  --config  /etc/holdfast/borgmatic/system--vault.yaml  --dry-run create --list\n# Fails where borg warned, too: borgmatic does not.\n\n"
         "[Service]\nRemainAfterExit=yes\nStandardOutput=truncate:/list\n"
     )
     with pytest.raises(ValueError, match="is no backup by restic"):
