@@ -147,6 +147,49 @@ def test_everything_comes_back(host: Any, unit: str) -> None:
     host.check_output("rm -rf /root/restored*")
 
 
+def test_a_dry_run_lists_what_would_be_saved(host: Any) -> None:
+    before = archives(host), segments(host, ARCHIVE)
+    done = host.run("holdfast run system--archive --dry-run")
+    assert done.rc == 0, done
+    listed = {line.strip() for line in done.stdout.splitlines()}
+    assert {"/etc/passwd", "/root/canary", "/srv/odd/glob*[a]?", "/srv/odd/dollar $HOME ${PATH} $$"} <= listed
+    assert "/etc/skel" not in listed
+    assert host.run("mv '/srv/odd/with space' /srv/gone; holdfast run system--archive --dry-run").rc == 1
+    host.check_output("mv /srv/gone '/srv/odd/with space'")
+    assert (archives(host), segments(host, ARCHIVE)) == before
+    assert (
+        host.check_output(f"ls {ARCHIVE} /run/systemd/system /var/lib/holdfast | grep -E 'lock|dry-run' || true") == ""
+    )
+
+
+def looked(host: Any, unit: str, script: str) -> str:
+    """What a script prints that looks into the mounted archives in /mnt; backups go on meanwhile."""
+    return str(
+        host.check_output(
+            f"""
+            holdfast mount {unit} /mnt </dev/null >/run/look 2>&1 & pid=$!
+            for each in $(seq 600); do mountpoint -q /mnt && break; sleep 0.1; done
+            set -e
+            {script}
+            systemctl start holdfast-{unit}.service
+            kill -INT $pid
+            wait $pid
+            ! mountpoint -q /mnt
+            ! pgrep -x borg
+            """
+        )
+    )
+
+
+def test_archives_can_be_mounted(host: Any) -> None:
+    host.check_output("apt-get remove -q -y python3-pyfuse3")
+    assert "apt install python3-pyfuse3" in host.run("holdfast mount system--archive /mnt").stderr
+    host.check_output("apt-get install -q -y python3-pyfuse3 >/dev/null")
+    found = looked(host, "system--archive", "ls /mnt; cat /mnt/web1--system--*/etc/hostname")
+    assert "web1--system.words--" in found
+    assert found.splitlines()[-1] == "web1"
+
+
 def test_the_key_is_in_the_escrow_and_no_backup_is_made_without(fleet: Fleet, host: Any) -> None:
     key = host.check_output(f"cat {SECRETS}/archive.borg_key")
     assert key.startswith("BORG_KEY ")
@@ -256,6 +299,7 @@ def test_one_key_reaches_one_repository(fleet: Fleet, host: Any) -> None:
     assert len(archives(host, "system--vault")) == 2
     host.check_output("holdfast restore system--vault --target /root/restored")
     assert tree(host, "/root/restored/etc/ssh") == tree(host, "/etc/ssh")
+    assert looked(host, "system--vault", "cat /mnt/web1--system--*/etc/hostname") == "web1"
     assert as_root(host, "system--vault", "borg list $REPOSITORY").rc == 0
     other = as_root(host, "system--vault", "borg init -e none ${REPOSITORY%/*}/elsewhere")
     assert other.rc != 0
