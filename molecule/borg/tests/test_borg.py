@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.attack import test_capability as attacks
+from tests.attack.fleet_side import Protected
 from tests.fleet import ROOT, Fleet, escrow_key
 
 ARCHIVE = "/var/backups/holdfast/archive"
@@ -323,6 +325,17 @@ def test_nothing_of_it_can_be_deleted(fleet: Fleet, host: Any) -> None:
     assert as_root(host, "system--archive", f"{copied}; {erase}").rc == 0
     assert len(set(segments(host, local).values()) & set(before.values())) < len(before)
     host.check_output(f"rm -r {local} /var/lib/holdfast/borg-root/.config/borg/security")
+
+
+def test_what_an_intruder_tries(fleet: Fleet) -> None:
+    """Calls that no borg makes, and what ssh inherits; more of it is `make attack`'s."""
+    server, client = fleet.on("vault1"), Protected(fleet)
+    before = segments(server, SERVED)
+    for attack, path, refused in (("open", "", False), ("destroy", "", True), ("open", "/..", True)):
+        answers = client.borg_calls(attack, f"/./web1--vault{path}", client.dial("vault"))
+        assert bool(answers[-1][1]) is refused, answers
+    assert segments(server, SERVED) == before
+    attacks.test_what_a_backup_starts_has_no_capability(client, "vault", "ssh")
 
 
 def test_a_quota_that_is_met_is_told(host: Any) -> None:
