@@ -177,7 +177,7 @@ def looked(host: Any, unit: str, script: str) -> str:
             kill -INT $pid
             wait $pid
             ! mountpoint -q /mnt
-            ! pgrep -x borg
+            ! pgrep -f '[b]org mount'
             """
         )
     )

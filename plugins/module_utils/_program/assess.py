@@ -94,9 +94,10 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
     status = ending.exit_status
     words = [digest.fatal or "", *digest.lines]
     if ending.result in ("timeout", "watchdog") and digest.summary is None:
-        # A server that never answered is the reason; the time limit is only how it ended.
+        # A server that never answered is the reason, or what the tool gave up for and did not end; the limit is only how it ended.
         answered = digest.percent_done is not None or not re.search(_UNREACHABLE, "\n".join(words), re.IGNORECASE)
-        reason = "timeout" if answered else "unreachable"
+        given_up = _reason_in([digest.fatal or ""])
+        reason = "unreachable" if not answered else "timeout" if given_up in (None, "interrupted") else given_up
         return Assessment(FAILED, reason, _text(["it was ended by its time limit", *words]))
     if ending.result == "oom-kill":
         return Assessment(FAILED, "killed", "the kernel ended it: out of memory")

@@ -157,6 +157,19 @@ NO_MAIN = monitor("exit-code", code="")
         ([STATUS, RETRY], monitor("timeout", "1"), "failed", "timeout"),
         ([RETRY], monitor("timeout", "1"), "failed", "unreachable"),
         ([], monitor("timeout", code=""), "failed", "timeout"),
+        # restic gave up, and then did not end.
+        (
+            [FATAL.format(1, "Fatal: unable to save snapshot: write /x: no space left on device")],
+            monitor("timeout", "1"),
+            "failed",
+            "disk full",
+        ),
+        (
+            [FATAL.format(130, "signal terminated received, cleaning up")],
+            monitor("timeout", "130"),
+            "failed",
+            "timeout",
+        ),
         (
             [("systemd", f"{SERVICE}: Failed to set up credentials")],
             monitor("exit-code", "243"),
