@@ -173,7 +173,7 @@ def looked(host: Any, unit: str, script: str) -> str:
             for each in $(seq 600); do mountpoint -q /mnt && break; sleep 0.1; done
             set -e
             {script}
-            systemctl start holdfast-{unit}.service
+            holdfast run {unit} --wait >/dev/null
             kill -INT $pid
             wait $pid
             ! mountpoint -q /mnt
