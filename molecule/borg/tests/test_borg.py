@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from tests.attack import test_capability as attacks
 from tests.attack.fleet_side import Protected
 from tests.fleet import ROOT, Fleet, escrow_key
 
@@ -328,14 +327,18 @@ def test_nothing_of_it_can_be_deleted(fleet: Fleet, host: Any) -> None:
 
 
 def test_what_an_intruder_tries(fleet: Fleet) -> None:
-    """Calls that no borg makes, and what ssh inherits; more of it is `make attack`'s."""
+    """Calls that no borg makes; more of it is `make attack`'s."""
     server, client = fleet.on("vault1"), Protected(fleet)
     before = segments(server, SERVED)
-    for attack, path, refused in (("open", "", False), ("destroy", "", True), ("open", "/..", True)):
+    for attack, path, refused in (
+        ("open", "", False),
+        ("destroy", "", True),
+        ("destroy after create", "", True),
+        ("open", "/..", True),
+    ):
         answers = client.borg_calls(attack, f"/./web1--vault{path}", client.dial("vault"))
         assert bool(answers[-1][1]) is refused, answers
     assert segments(server, SERVED) == before
-    attacks.test_what_a_backup_starts_has_no_capability(client, "vault", "ssh")
 
 
 def test_a_quota_that_is_met_is_told(host: Any) -> None:
