@@ -393,7 +393,8 @@ def pretending(host: FakeHost, listed: str, status: int = 0, **changes: Any) -> 
 def test_the_unit_of_a_dry_run() -> None:
     assert pretend.copy_of(SERVICE_TEXT, "borg", "/list") == (
         "[Service]\nRuntimeDirectory=dry-run-holdfast-borgmatic-system--vault\nRuntimeDirectoryMode=0700\n"
-        "ExecStart=/usr/bin/borgmatic  --config  /etc/holdfast/borgmatic/system--vault.yaml  --dry-run create --list\n# Fails where borg warned, too: borgmatic does not.\n\n"
+        "ExecStart=/usr/bin/borgmatic  --config  /etc/holdfast/borgmatic/system--vault.yaml  --dry-run create --list\n"
+        "# Fails where borg warned, too: borgmatic does not.\n\n"
         "[Service]\nRemainAfterExit=yes\nStandardOutput=truncate:/list\n"
     )
     with pytest.raises(ValueError, match="is no backup by restic"):

@@ -50,10 +50,12 @@ rclone: ssh: connect to host 127.0.0.1 port 2: Connection refused
 HOST_KEY = """\
 subprocess ssh: No ED25519 host key is known for 127.0.0.1 and you have requested strict checking.
 subprocess ssh: Host key verification failed.
-{"message_type":"exit_error","code":1,"message":"Fatal: unable to open repository at sftp:x:/srv/restic: unable to start the sftp session, error: error receiving version packet from server: server unexpectedly closed connection: unexpected EOF"}
+{"message_type":"exit_error","code":1,"message":"Fatal: unable to open repository at sftp:x:/srv/restic: \
+unable to start the sftp session, error: error receiving version packet from server: server unexpectedly closed connection: unexpected EOF"}
 """
 CUT = """\
-{"message_type":"exit_error","code":1,"message":"Fatal: unable to open config file: context canceled\\nIs there a repository at the following location?\\nrest:http://127.0.0.1:9/"}
+{"message_type":"exit_error","code":1,"message":"Fatal: unable to open config file: context canceled\\n\
+Is there a repository at the following location?\\nrest:http://127.0.0.1:9/"}
 """
 SUMMARY_NUMBERS = json.loads(SUMMARY)
 
