@@ -27,8 +27,13 @@ FAULTY = ["web1", "db1"]
 CLIENTS = [*FAULTY, "six"]
 PLACES = ["/home/canary", "/root/canary", "/tmp/canary", "/var/tmp/canary"]
 SERVER = "/srv/holdfast"
-# The file's pages leave the cache, so that the disk is asked.
-FORGET = 'import os; os.posix_fadvise(os.open("/srv/bad/file", os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)'
+# The files' pages leave the cache, so that the disk is asked.
+FORGET = """
+import os
+for each in os.scandir("/srv/bad"):
+    if each.is_file():
+        os.posix_fadvise(os.open(each.path, os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)
+"""
 RESTIC = (
     "export RESTIC_REPOSITORY_FILE=/etc/holdfast/secrets/vault.repository RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/vault.password"
     " RESTIC_CACERT=/etc/holdfast/repositories/vault.pem; "
@@ -238,7 +243,7 @@ FAULTS = {
 
 def assert_noticed(scenario: Scenario, client: str, unit: str, expected: str, reason: str) -> None:
     found = outcome(scenario, client, unit)
-    assert (found["outcome"], found["reason"]) == (expected, reason), found
+    assert (found["outcome"], found["reason"]) == (expected, reason), json.dumps(found, indent=1)
     assert found["told"] is True
     state = scenario.host(client).service(f"holdfast-{unit}.service").systemd_properties["ActiveState"]
     assert state == "failed" or found["service_result"] == "dependency", state
@@ -292,10 +297,10 @@ def test_L1_a_disk_error_is_noticed(scenario: Scenario) -> None:
         image = ["losetup", "--noheadings", "--output=BACK-FILE", loop]
         path = subprocess.run(image, check=True, capture_output=True, text=True).stdout.strip()
         assert Path(path).is_relative_to(CACHE / "disks" / scenario.name / client)
-        scenario.on(client, f"sync; python3 -c '{FORGET}'")
+        scenario.on(client, "sync; python3 -", stdin=FORGET.encode())
         subprocess.run(["truncate", "--size=24M", path], check=True)
         subprocess.run(["losetup", "--set-capacity", loop], check=True)
-        assert scenario.run(client, "cat /srv/bad/file >/dev/null").returncode != 0
+        assert scenario.run(client, "cat /srv/bad/[0-9]* >/dev/null").returncode != 0
         assert backup(scenario, client, "unreadable").returncode == 1
         assert_noticed(scenario, client, "unreadable--vault", "incomplete", "source unreadable")
 

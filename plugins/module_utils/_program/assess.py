@@ -34,6 +34,8 @@ _TEXTS = (
     ("unreachable", _UNREACHABLE),
 )
 _CODES = {10: "no repository", 11: "locked", 12: "wrong password", 130: "interrupted"}
+# What the Go runtime says of a panic, and restic of a signal or of its own cancellation.
+_CRASHED, _CANCELLED = 2, 130
 _SKIPPED = re.compile(r"\A(.*) does not exist, skipping\Z", re.DOTALL)
 _ENDING_SIGNALS = ("TERM", "INT", "HUP")
 # Exit statuses that systemd itself gives a process it could not start.
@@ -113,6 +115,9 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
         return Assessment(OK)
     outcome = meaning(definition.program, status).outcome
     if outcome == FAILED:
+        if _gave_up_on_source(definition, status, digest, words):
+            gave_up = "restic gave up on what it could not read: no snapshot was made"
+            return Assessment(FAILED, "source unreadable", _text([*digest.errors, gave_up, *words]))
         known = _CODES.get(status) if definition.borg is None else digest.reason
         if digest.fatal and definition.borg is not None:
             # borgmatic says in many lines that it was borg who failed.
@@ -138,6 +143,15 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
         return Assessment(INCOMPLETE, reason, _text([*digest.errors, *skipped, *words]))
     empty = digest.summary.get("total_files_processed") == 0
     return Assessment(OK, None, "no file is in this snapshot: what is to be saved is empty" if empty else "")
+
+
+def _gave_up_on_source(definition: Definition, status: int, digest: Digest, words: list[str]) -> bool:
+    """Whether a file that it could not read ended restic as a whole: with 0.19.1 a race, a panic or its own cancellation."""
+    if definition.borg is not None or not digest.errors:
+        return False
+    if status == _CRASHED:
+        return any(line.startswith("panic: ") for line in digest.lines)
+    return status == _CANCELLED and (digest.fatal or "").endswith("context canceled") and _reason_in(words) is None
 
 
 def _skips(definition: Definition, line: str) -> bool:

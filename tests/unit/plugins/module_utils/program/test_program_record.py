@@ -113,6 +113,14 @@ def recorded_lines(said: Result) -> list[str]:
     return said.stderr.splitlines()
 
 
+CANCELLED = FATAL.format(130, "Fatal: unable to save snapshot: context canceled")
+SIGNALLED = "signal terminated received, cleaning up"
+PANIC = [
+    "panic: runtime error: invalid memory address or nil pointer dereference",
+    "[signal SIGSEGV: segmentation violation code=0x1 addr=0x18 pc=0x8b69e4]",
+    "goroutine 100 [running]:",
+    "github.com/restic/restic/internal/repository.(*packerManager).SaveBlob(0x0, {0x19b9e30, 0x297cc9c10280}, 0x1, ...)",
+]
 EXIT_1 = monitor("exit-code", "1")
 NO_MAIN = monitor("exit-code", code="")
 
@@ -135,7 +143,7 @@ NO_MAIN = monitor("exit-code", code="")
         ([FATAL.format(1, "Fatal: nothing to backup")], EXIT_1, "failed", "source missing"),
         ([FATAL.format(1, "401 Unauthorized")], EXIT_1, "failed", "wrong password"),
         ([RETRY, FATAL.format(1, "Fatal: unable to open config file")], EXIT_1, "failed", "unreachable"),
-        (["signal terminated received, cleaning up"], EXIT_1, "failed", "interrupted"),
+        ([SIGNALLED], EXIT_1, "failed", "interrupted"),
         (recorded_lines(texts.REFUSED_KEY), EXIT_1, "failed", "key refused"),
         (recorded_lines(texts.OTHER_HOST_KEY), EXIT_1, "failed", "host key"),
         (recorded_lines(texts.STORE_REFUSES), EXIT_1, "failed", "wrong credentials"),
@@ -148,6 +156,12 @@ NO_MAIN = monitor("exit-code", code="")
         (recorded_lines(texts.NO_NAME), EXIT_1, "failed", "unreachable"),
         (recorded_lines(texts.DIRECTORY_GONE), EXIT_1, "failed", "unreachable"),
         (recorded_lines(texts.EXPIRED_SFTP), EXIT_1, "failed", "unreachable"),
+        # restic 0.19.1 on a file that it cannot read, now and then; and the same when it was told to end.
+        ([UNREADABLE, CANCELLED], monitor("exit-code", "130"), "failed", "source unreadable"),
+        ([UNREADABLE, *PANIC], monitor("exit-code", "2"), "failed", "source unreadable"),
+        ([CANCELLED], monitor("exit-code", "130"), "failed", "interrupted"),
+        ([UNREADABLE, SIGNALLED, CANCELLED], monitor("exit-code", "130"), "failed", "interrupted"),
+        (PANIC, monitor("exit-code", "2"), "failed", "unknown"),
         # A file's name is no evidence.
         ([UNREADABLE.replace("/src/b", "/no space left on device")], EXIT_1, "failed", "unknown"),
         ([], monitor("signal", "KILL", "killed"), "failed", "killed"),
