@@ -104,7 +104,9 @@ TABLE: dict[str, dict[int, Meaning]] = {
         90: Meaning(FAILED, DAMAGED, "data in it is damaged: run 'borg check'"),
         91: Meaning(FAILED, DAMAGED, "a file of the repository is damaged: run 'borg check'"),
         92: Meaning(FAILED, DAMAGED, "data in it cannot be unpacked: run 'borg check'"),
-        95: Meaning(FAILED, DAMAGED, "an archive is not authentic: see 'borg check'"),
+        95: Meaning(
+            FAILED, DAMAGED, f"an archive is not authentic; borg before 1.2.5 left renamed and recreated ones so: {TAM}"
+        ),
         96: Meaning(FAILED, DAMAGED, f"archives from before borg 1.2.5: {TAM}"),
         97: Meaning(FAILED, DAMAGED, "the manifest is not authentic: it was forged or damaged"),
         98: Meaning(FAILED, DAMAGED, f"a manifest from before borg 1.0.9: {TAM}"),

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -17,16 +18,18 @@ import pytest
 from tests.lab.api import Lab
 
 HOST = "bt"
+# Its borg, 1.2.4, does not authenticate archives yet.
+OLDER = "bo"
 SECRETS = "/etc/holdfast/secrets"
 Do = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    """A host with borg, and the account that local repositories belong to."""
+    """Hosts with borg; the first has the account that local repositories belong to."""
     made = Lab(f"pytest-borg-{os.getpid()}")
     try:
-        made.up([f"{HOST}=trixie:layer=borg"], owner=os.getpid())
+        made.up([f"{HOST}=trixie:layer=borg", f"{OLDER}=bookworm:layer=borg"], owner=os.getpid())
         script = f"""
         useradd --system --home-dir /var/lib/holdfast holdfast
         install -d -m 700 {SECRETS}; echo 'correct horse battery' >{SECRETS}/a.password
@@ -46,8 +49,8 @@ def inventory(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def shell(lab: Lab, script: str) -> str:
-    done = lab.exec(HOST, ["sh", "-ec", script], timeout=120)
+def shell(lab: Lab, script: str, host: str = HOST) -> str:
+    done = lab.exec(host, ["sh", "-ec", script], timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -166,3 +169,29 @@ def test_locks_and_a_wrong_passphrase(bring: Do, look: Do, lab: Lab) -> None:
     assert (seen["state"], seen["locks"][0]["hostname"], seen["locks"][0]["exclusive"]) == ("present", "web9", True)
     shell(lab, f"echo other >{SECRETS}/other.password")
     assert look("l", password_file=f"{SECRETS}/other.password")["state"] == "wrong_key"
+
+
+def test_archives_from_before_1_2_5(bring: Do, look: Do, lab: Lab) -> None:
+    """borg 1.2.4 renames without authentication: damaged until its owner looked and upgraded, as docs/borg.md says, and nothing is lost."""
+    made = """
+    export BORG_PASSPHRASE='correct horse battery'
+    borg init -e repokey-blake2 /srv/old
+    borg create /srv/old::first /etc/hostname
+    borg rename /srv/old::first renamed
+    tar -C /srv -c old | base64
+    """
+    assert "borg 1.2.4" in shell(lab, "borg --version", OLDER)
+    lab.put(HOST, "/srv/old.tar", base64.b64decode(shell(lab, made, OLDER)))
+    shell(lab, "tar -C /srv -xf /srv/old.tar; chown -R holdfast: /srv/old")
+
+    seen = look("old")
+    assert seen["state"] == "damaged"
+    assert "borg upgrade --archives-tam" in seen["reason"]
+    # It opens, so new archives may go there; nothing is initialised over it.
+    assert bring("old")["repositories"][0]["action"] == "adopt"
+    assert borg(lab, "borg list --format '{name}{NL}' /srv/old") == "renamed\n"
+
+    borg(lab, "borg upgrade --archives-tam /srv/old")
+    assert borg(lab, "borg list --format '{name} {tam}{NL}' /srv/old") == "renamed verified\n"
+    seen = look("old")
+    assert (seen["state"], seen["snapshots"]["count"]) == ("present", 1)

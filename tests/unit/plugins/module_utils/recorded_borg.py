@@ -81,6 +81,8 @@ CLOSED = error(
     "Connection closed by remote host. Is borg working on the server?",
     remote("ssh: Could not resolve hostname nohost.invalid: Name or service not known"),
 )
+# What borg 1.4.0 says of an archive that borg 1.2.4 renamed.
+INVALID_TAM = error(95, "ArchiveTAMInvalid", "Data integrity error: Archive authentication did not verify")
 NO_TAM = error(96, "ArchiveTAMRequiredError", "Archive 'x' is unauthenticated, but it is required for this archive.")
 DENIED = Result(
     2,

@@ -124,6 +124,7 @@ def test_a_program_that_cannot_be_run() -> None:
         (said.LOCKED, "locked", "the repository is locked"),
         (said.MOVED, "unreachable", "it was at another location before"),
         (said.CLOSED, "unreachable", "Could not resolve hostname nohost.invalid"),
+        (said.INVALID_TAM, "damaged", "borg before 1.2.5 left renamed and recreated ones so"),
         (
             said.NO_TAM,
             "damaged",
