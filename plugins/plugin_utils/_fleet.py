@@ -493,6 +493,7 @@ def _repository(
         "path": None,
         "mount": written.get("mount"),
         "options": written["options"],
+        "own_program": {},
         "repository_version": written.get("repository_version"),
         "from_repo": written.get("from_repo"),
         "quota": written.get("quota"),
@@ -530,6 +531,7 @@ def _repository(
         result["location"] = result["path"] = _repositories.local_path(written, name)
     else:
         result["location"] = written["url"]
+        result["own_program"] = _repositories.own_program(where, written["url"])
         if written["access"] == "s3" and written["url"].startswith("s3:http://"):
             result["tls"] = "off"
     if result["mount"] and result["path"] and not result["path"].startswith(result["mount"].rstrip("/") + "/"):
@@ -618,6 +620,8 @@ def _unit(
             "borgmatic": _borgmatic.configuration(unit, name, job, repository, own),
             "keep": _borgmatic.keep_options(f"{where}.keep", job["keep"], repository["append_only"]),
         }
+    # Only here: what root starts, modules and holdfast, has no such capability to hand down.
+    repository = {**repository, "options": {**repository["options"], **repository["own_program"]}}
     arguments = _jobs.backup_arguments(unit, name, job, repository, own)
     length = sum(map(len, arguments)) * 16
     if length > COMMAND_BYTES and (length := len(_units.command_line(arguments).encode())) > COMMAND_BYTES:

@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import posixpath
 import re
+import shlex
 import typing as t
 import urllib.parse
 
@@ -46,6 +47,15 @@ _S3 = re.compile(
     r"/[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](?P<path>(?:/[A-Za-z0-9._@+=~-]+)*/?)\Z"
 )
 S3_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+# Both spellings of restic's: sftp://user@host:port/path and sftp:user@host:path.
+_SFTP = re.compile(
+    r"\Asftp:(?://(?:(?P<user>[^/@:]+)@)?(?:\[(?P<ip>[^]/@]+)\]|(?P<host>[^/@:?#]+))(?::(?P<port>[0-9]{1,5}))?/"
+    r"|(?!//)(?:(?P<login>[^/:]+)@)?(?P<name>[^/@:]+):)"
+)
+# What neither ssh takes for an option nor restic's own splitter of words for more than one word.
+_SSH_WORD = re.compile(r"\A(?!-)[^\s\x00-\x1f\x7f']*[^\s\x00-\x1f\x7f'\\]\Z")
+# What a backup starts does not inherit that it reads every file. env looks for the program as restic would.
+_WITHOUT_CAPABILITY = "capsh --noamb --shell=/usr/bin/env --"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -321,6 +331,31 @@ def _in_s3(where: str, written: dict[str, t.Any]) -> None:
                 "is missing",
                 f"Give {' and '.join(S3_CREDENTIALS)} (from a vault), or use access: url where the host itself has credentials",
             )
+
+
+def own_program(where: str, url: str) -> dict[str, str]:
+    """The extended option with which restic starts the rclone or ssh of a user's own location as it would, but without the capability."""
+    if url.startswith("rclone:"):
+        return {"rclone.program": f"{_WITHOUT_CAPABILITY} rclone"}
+    if url.startswith("sftp:"):
+        return {"sftp.command": f"{_WITHOUT_CAPABILITY} {shlex.join(['ssh', *_ssh_words(where, url)])}"}
+    return {}
+
+
+def _ssh_words(where: str, url: str) -> list[str]:
+    """What restic itself would tell ssh."""
+    found = _SFTP.match(url)
+    if found:
+        host = urllib.parse.unquote(found["ip"] or "") or found["host"] or found["name"]
+        port, user = found["port"], urllib.parse.unquote(found["user"] or "") or found["login"]
+        if all(_SSH_WORD.match(word) for word in (host, user) if word):
+            return [host, *(["-p", port] if port else []), *(["-l", user] if user else []), "-s", "sftp"]
+    raise BadInput(
+        f"{where}.url",
+        url,
+        "is not the location of a repository over sftp",
+        "Use sftp:user@host:/path or sftp://user@host:port//path, with no quotes in user and host",
+    )
 
 
 def rest_location(address: str, port: int, user: str, tls: bool, prefix: str = "") -> str:

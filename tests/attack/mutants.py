@@ -42,7 +42,8 @@ FLEET_MUTANTS = {
     ),
     "inherited-capability": (
         "web1",
-        f"sed -i 's,capsh --noamb --shell=/usr/bin/ssh --,ssh,' {_UNITS}; systemctl daemon-reload",
+        f"sed -i 's,capsh --noamb --shell=/usr/bin/ssh --,ssh,; s,capsh --noamb --shell=/usr/bin/env -- ,,' {_UNITS};"
+        " systemctl daemon-reload",
     ),
     "hidden-home": ("web1", f"sed -i 's/^ProtectHome=.*/ProtectHome=yes/' {_UNITS}; systemctl daemon-reload"),
     "no-capability": ("web1", f"sed -i '/^AmbientCapabilities=/d' {_UNITS}; systemctl daemon-reload"),

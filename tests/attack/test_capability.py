@@ -90,20 +90,7 @@ def capabilities(protected: Protected, pid: int | str) -> dict[str, int]:
     return {line[:6]: int(line.split()[1], 16) for line in lines if line.startswith(("CapEff", "CapPrm", "CapAmb"))}
 
 
-@pytest.mark.parametrize(
-    ("repository", "program"),
-    [
-        ("proxy", "ssh"),
-        ("archive", "ssh"),
-        pytest.param(
-            "own",
-            "rclone",
-            marks=pytest.mark.xfail(
-                reason="rclone of a user's own rclone: URL inherits the capability", strict=True, raises=AssertionError
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize(("repository", "program"), [("proxy", "ssh"), ("archive", "ssh"), ("own", "rclone")])
 def test_what_a_backup_starts_has_no_capability(protected: Protected, repository: str, program: str) -> None:
     """Seen in the middle of a run: who started it has the capability, and what it talks to the network with has none."""
     try:

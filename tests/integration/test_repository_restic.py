@@ -24,6 +24,7 @@ from typing import Any
 
 import bcrypt
 import pytest
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _repositories
 
 from tests.integration.debian_binaries import program
 
@@ -635,3 +636,53 @@ def test_many_at_once_with_one_that_fails(place: Path, tools: Tools, tls_server:
         ("bad", "none", "unreachable"),
         ("disk", "init", "present"),
     ]
+
+
+# --- what restic starts itself
+
+# As a unit has it: an account with the capability to read every file.
+CAPABLE = (
+    "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search"
+)
+DAC_READ_SEARCH = 1 << 2
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("rclone:remote:a b", "rclone"),
+        ("sftp:host:/srv/a", "ssh"),
+        ("sftp:user@realm@host:a", "ssh"),
+        ("sftp://REALM%5Cuser@Host:2222//srv/a", "ssh"),
+        ("sftp://[fe80::1%25eth0]//srv/a", "ssh"),
+    ],
+)
+def test_an_own_location_is_dialled_as_by_restic_itself_without_the_capability(
+    place: Path, restic: str, url: str, name: str
+) -> None:
+    """What it starts writes down its arguments and what it may; without our option it may what restic may."""
+    said = place / "said"
+    programs = place / "programs"
+    programs.mkdir()
+    (programs / name).write_text(f"#!/bin/sh\n{{ printf '%s\\n' \"$@\"; cat /proc/$$/status; }} >{said}/$1\nexit 1\n")
+    (programs / name).chmod(0o755)
+    environment = {"PATH": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin", "RESTIC_PASSWORD": PASSWORD}
+
+    def started(options: dict[str, str]) -> tuple[list[str], set[int]]:
+        said.mkdir()
+        said.chmod(0o777)
+        words = [f"--option={key}={value}" for key, value in options.items()]
+        subprocess.run(
+            [*CAPABLE.split(), restic, "--no-cache", f"--repo={url}", *words, "cat", "config"],
+            env=environment, capture_output=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+        (file,) = said.iterdir()
+        arguments, status = file.read_text().split("Name:\t")
+        shutil.rmtree(said)
+        return arguments.splitlines(), {
+            int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("CapEff", "CapPrm", "CapAmb"))
+        }
+
+    arguments, may = started({})
+    assert may == {DAC_READ_SEARCH}
+    assert started(_repositories.own_program("vault", url)) == (arguments, {0})

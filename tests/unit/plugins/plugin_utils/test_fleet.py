@@ -427,6 +427,22 @@ def test_direct_s3() -> None:
         None,
     )
     assert "--option=s3.bucket-lookup=path" in client(model)["units"][0]["arguments"]
+
+
+def test_what_a_unit_starts_for_a_users_own_location_has_no_capability() -> None:
+    """Every restic of a unit, and none of root's: options that name a program count for both ends of from_repo."""
+    repositories = {"vault": {"url": "rclone:remote:path", "options": {"rclone.timeout": "1m"}}}
+    jobs = {"db": {"paths": ["/etc"], "dumps": [{"kind": "postgresql"}]}}
+    found = client(one(backup_repositories=repositories, backup_jobs=jobs, backup_escrow={"mode": "none"}))
+    options = ["--option=rclone.program=capsh --noamb --shell=/usr/bin/env -- rclone", "--option=rclone.timeout=1m"]
+    for each in (found["units"][0], found["units"][0]["dumps"][0]):
+        assert [word for word in each["arguments"] if word.startswith("--option")] == options
+    assert found["repositories"][0]["options"] == {"rclone.timeout": "1m"}
+
+
+def test_an_own_location_over_sftp_that_cannot_be_dialled() -> None:
+    model = one(backup_repositories={"vault": {"url": "sftp:host"}}, backup_escrow={"mode": "none"})
+    assert "backup_repositories.vault.url" in only(model)
     assert "geheim" not in json.dumps(model)
 
 

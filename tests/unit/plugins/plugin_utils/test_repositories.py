@@ -332,3 +332,54 @@ def test_options() -> None:
 )
 def test_options_refused(options: t.Any) -> None:
     assert refused(options=options).where.startswith("repositories.vault.options")
+
+
+# --- what restic starts for a user's own location
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sftp:host:/srv/a", "host"),
+        ("sftp:host:", "host"),
+        ("sftp:user@host:a", "host -l user"),
+        ("sftp:user@realm@host:/a", "host -l user@realm"),
+        ("sftp://host/a", "host"),
+        ("sftp://user@host//srv/a", "host -l user"),
+        ("sftp://user@host:2222//srv/a:b@c", "host -p 2222 -l user"),
+        ("sftp://[2001:db8::1]:22//a", "2001:db8::1 -p 22"),
+        ("sftp://[fe80::1%25eth0]//a", "fe80::1%eth0"),
+        ("sftp://REALM%5Cuser@Host//a", r"Host -l 'REALM\user'"),
+    ],
+)
+def test_own_ssh(url: str, words: str) -> None:
+    wanted = f"capsh --noamb --shell=/usr/bin/env -- ssh {words} -s sftp"
+    assert _repositories.own_program("repositories.vault", url) == {"sftp.command": wanted}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sftp:host",
+        "sftp:/srv/a",
+        "sftp://host",
+        "sftp://host:port//a",
+        "sftp://user@//a",
+        "sftp:-oProxyCommand=x:/a",
+        "sftp://-x@host//a",
+        "sftp://it%27s@host//a",
+        "sftp://a%20b@host//a",
+        "sftp://a%0ab@host//a",
+        "sftp://a%5C@host//a",
+        "sftp:a'b@host:/a",
+    ],
+)
+def test_own_ssh_refused(url: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        _repositories.own_program("repositories.vault", url)
+    assert caught.value.where == "repositories.vault.url"
+
+
+@pytest.mark.parametrize("url", ["rest:https://host/a/", "s3:https://host/bucket/a", "b2:bucket:path"])
+def test_other_locations_start_nothing(url: str) -> None:
+    assert _repositories.own_program("repositories.vault", url) == {}
