@@ -4,7 +4,7 @@
 
 One client; servers and an S3 store (rclone serve s3) are lab hosts of their own on the same machine, so that processors and not
 a network are compared. Everything is provisioned by the playbook and run by its units. Each run has a repository of its own, kinds
-take turns, and figures are medians.
+take turns, and figures are medians. The first line counts the module executions of a converged run with all of them in use.
 """
 
 from __future__ import annotations
@@ -83,6 +83,13 @@ class Bench:
         (self.folder / "inventory.yml").write_text(json.dumps(inventory))
         play(self.folder, "holdfast.backup.site")
 
+    def executions(self) -> dict[str, int]:
+        """Module executions of a converged run, by host."""
+        _seconds, ran, output = play(self.folder, "holdfast.backup.site")
+        if output[output.index("PLAY RECAP") :].count("changed=0 ") != 3:
+            raise RuntimeError(f"the run was not converged:\n{output[-3000:]}")
+        return {host: len(ran[host]) for host in (CLIENT, TLS, PLAIN)}
+
     def run(self, repository: str) -> tuple[float, float, float]:
         """Seconds of a first backup, one that has nothing new, and a restore that is compared afterwards."""
         start = f"systemctl start holdfast-load--{repository}.service"
@@ -111,6 +118,8 @@ def main() -> int:
         )  # fmt: skip
         bench = Bench(lab, folder)
         bench.provision(arguments.megabytes // 10, arguments.runs, chosen)
+        counted = (f"{host} {count}" for host, count in bench.executions().items())
+        print(f"module executions of a converged run: {', '.join(counted)}", flush=True)
         measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in chosen}
         for run in range(arguments.runs):
             for name in chosen:

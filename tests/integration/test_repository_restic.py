@@ -233,10 +233,11 @@ def test_info_waits_for_no_lock_and_takes_none(place: Path, restic: str) -> None
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 20
-        while not os.listdir(place / "vault/locks") and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        # Another name than its id is that of a lock which is not whole yet.
+        while not (locks := [name for name in os.listdir(place / "vault/locks") if len(name) == 64]):
+            assert time.monotonic() < deadline
             time.sleep(0.1)
-        locks = os.listdir(place / "vault/locks")
         assert len(locks) == 1
         found = info(place, restic)
         assert found["state"] == "present"
