@@ -643,11 +643,11 @@ def test_stopped(client: Client) -> None:
 
 def test_time_limit(client: Client) -> None:
     """The job's own time limit; restic has the time to remove its lock."""
-    client.define(more="--limit-upload=3000 --pack-size=4", timeout=4)
+    client.define(more="--limit-upload=3000 --pack-size=4", timeout=8)
     client.sh("head -c 60000000 /dev/urandom >/srv/data/big; rm -f /srv/repository/locks/*")
     before = client.recorded()
     client.sh(f"systemctl start --no-block {SERVICE}")
-    client.sh("for i in $(seq 100); do ls /srv/repository/locks | grep -q . && exit; sleep 0.05; done; exit 1")
+    client.sh("for i in $(seq 600); do ls /srv/repository/locks | grep -q . && exit; sleep 0.05; done; exit 1")
     found = client.wait_recorded(before)
     assert (found["outcome"], found["reason"], found["service_result"]) == ("failed", "timeout", "timeout")
     assert client.sh("ls /srv/repository/locks") == ""
@@ -663,11 +663,11 @@ def test_time_limit_over_rclone(client: Client) -> None:
         client.restic("init")
         client.sh("chown -R holdfast: /srv/repository/remote; head -c 60000000 /dev/urandom >/srv/data/big")
         client.know()
-        client.define(more="--limit-upload=2000 --pack-size=4", timeout=6)
+        client.define(more="--limit-upload=2000 --pack-size=4", timeout=10)
         before = client.recorded()
         client.sh(f"systemctl start --no-block {SERVICE}")
         client.sh(
-            "for i in $(seq 100); do ls /srv/repository/remote/locks | grep -q . && exit; sleep 0.05; done; exit 1"
+            "for i in $(seq 600); do ls /srv/repository/remote/locks | grep -q . && exit; sleep 0.05; done; exit 1"
         )
         assert client.wait_recorded(before)["reason"] == "timeout"
         assert client.sh("ls /srv/repository/remote/locks") == ""
@@ -729,8 +729,10 @@ def test_locked(client: Client) -> None:
     locker = "RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/vault.password"
     # `check` holds an exclusive lock; stopped in the middle, it holds it for as long as the test needs.
     client.sh(
-        f"rm -f /srv/repository/locks/*; {locker} {client.binary} -r /srv/repository --no-cache check --read-data >/dev/null 2>&1 & echo $! >/run/locker;"
-        " for i in $(seq 100); do ls /srv/repository/locks | grep -q . && kill -STOP $(cat /run/locker) && exit; sleep 0.02;"
+        f"rm -f /srv/repository/locks/*; {locker} {client.binary} -r /srv/repository --no-cache --limit-download=100 check --read-data"
+        " >/dev/null 2>&1 & echo $! >/run/locker;"
+        # A longer name is that of a lock which is not whole yet.
+        " for i in $(seq 1500); do ls /srv/repository/locks | grep -Eqx '.{64}' && kill -STOP $(cat /run/locker) && exit; sleep 0.02;"
         " done; exit 1"
     )
     try:
@@ -815,7 +817,7 @@ def test_status_of_a_running_one(client: Client) -> None:
     client.define(more="--limit-upload=3000 --pack-size=4", unit="Environment=RESTIC_PROGRESS_FPS=5")
     before = _start_slow(client)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         unit: dict[str, Any] = {}
         while not unit.get("percent_done") and time.monotonic() < deadline:
             (unit,) = json.loads(client.sh("holdfast status --json"))["units"]
