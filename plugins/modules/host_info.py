@@ -62,6 +62,15 @@ options:
     type: list
     elements: str
     default: []
+  units:
+    description:
+      - By namespace of M(holdfast.backup.units) the units as its option O(holdfast.backup.units#module:units) takes them. It is told whether that module
+        would find anything to do with them and O(holdfast.backup.units#module:retire_absent=true).
+    type: dict
+    default: {}
+  status_program:
+    description: Program that is asked with C(status --json).
+    type: path
   running:
     description: Patterns of units of which to list the active ones.
     type: list
@@ -158,6 +167,17 @@ trees:
   returned: always
   type: dict
   sample: {jobs: {files: [/etc/x], directories: {/etc: false}, entries: {/etc: [directory, root, root, '0755', '']}}}
+settled:
+  description: The namespaces of O(units) with which M(holdfast.backup.units) has nothing to do.
+  returned: always
+  type: list
+  elements: str
+  sample: [jobs]
+status:
+  description: What C(status --json) of O(status_program) said, null where it is not there or fails.
+  returned: always
+  type: str
+  sample: '{"units": []}'
 records:
   description: What was learnt of repositories that were initialised, by repository.
   returned: always
@@ -226,7 +246,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.backup.plugins.module_utils import _location, _run, _ssh, _tree_seen
+from ansible_collections.holdfast.backup.plugins.module_utils import (
+    _location,
+    _run,
+    _ssh,
+    _tree_seen,
+    _unit_requests,
+)
 from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import parse_manifest
 from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import parse_manifest as parse_accounts
 
@@ -278,6 +304,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "mounts": {"type": "list", "elements": "path", "default": []},
     "file_systems": {"type": "list", "elements": "path", "default": []},
     "trees": {"type": "list", "elements": "str", "default": []},
+    "units": {"type": "dict", "default": {}},
+    "status_program": {"type": "path"},
     "running": {"type": "list", "elements": "str", "default": []},
     "sandbox_probe": {"type": "bool", "default": False},
     "timeout": {"type": "float", "default": 30},
@@ -549,6 +577,10 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         tasks[f"file system {path}"] = functools.partial(_file_system, path, timeout)
     for namespace in params["trees"]:
         tasks[f"tree {namespace}"] = functools.partial(_tree_seen.look, namespace, f"{STATE}/file_tree")
+    for namespace, units in params["units"].items():
+        tasks[f"units {namespace}"] = functools.partial(_unit_requests.settled, namespace, units, f"{STATE}/units")
+    if params["status_program"]:
+        tasks["status"] = functools.partial(_unit_requests.status, params["status_program"], timeout)
     for path in params["files"]:
         tasks[f"file {path}"] = functools.partial(_sha256, path)
     # A program has the same limit of its own, and says what it knows when it is reached.
@@ -575,6 +607,8 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
             "units": _manifest(f"{STATE}/units", "units"),
         },
         "trees": {namespace: done[f"tree {namespace}"] for namespace in params["trees"]},
+        "settled": sorted(namespace for namespace in params["units"] if done[f"units {namespace}"]),
+        "status": done.get("status"),
         "records": {name: parse_record(text) for name, text in _texts(f"{STATE}/repositories", ".env").items()},
         "htpasswd": _htpasswd(),
         "ssh_accounts": _ssh_accounts(),

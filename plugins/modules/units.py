@@ -202,105 +202,20 @@ status:
 import contextlib
 import os
 import posixpath
-import re
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._failures import told
-from ..module_utils._files import Tree, check_path
-from ..module_utils._run import run
-from ..module_utils._systemd import (
-    STAMPS,
-    Record,
-    Request,
-    Systemctl,
-    SystemdError,
-    UnitsPlan,
-    UnitState,
-    WantedUnit,
-    check_name,
-    digest,
-    kind_of,
-    make_plan,
-)
+from ..module_utils._files import Tree
+from ..module_utils._systemd import STAMPS, Request, Systemctl, SystemdError, UnitsPlan, kind_of
+from ..module_utils._unit_requests import manifest, prepare, save, status
 
-_NAMESPACE = re.compile(r"\A[a-z][a-z0-9_]*\Z")
 _BOOTED = "/run/systemd/system"
 _POLL = 0.5
-_VERSION = 1
 _STATUS_TIMEOUT = 120
-
-
-def _load(tree: Tree, path: str) -> dict[str, Record]:
-    value = tree.read_json(path)
-    if value is None:
-        return {}
-    units = value.get("units")
-    if value.get("version") != _VERSION or not isinstance(units, dict):
-        raise ValueError(f"{path} is not a manifest of version {_VERSION}: restore it, or remove it to start anew")
-    return {
-        check_name(name, path): Record(record.get("restart_on", ""), record.get("reload_on", ""))
-        for name, record in units.items()
-    }
-
-
-def _save(tree: Tree, path: str, records: dict[str, Record]) -> None:
-    units = {name: {"restart_on": item.restart_on, "reload_on": item.reload_on} for name, item in records.items()}
-    tree.write_json(path, {"version": _VERSION, "units": units}, mode=0o600)
-
-
-def _parse_units(items: Iterable[dict[str, Any]]) -> tuple[WantedUnit, ...]:
-    units: dict[str, WantedUnit] = {}
-    for number, item in enumerate(items):
-        name = check_name(item["name"], f"units[{number}]")
-        if name in units:
-            raise ValueError(f"{name} is declared twice in units: keep one of the entries")
-        units[name] = WantedUnit(
-            name=name,
-            enabled=item["enabled"],
-            state=item["state"],
-            masked=item["masked"],
-            restart=item["restart"],
-            reload=item["reload"],
-            restart_on=tuple(item["restart_on"]),
-            reload_on=tuple(item["reload_on"]),
-        )
-    return tuple(units[name] for name in sorted(units))
-
-
-def _request(params: dict[str, Any], own: dict[str, Record], others: Iterable[str]) -> Request:
-    units = _parse_units(params["units"])
-    declared = {unit.name for unit in units}
-    retire = {check_name(name, "retire") for name in params["retire"]}
-    both = sorted(declared & retire)
-    if both:
-        raise ValueError(f"{both[0]} is in units and in retire: keep it in one of them")
-    if params["retire_absent"]:
-        retire |= set(own) - declared
-    return Request(
-        units=() if params["phase"] == "retire" else units,
-        retire=frozenset() if params["phase"] == "converge" else frozenset(retire),
-        changed_files=frozenset(params["changed_files"]),
-        known_timers=frozenset(name for name in {*own, *others, *declared} - retire if kind_of(name) == "timer"),
-        daemon_reload=params["daemon_reload"],
-        records=own,
-        digests={unit.name: Record(digest(unit.restart_on), digest(unit.reload_on)) for unit in units},
-    )
-
-
-def _states(systemctl: Systemctl, request: Request) -> dict[str, UnitState]:
-    """Return the states of all units in question, and of the units that their services call when they end."""
-    states = systemctl.show(request.names())
-    called = {name for state in states.values() for name in (*state.triggers, *state.references)}
-    return {**systemctl.show(called - set(states)), **states}
-
-
-def _absent(request: Request, states: dict[str, UnitState]) -> frozenset[str]:
-    return frozenset(name for name in request.timers() if not os.path.exists(states[name].fragment))
 
 
 def _wait(systemctl: Systemctl, names: tuple[str, ...], seconds: int) -> None:
@@ -383,45 +298,21 @@ def _forget(systemctl: Systemctl, request: Request, waited: tuple[str, ...]) -> 
 
 def _run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
-    namespace, directory = params["namespace"], check_path(params["manifest_dir"], "manifest_dir")
-    if not _NAMESPACE.match(namespace):
-        raise ValueError(f"namespace {namespace!r} must be lower case letters, digits and _, beginning with a letter")
+    path = manifest(params)
     if not os.path.isdir(_BOOTED):
         raise SystemdError(f"systemd does not run on this host ({_BOOTED} is missing): boot it with systemd")
     systemctl = Systemctl()
-    path = posixpath.join(directory, f"{namespace}.json")
     with Tree() as tree:
-        own = _load(tree, path)
-        others: set[str] = set()
-        for name in tree.names(directory):
-            if name.endswith(".json") and not name.startswith("."):
-                others.update(_load(tree, posixpath.join(directory, name)))
-        request = _request(params, own, others)
-        states = _states(systemctl, request)
-        request = replace(request, absent=_absent(request, states))
-        plan = make_plan(request, states)
+        found = prepare(tree, systemctl, params)
         if not module.check_mode:
-            # First remember every unit that we touch, so that a killed run leaves none behind.
-            union = {**{unit.name: Record() for unit in request.units}, **own}
-            if union != own:
-                _save(tree, path, union)
-            _apply(systemctl, plan, params["wait"])
-            if request.retire:
-                _forget(systemctl, request, plan.wait_for)
-            final = {name: record for name, record in union.items() if name not in request.retire}
-            final.update({unit.name: request.digests[unit.name] for unit in request.units})
-            if final != union:
-                _save(tree, path, final)
-    return plan.result()
-
-
-def _status(program: str) -> str | None:
-    """What the host program says of all run units. It is no error of this module when that cannot say anything."""
-    try:
-        done = run([program, "status", "--json"], timeout=_STATUS_TIMEOUT)
-    except OSError:
-        return None
-    return done.stdout if done.stdout and not done.timed_out else None
+            if found.union != found.own:
+                save(tree, path, found.union)
+            _apply(systemctl, found.plan, params["wait"])
+            if found.request.retire:
+                _forget(systemctl, found.request, found.plan.wait_for)
+            if found.final != found.union:
+                save(tree, path, found.final)
+    return found.plan.result()
 
 
 def main() -> None:
@@ -454,7 +345,7 @@ def main() -> None:
     with told(module, SystemdError):
         result = _run(module)
         if module.params["status_program"] is not None:
-            result["status"] = _status(module.params["status_program"])
+            result["status"] = status(module.params["status_program"], _STATUS_TIMEOUT)
     module.exit_json(**result)
 
 

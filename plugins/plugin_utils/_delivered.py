@@ -20,6 +20,7 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils._fields import ACC
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import shorten
 
 LONGEST = 4096
+LONGEST_DOCUMENT = 1 << 20
 MOST = 10000
 
 # What Ansible itself obeys in the result of any module: facts outrank the inventory.
@@ -43,8 +44,8 @@ class Field(t.NamedTuple):
     hidden: bool = False
 
 
-def _text(value: t.Any) -> bool:
-    if not isinstance(value, str) or len(value) > LONGEST:
+def _text(value: t.Any, longest: int = LONGEST) -> bool:
+    if not isinstance(value, str) or len(value) > longest:
         return False
     try:
         value.encode("utf-8")
@@ -130,6 +131,10 @@ def _host_keys(value: t.Any) -> bool:
         return False
 
 
+def _document(value: t.Any) -> bool:
+    return _text(value, LONGEST_DOCUMENT)
+
+
 _maybe_text = _or_none(_text)
 _texts = Field("a list of texts", _list(_text))
 
@@ -152,6 +157,8 @@ RESULTS: dict[str, dict[str, Field]] = {
             "what file_tree would find by namespace or null",
             _map(_or_none(_with(files=_list(_text), directories=_map(_flag), entries=_map(_or_none(_list(_text)))))),
         ),
+        "settled": _texts,
+        "status": Field("a document or null", _or_none(_document)),
         "records": Field("variables by repository", _map(_map(_text), _like(NAME))),
         "htpasswd": Field(
             "the fleet_id and the users of a server or null",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _unit_requests
 from ansible_collections.holdfast.backup.plugins.module_utils._systemd import SystemdError, UnitState
 from ansible_collections.holdfast.backup.plugins.modules import units
 
@@ -124,6 +125,7 @@ def fake(place: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
     monkeypatch.setattr(units, "_BOOTED", str(place))
     monkeypatch.setattr(units, "_POLL", 0)
     monkeypatch.setattr(units, "Systemctl", lambda: made)
+    monkeypatch.setattr(_unit_requests, "Systemctl", lambda: made)
     return made
 
 
@@ -335,6 +337,38 @@ def test_order_of_sockets_services_timers(run: Run, fake: FakeSystemd) -> None:
     assert fake.calls[-3:] == ["start c.socket", "start b.service", "start a.timer"]
 
 
+@pytest.mark.parametrize(
+    "drift",
+    [
+        lambda fake, _manifest: fake.set("hf.timer", active="inactive"),
+        lambda fake, _manifest: fake.set("hf.timer", enabled="disabled"),
+        lambda fake, _manifest: fake.set("hf.timer", stale=True),
+        lambda fake, _manifest: fake.set("hf.service", stale=True),
+        lambda _fake, manifest: manifest.write_text(manifest.read_text().replace("hf.timer", "gone.timer")),
+        lambda _fake, manifest: manifest.write_text("{}"),
+        lambda _fake, manifest: manifest.unlink(),
+    ],
+    ids=["stopped", "disabled", "changed", "its service changed", "another one", "damaged", "forgotten"],
+)
+def test_settled_is_what_the_module_would_leave_as_it_is(
+    run: Run, fake: FakeSystemd, place: Path, drift: Callable[..., Any]
+) -> None:
+    """host_info asks, so that the module need not run."""
+    converge(run, fake)
+    wanted = [{"name": "hf.timer", "state": "started"}]
+    directory = place / "manifests"
+    assert _unit_requests.settled("jobs", wanted, str(directory))
+    assert not _unit_requests.settled("jobs", [], str(directory))
+    assert not _unit_requests.settled("jobs", [*wanted, {"name": "hf2.timer"}], str(directory))
+    assert not _unit_requests.settled("jobs", [{"state": "started"}], str(directory))
+    assert not _unit_requests.settled("jobs", [{"name": "hf.timer", "state": "stopped"}], str(directory))
+    drift(fake, directory / "jobs.json")
+    before = {path.name: path.read_text() for path in directory.iterdir()}
+    assert not _unit_requests.settled("jobs", wanted, str(directory))
+    assert {path.name: path.read_text() for path in directory.iterdir()} == before
+    assert fake.calls == []
+
+
 def test_masks(run: Run, fake: FakeSystemd) -> None:
     fake.set("a.service")
     assert both(run, fake, units=[{"name": "a.service", "masked": True}])["masked"] == ["a.service"]
@@ -390,5 +424,5 @@ def test_errors_are_told(run: Run, fake: FakeSystemd, monkeypatch: pytest.Monkey
     def full(*_args: Any) -> None:
         raise OSError(28, "No space left on device", "/x")
 
-    monkeypatch.setattr(units, "_save", full)
+    monkeypatch.setattr(units, "save", full)
     assert run(**TIMERS)["msg"] == "/x: No space left on device: mend this and run again"

@@ -50,6 +50,8 @@ HOST: dict[str, t.Any] = {
     "file_systems": {"/srv/holdfast": "btrfs", "/slow": None},
     "running": ["holdfast-system--vault.service"],
     "manifests": {"file_tree": {"jobs": ["/etc/x"]}, "units": {}},
+    "settled": ["jobs"],
+    "status": '{\n "units": []\n}\n',
     "trees": {
         "jobs": {
             "files": ["/x"],
@@ -138,6 +140,10 @@ BAD = [
     bad("host_info", "htpasswd", {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"a\nb": "x"}}),
     bad("host_info", "htpasswd", {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": {}}}),
     bad("host_info", "records", {"../x": {}}),
+    bad("host_info", "settled", True),
+    bad("host_info", "settled", [{"jobs": True}]),
+    bad("host_info", "status", {"units": []}),
+    bad("host_info", "status", "x" * (1 << 20 | 1)),
     bad("host_info", "trees", {"jobs": {"files": []}}),
     bad("host_info", "trees", {"jobs": {"files": [], "directories": {}, "entries": {"/x": "file"}}}),
     bad("host_info", "systemd", "257"),
