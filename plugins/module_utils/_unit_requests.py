@@ -147,7 +147,7 @@ def _parse_units(items: Iterable[dict[str, Any]]) -> tuple[WantedUnit, ...]:
     return tuple(units[name] for name in sorted(units))
 
 
-def _request(params: dict[str, Any], own: dict[str, Record], others: Iterable[str]) -> Request:
+def _request(params: Mapping[str, Any], own: dict[str, Record], others: Iterable[str]) -> Request:
     units = _parse_units(params["units"])
     declared = {unit.name for unit in units}
     retire = {check_name(name, "retire") for name in params["retire"]}
