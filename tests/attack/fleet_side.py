@@ -87,7 +87,8 @@ class Protected:
     def ran(self, host: str, repository: str) -> str:
         """Back up now; the outcome."""
         unit = f"system--{repository}"
-        self.run(host, f"holdfast run {unit} --wait")
+        done = self.run(host, f"holdfast run {unit} --wait", seconds=300)
+        assert done.rc not in (124, 137), f"{unit} did not end in time: what is recorded is an earlier run's"
         return str(json.loads(self.sh(host, f"cat /var/lib/holdfast/outcomes/{unit}.json"))["outcome"])
 
     @contextlib.contextmanager
