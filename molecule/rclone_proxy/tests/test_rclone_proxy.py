@@ -198,6 +198,9 @@ def test_a_client_without_the_proxy_can_erase_its_history_and_the_report_says_so
     scenario.on("web1", f"{restic} -o s3.bucket-lookup=path forget --unsafe-allow-remove-all --tag job:system --prune")
     assert not snapshots(scenario, DIRECT)
     assert backup(scenario, "web1", "direct")["outcome"] == "ok"
+    # What people do on the host dials the store as the unit does.
+    definition = json.loads(scenario.on("web1", "cat /etc/holdfast/units/*--direct.json"))
+    assert definition["options"] == {"s3.bucket-lookup": "path"}
 
 
 # --- what goes wrong at the store is told apart
