@@ -34,7 +34,7 @@ def values() -> dict[str, str]:
 
 def test_rclone_reads_back_what_was_rendered(tmp_path: Path) -> None:
     if RCLONE is None:
-        pytest.skip("no rclone: it is among the requirements of the tests with ansible-core 2.19 only")
+        pytest.skip("no rclone beside this Python: it is among the requirements of the tests")
     path = tmp_path / "x.conf"
     path.write_text(_rclone.render("my-remote", {"type": "s3", **values()}))
     command = [RCLONE, "config", "dump", "--config", str(path)]
