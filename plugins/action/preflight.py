@@ -12,7 +12,15 @@ from pathlib import Path
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _limit, _role_variables, _state, _zipapp
+from ansible_collections.holdfast.backup.plugins.plugin_utils import (
+    _fleet,
+    _handover,
+    _handover_file,
+    _limit,
+    _role_variables,
+    _state,
+    _zipapp,
+)
 
 COLLECTION = Path(__file__).resolve().parents[2]
 
@@ -37,16 +45,23 @@ class ActionModule(ActionBase):
             }
         )
         hostvars, groups = variables["hostvars"], variables["groups"]
-        model = _fleet.fleet(hostvars, groups)
+        try:
+            state_dir = _state.resolve_state_dir(
+                arguments["state_dir"], list(variables.get("ansible_inventory_sources") or [])
+            )
+            places = {
+                host: _handover_file.places(_state.read_handed_over(state_dir, host))
+                for host in (groups.get(_fleet.CLIENTS, []) if groups.get(_fleet.SERVERS_ELSEWHERE) else [])
+            }
+        except ValueError as error:
+            raise AnsibleActionFail(str(error)) from None
+        model = _fleet.fleet(hostvars, groups, places)
         told = {(host, problem["variable"]) for problem in model["errors"] for host in problem["hosts"]}
         model["errors"] += [
             _fleet.plain(problem) for problem in _role_variables.problems(hostvars, model["hosts"], told)
         ]
         limited = set(arguments["limit"] or variables.get("ansible_play_hosts_all", []))
         try:
-            state_dir = _state.resolve_state_dir(
-                arguments["state_dir"], list(variables.get("ansible_inventory_sources") or [])
-            )
             known = {host: _state.read_host(state_dir, host) for host in model["hosts"]}
             fleet_id = _state.read_fleet_id(state_dir)
         except ValueError as error:
@@ -58,13 +73,16 @@ class ActionModule(ActionBase):
         stopping = [problem for problem in model["errors"] if concerned & set(problem["hosts"])]
         elsewhere = [problem for problem in model["errors"] if problem not in stopping]
         messages = [problem["message"] for problem in stopping]
+        warnings = [problem["message"] for problem in elsewhere + model["warnings"]]
         if arguments["mode"] == "site":
             messages += _limit.problems(model["hosts"], known, limited)
+            untold, unlet = _handover.missing(model["hosts"], known, limited)
+            messages += untold
+            warnings += unlet
         if messages:
             raise AnsibleActionFail(
                 "nothing was changed; correct the inventory:\n" + "\n".join(f"- {message}" for message in messages)
             )
-        warnings = [problem["message"] for problem in elsewhere + model["warnings"]]
         result.update(changed=False, hosts=model["hosts"], state_dir=state_dir, known=known, warnings=warnings)
         result.update(fleet_id=fleet_id, wanted_fleet_id=arguments["fleet_id"])
         if arguments["mode"] == "site":

@@ -30,7 +30,7 @@ options:
         the one key C(b64) that holds it in base64.
       - Paths are C(rest/<repository>.json) with C(user), C(hash) and C(next_hash), C(ssh/<repository>.pub) with one or two lines
         C(ssh-ed25519 BASE64), C(escrow/<repository>/<bundle name>), C(ca.pem), C(ssh_host_keys) with lines C(TYPE BASE64), C(rendered.json),
-        C(ssh_rendered.json) and C(decommissioned.json).
+        C(ssh_rendered.json), C(decommissioned.json) and C(handed_over.json).
       - In check mode the value C(<made in the first real run>) stands for what is not born yet.
     type: dict
     default: {}

@@ -264,7 +264,9 @@ def rest_accounts(
         born = _believed("identity", said.get("__escrow_identity")).get("repositories", {}).get(user["repository"], {})
         stored = last["rest"].get(user["repository"], {})
         seen = said.get("__holdfast_host")
-        running = seen.get("running") if isinstance(seen, dict) else None
+        # Of a client that is managed elsewhere nobody knows; the server itself sees whether its repository is locked.
+        elsewhere = user.get("elsewhere", False)
+        running = seen.get("running") if isinstance(seen, dict) else [] if elsewhere else None
         unit = re.compile(rf"--{re.escape(user['repository'])}(--|\.service)")
         accounts.append(
             {

@@ -23,6 +23,10 @@ Variables = t.Mapping[str, t.Any]
 
 CLIENTS = "backup_clients"
 SERVERS = "backup_servers"
+# Hosts that another controller manages: this one never logs in to them.
+CLIENTS_ELSEWHERE = "backup_clients_elsewhere"
+SERVERS_ELSEWHERE = "backup_servers_elsewhere"
+GROUPS = (CLIENTS, SERVERS, CLIENTS_ELSEWHERE, SERVERS_ELSEWHERE)
 DEFAULT_REPOSITORY = "local"
 # How every ed25519 key begins in base64: the length and name of its type.
 SSH_ED25519 = "AAAAC3NzaC1lZDI1NTE5AAAAI"
@@ -33,6 +37,8 @@ SSH_PATH = "/srv/holdfast-ssh"
 # How the account of every client on a server begins.
 SSH_ACCOUNT = "bk-"
 CACHE = "/var/cache/holdfast*"
+# What a client's administrator cannot decide where the server is somebody else's.
+OPERATORS = ("path", "quota", "remote", "source")
 # A line of a unit file has 1 MiB at most; a character takes up to 16 bytes there.
 COMMAND_BYTES = 1_000_000
 
@@ -186,16 +192,32 @@ def backup_id(host: _Collector) -> str | None:
         return None
 
 
-def fleet(hostvars: t.Mapping[str, Variables], groups: t.Mapping[str, t.Sequence[str]]) -> dict[str, t.Any]:
-    """The model: ``hosts`` (client and server side of each), ``errors`` and ``warnings`` (lists of problems as dicts)."""
+def fleet(
+    hostvars: t.Mapping[str, Variables],
+    groups: t.Mapping[str, t.Sequence[str]],
+    places: t.Mapping[str, dict[str, t.Any]] | None = None,
+) -> dict[str, t.Any]:
+    """The model: ``hosts`` (client and server side of each), ``errors`` and ``warnings`` (lists of problems as dicts).
+
+    ``places`` says of each client where servers that are managed elsewhere serve its repositories, as hand-over files had it.
+    """
     problems: list[Problem] = []
     warnings: list[Problem] = []
-    clients = list(groups.get(CLIENTS, []))
-    servers = list(groups.get(SERVERS, []))
+    clients = list(dict.fromkeys([*groups.get(CLIENTS, []), *groups.get(CLIENTS_ELSEWHERE, [])]))
+    servers = list(dict.fromkeys([*groups.get(SERVERS, []), *groups.get(SERVERS_ELSEWHERE, [])]))
     collectors = {host: _Collector(host, hostvars[host], problems) for host in dict.fromkeys([*clients, *servers])}
+    elsewhere = _elsewhere(collectors, groups)
     ids = {host: backup_id(collectors[host]) for host in clients}
     model: dict[str, dict[str, t.Any]] = {
-        host: {"name": host, "backup_id": ids.get(host), "client": None, "server": None} for host in collectors
+        host: {
+            "name": host,
+            "backup_id": ids.get(host),
+            "elsewhere": host in elsewhere,
+            "places": (places or {}).get(host, {}),
+            "client": None,
+            "server": None,
+        }
+        for host in collectors
     }
     if not clients:
         warnings.append(
@@ -215,7 +237,8 @@ def fleet(hostvars: t.Mapping[str, Variables], groups: t.Mapping[str, t.Sequence
     for host in clients:
         identity = ids[host]
         if identity is not None:
-            model[host]["client"] = _client(collectors[host], identity, model, warnings)
+            build = _client_elsewhere if host in elsewhere else _client
+            model[host]["client"] = build(collectors[host], identity, model, warnings)
     problems += _collisions(ids, model)
     for host in servers:
         _close(collectors[host], model[host]["server"])
@@ -225,6 +248,15 @@ def fleet(hostvars: t.Mapping[str, Variables], groups: t.Mapping[str, t.Sequence
         "errors": [plain(problem) for problem in dict.fromkeys(problems)],
         "warnings": [plain(problem) for problem in dict.fromkeys(warnings)],
     }
+
+
+def _elsewhere(collectors: dict[str, _Collector], groups: t.Mapping[str, t.Sequence[str]]) -> set[str]:
+    """The hosts that another controller manages."""
+    found = {*groups.get(CLIENTS_ELSEWHERE, []), *groups.get(SERVERS_ELSEWHERE, [])}
+    for host in sorted(found & {*groups.get(CLIENTS, []), *groups.get(SERVERS, [])}):
+        cure = f"Take it out of {CLIENTS} and {SERVERS}, or out of {CLIENTS_ELSEWHERE} and {SERVERS_ELSEWHERE}"
+        collectors[host].add(BadInput("groups", "", "is managed from here and elsewhere, by its groups", cure))
+    return found
 
 
 def _proxy_duties(
@@ -237,7 +269,7 @@ def _proxy_duties(
     duties = [
         name
         for name, members in sorted(groups.items())
-        if host.host in members and name not in ("all", "ungrouped", CLIENTS, SERVERS) and not everybody <= set(members)
+        if host.host in members and name not in ("all", "ungrouped", *GROUPS) and not everybody <= set(members)
     ]
     duties += ["rest-server"] if model[host.host]["server"]["users"] else []
     for entry in model.values():
@@ -330,16 +362,11 @@ def _client(
     model: dict[str, dict[str, t.Any]],
     warnings: list[Problem],
 ) -> dict[str, t.Any]:
-    repositories: dict[str, dict[str, t.Any]] = {}
     written = merged(host, "backup_repositories")
     declared = sorted({*written, *(name for variable, name in host.refused if variable == "backup_repositories")})
     if not declared:
         written, declared = {DEFAULT_REPOSITORY: ("backup_repositories", {})}, [DEFAULT_REPOSITORY]
-    for name, (source, value) in sorted(written.items()):
-        try:
-            repositories[name] = _repository(name, source, value, identity, model)
-        except BadInput as bad:
-            host.add(bad)
+    repositories = _repositories_of(host, written, identity, model)
     for name, repository in repositories.items():
         if repository["access"] == "s3" and repository["tls"] == "off":
             warnings.append(
@@ -417,20 +444,69 @@ def _client(
     used_names |= {origin for name in used_names for origin in _origins(repositories[name]["from_repo"], repositories)}
     needed = [repositories[name] for name in sorted(repositories) if name in used_names]
     for repository in needed:
-        if repository["ssh"]:
-            _serve(model[repository["server"]]["server"], host.host, identity, repository)
-        if repository["access"] == "rest":
-            model[repository["server"]]["server"]["users"].append(
-                {
-                    "name": repository["rest_user"],
-                    "host": host.host,
-                    "backup_id": identity,
-                    "repository": repository["name"],
-                    "quota": repository["quota"],
-                }
-            )
-            model[repository["server"]]["server"]["names"].add(repository["address"])
+        if repository["server"]:
+            _ask(model, host.host, repository)
     return {"repositories": needed, "jobs": jobs, "units": units, "escrow": _escrow(host, needed)}
+
+
+def _client_elsewhere(
+    host: _Collector,
+    identity: str,
+    model: dict[str, dict[str, t.Any]],
+    warnings: list[Problem],
+) -> dict[str, t.Any]:
+    """A client that another controller manages: what is declared is served, its jobs and secrets are not for this one to know."""
+    written = merged(host, "backup_repositories")
+    served = []
+    for name, repository in sorted(_repositories_of(host, written, identity, model).items()):
+        where = f"{written[name][0]}.{name}"
+        if repository["server"] and model[repository["server"]]["elsewhere"]:
+            wrong = "is not managed from here, nor is this client"
+            host.add(BadInput(f"{where}.server", repository["server"], wrong, "Remove the repository"))
+        elif repository["adopted"]:
+            wrong = "would open the repository of a client that is managed elsewhere"
+            host.add(BadInput(f"{where}.password", "<hidden>", wrong, "Remove it, only its own administrator has it"))
+        elif repository["server"]:
+            served.append(repository)
+            _ask(model, host.host, repository)
+    if not served:
+        wrong = f"has no repository on a server of the group {SERVERS}, so nothing is served to this client"
+        warnings.append(Problem((host.host,), "backup_repositories", "", wrong, "Declare what it may use"))
+    return {"repositories": served, "jobs": {}, "units": [], "escrow": {"mode": "none", "recipients": []}}
+
+
+def _repositories_of(
+    host: _Collector,
+    written: dict[str, tuple[str, dict[str, t.Any]]],
+    identity: str,
+    model: dict[str, dict[str, t.Any]],
+) -> dict[str, dict[str, t.Any]]:
+    """The repositories of a client, without those that are wrong."""
+    found: dict[str, dict[str, t.Any]] = {}
+    for name, (source, value) in sorted(written.items()):
+        try:
+            place = model[host.host]["places"].get(f"{identity}--{name}")
+            found[name] = _repository(name, source, value, identity, model, place)
+        except BadInput as bad:
+            host.add(bad)
+    return found
+
+
+def _ask(model: dict[str, dict[str, t.Any]], host: str, repository: dict[str, t.Any]) -> None:
+    """Tell the server of a client's repository what it has to serve."""
+    server, identity = model[repository["server"]]["server"], model[host]["backup_id"]
+    if repository["ssh"]:
+        _serve(server, host, identity, repository)
+        return
+    user = {
+        "name": repository["rest_user"],
+        "host": host,
+        "backup_id": identity,
+        "repository": repository["name"],
+        "quota": repository["quota"],
+    }
+    server["users"].append({**user, "elsewhere": True} if model[host]["elsewhere"] else user)
+    server["names"].add(repository["address"])
 
 
 def _written_here(repository: dict[str, t.Any], server: dict[str, t.Any]) -> list[str]:
@@ -476,7 +552,12 @@ def _origins(name: str | None, repositories: dict[str, dict[str, t.Any]]) -> lis
 
 
 def _repository(
-    name: str, source: str, value: dict[str, t.Any], identity: str, model: dict[str, dict[str, t.Any]]
+    name: str,
+    source: str,
+    value: dict[str, t.Any],
+    identity: str,
+    model: dict[str, dict[str, t.Any]],
+    place: dict[str, t.Any] | None,
 ) -> dict[str, t.Any]:
     where = f"{source}.{name}"
     written = _repositories.repository(where, value)
@@ -502,11 +583,15 @@ def _repository(
         "proxy_duties": [],
         "ssh": None,
         "append_only": False,
+        # What a server that is managed elsewhere takes from the client; null of other servers, and before it was handed over.
+        "accepts": None,
         "adopted": "password" in written,
         "has_environment": bool(written.get("environment")),
     }
     if "server" in written:
         side = _side(f"{where}.server", written["server"], model)
+        if model[written["server"]]["elsewhere"]:
+            side, result["accepts"] = _side_elsewhere(where, written, side, place)
         result.update(
             server=written["server"],
             address=written.get("address", side["address"]),
@@ -522,7 +607,11 @@ def _repository(
             rest_user=f"{identity}--{name}",
         )
         result["location"] = _repositories.rest_location(
-            result["address"], result["port"], result["rest_user"], secure, written.get("url_prefix", "")
+            result["address"],
+            result["port"],
+            result["rest_user"],
+            secure,
+            written.get("url_prefix", side.get("url_prefix", "")),
         )
         result["rest_url"] = result["location"][len("rest:") :]
     elif written["access"] in _repositories.SSH_ACCESS:
@@ -553,6 +642,28 @@ def _side(where: str, server: str, model: dict[str, dict[str, t.Any]]) -> dict[s
         )
     found: dict[str, t.Any] = model[server]["server"]
     return found
+
+
+def _side_elsewhere(
+    where: str, written: dict[str, t.Any], side: dict[str, t.Any], place: dict[str, t.Any] | None
+) -> tuple[dict[str, t.Any], list[str] | None]:
+    """The side of a server that is managed elsewhere, for one repository, and what it accepts, as a hand-over file told (``place``).
+
+    Until then null and what the inventory says of it: the client's secrets are made before their public halves can be exported.
+    """
+    server = written["server"]
+    for key in OPERATORS:
+        if key in written:
+            wrong = f"is for the operator of {server} to say, which is not managed from here"
+            raise BadInput(f"{where}.{key}", written[key], wrong, "Remove it")
+    if not place or any(place[key] != written[key] for key in ("server", "engine", "access")):
+        return side, None
+    told: dict[str, t.Any] = {
+        key: place[key] for key in ("address", "port", "append_only", "tls", "url_prefix") if key in place
+    }
+    told["address_variable"] = f"address of {server} in its hand-over file"
+    told["ssh"] = {**side["ssh"], "port": place["port"], "path": place.get("path", side["ssh"]["path"])}
+    return {**side, **told}, place["accepts"]
 
 
 def _over_ssh(

@@ -35,7 +35,9 @@ def problems(hosts: dict[str, t.Any], known: dict[str, t.Any], limited: set[str]
     for host in sorted(limited & set(hosts)):
         for repository in (hosts[host]["client"] or {}).get("repositories", []):
             server = repository["server"]
-            if server and server not in limited and not _rendered(hosts, host, repository, known):
+            if not server or server in limited or hosts[server].get("elsewhere"):
+                continue
+            if not serves(hosts, host, repository, known):
                 missing.setdefault(server, []).append(host)
     for server, clients in missing.items():
         names = sorted(set(clients))
@@ -124,7 +126,7 @@ def rendered(accounts: list[dict[str, t.Any]], names: list[str], htpasswd: dict[
     for account in accounts:
         current = account["next_hash"] if account["name"] in switched else account["hash"]
         if current and account["name"] not in refused:
-            users[account["name"]] = _digest(current)
+            users[account["name"]] = digest(current)
     return {"users": users, "names": sorted(names)}
 
 
@@ -157,11 +159,12 @@ def ssh_rendered(
     return {**files, "ssh_host_keys": "".join(f"{key}\n" for key in host_keys)} if host_keys else files
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """What the state directory keeps of a hash that a server was rendered with."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _rendered(hosts: dict[str, t.Any], host: str, repository: dict[str, t.Any], known: dict[str, t.Any]) -> bool:
+def serves(hosts: dict[str, t.Any], host: str, repository: dict[str, t.Any], known: dict[str, t.Any]) -> bool:
     """Whether the server already has what this client's repository needs."""
     client, server = known[host], known[repository["server"]]
     if repository.get("ssh"):
@@ -171,7 +174,7 @@ def _rendered(hosts: dict[str, t.Any], host: str, repository: dict[str, t.Any], 
     return (
         identity is not None
         and last.get("users", {}).get(repository["rest_user"])
-        in (_digest(identity["hash"]), _digest(identity.get("next_hash") or identity["hash"]))
+        in (digest(identity["hash"]), digest(identity.get("next_hash") or identity["hash"]))
         and repository["address"] in last.get("names", [])
     )
 

@@ -16,6 +16,7 @@ UNREACHED = "not asked"
 # Shown in red for ever after.
 NO_ESCROW = "has no escrow: when this host is gone, nobody can restore"
 ERASABLE = "whoever takes over this host can erase its history"
+ELSEWHERE = "is managed elsewhere: what is backed up, its own administrator sees"
 OUTCOMES = (_outcome.OK, _outcome.INCOMPLETE, _outcome.FAILED, _outcome.NEVER_RAN)
 WIDEST = 40
 
@@ -86,7 +87,7 @@ def _client(entry: dict[str, t.Any], answer: t.Any) -> dict[str, t.Any]:
         "restic": (status or {}).get("restic"),
         "time": (status or {}).get("time"),
         "units": units,
-        "notes": notes(client),
+        "notes": [ELSEWHERE] if entry.get("elsewhere") else notes(client),
     }
 
 
@@ -170,7 +171,7 @@ def table(state: dict[str, t.Any]) -> str:
                     _cell(unit.get("next"), 16).replace("T", " "),
                 )
             )
-        if not client["answered"]:
+        if not client["answered"] and ELSEWHERE not in client["notes"]:
             remarks.setdefault("gave no answer; is it provisioned?", []).append(text.one_line(host))
         for note in client["notes"]:
             remarks.setdefault(note, []).append(text.one_line(host))

@@ -12,6 +12,7 @@
     hosts/<host>/rendered.json                what a server was last rendered with
     hosts/<host>/ssh_rendered.json            the same for repositories over SSH
     hosts/<host>/decommissioned.json          when a host was given up
+    hosts/<host>/handed_over.json             where servers that are managed elsewhere serve a client's repositories
 
 Hosts deliver some of the contents, so each is checked before it is written. All errors are ValueError.
 """
@@ -52,7 +53,14 @@ _FLEET_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9-]{7,63}\Z")
 _CERTIFICATES = re.compile(
     r"\A(?:-----BEGIN CERTIFICATE-----\n(?:[A-Za-z0-9+/=]{1,76}\n)+-----END CERTIFICATE-----\n)+\Z"
 )
-_REMOVABLE = ("ca.pem", "ssh_host_keys", "rendered.json", "ssh_rendered.json", "decommissioned.json")
+_REMOVABLE = (
+    "ca.pem",
+    "ssh_host_keys",
+    "rendered.json",
+    "ssh_rendered.json",
+    "decommissioned.json",
+    "handed_over.json",
+)
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -173,6 +181,11 @@ def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
         "ssh_rendered": _read_json(state_dir, f"{base}/ssh_rendered.json"),
         "decommissioned": _read_json(state_dir, f"{base}/decommissioned.json"),
     }
+
+
+def read_handed_over(state_dir: str, host: str) -> dict[str, t.Any] | None:
+    """What hand-over files said of a client's repositories on servers that are managed elsewhere, None before any was imported."""
+    return _read_json(state_dir, f"hosts/{host_directory(host)}/handed_over.json")
 
 
 def update(

@@ -99,6 +99,40 @@ def test_a_next_key_is_tried_where_the_server_takes_it_and_nothing_runs() -> Non
     assert faced("__holdfast_ssh_next", **asked) == ["offsite"]
 
 
+def test_a_server_that_is_managed_elsewhere_says_by_file_what_it_takes() -> None:
+    for accepts, wanted in ((None, []), (["A"], []), (["A", "B"], ["offsite"])):
+        model = {"client": {"repositories": [{**OFFSITE, "accepts": accepts}]}, "server": None}
+        preflight = {"hosts": {"web1": model}}
+        elsewhere: dict[str, t.Any] = {"__holdfast_preflight": preflight, "hostvars": {"vault1": {}}}
+        assert faced("__holdfast_ssh_next", **ROTATING, **elsewhere) == wanted
+        vault = {"name": "vault", "server": "vault1", "access": "rest", "rest_user": "web1--vault", "accepts": accepts}
+        elsewhere["__holdfast_preflight"] = {"hosts": {"web1": {"client": {"repositories": [vault]}}}}
+        said = {"repositories": {"vault": {"rest_hash": "A", "rest_next_hash": "B"}}}
+        hashes = faced("escrow_rest_server_hashes", __escrow_identity=said, **elsewhere)
+        assert hashes == ({"web1--vault": "B"} if wanted else {})
+
+
+def test_secrets_are_made_for_a_hand_over_where_there_are_none() -> None:
+    def unborn(**known: t.Any) -> list[str]:
+        repositories = [
+            {**OFFSITE, "access": "rclone"},
+            {"name": "vault", "server": "vault1", "access": "rest"},
+            {"name": "near", "server": "vault2", "access": "rest"},
+            {"name": "local", "server": None, "access": "local"},
+        ]
+        hosts = {"web1": {"client": {"repositories": repositories}}, "vault1": {"elsewhere": True}}
+        hosts["vault2"] = {"elsewhere": False}
+        preflight = {"hosts": hosts, "known": {"web1": {"rest": {}, "ssh": {}, **known}}}
+        loader = DataLoader()
+        extra = loader.load_from_file(str(ROOT / "playbooks/vars/handover.yml"), trusted_as_template=True)
+        found = faced("__handover_unborn", __holdfast_preflight=preflight, **extra)
+        return [each["name"] for each in found]
+
+    assert unborn() == ["offsite", "vault"]
+    assert unborn(rest={"vault": {}}) == ["offsite"]
+    assert unborn(rest={"vault": {}}, ssh={"offsite": {}}) == []
+
+
 def test_a_next_key_is_used_when_it_opened_its_repository() -> None:
     def tried(state: str) -> dict[str, t.Any]:
         return {"__jobs_next_keys": {"repositories": [{"name": "offsite", "state": state}]}}

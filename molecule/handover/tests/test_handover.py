@@ -1,0 +1,158 @@
+"""The operator of a server and the administrator of a client: two inventories, two state directories, two files; in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet import Fleet, Run
+
+# What neither of them would reach: a play that tries to log in to the other's host fails.
+NOWHERE = {"ansible_host": "192.0.2.1"}
+FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+QUESTION, ANSWER = FOLDER / "from-administrator.json", FOLDER / "from-operator.json"
+REPOSITORIES: dict[str, dict[str, Any]] = {
+    "vault": {"server": "vault1"},
+    "offsite": {"access": "rclone", "server": "vault1"},
+    "second": {"access": "sftp", "server": "vault1"},
+}
+
+
+def side(name: str, groups: dict[str, list[str]], **variables: Any) -> Fleet:
+    """One of the two, with an inventory and a state directory of its own."""
+    folder = FOLDER / name
+    folder.mkdir(exist_ok=True)
+    fleet = Fleet("handover", folder, groups)
+    fleet.variables = {"backup_repositories": REPOSITORIES, **variables}
+    return fleet
+
+
+@pytest.fixture(scope="session")
+def operator() -> Fleet:
+    """Who logs in to the server; of the client there is a name, and what it may use."""
+    fleet = side("operator", {"backup_servers": ["vault1"], "backup_clients_elsewhere": ["web1"]})
+    fleet.host_variables["web1"] = NOWHERE
+    return fleet
+
+
+@pytest.fixture(scope="session")
+def administrator() -> Fleet:
+    """Who logs in to the client, and decides what is backed up and who can restore it."""
+    jobs = {"files": {"paths": ["/srv/data"], "schedule": {"calendar": "Mon *-*-1..7 04:00"}}}
+    recipient = (FOLDER / "escrow.pub").read_text().strip()
+    groups = {"backup_clients": ["web1"], "backup_servers_elsewhere": ["vault1"]}
+    fleet = side("administrator", groups, backup_jobs=jobs, backup_escrow={"recipients": [recipient]})
+    fleet.host_variables["vault1"] = NOWHERE
+    return fleet
+
+
+def announced(fleet: Fleet, *arguments: str) -> Run:
+    """Run the playbook handover in check mode, for real, and again."""
+    check, real = (fleet.good("handover", *arguments, *more) for more in (["--check", "--diff"], []))
+    assert check.changed == real.changed, check.output + real.output
+    assert not fleet.good("handover", *arguments).changed
+    return check
+
+
+def outcomes(fleet: Fleet) -> dict[str, str]:
+    """How the last run into each repository ended."""
+    units = json.loads(fleet.on("web1").check_output("holdfast status --json"))["units"]
+    return {unit["repository"]: unit["outcome"] for unit in units}
+
+
+def key_lines(operator: Fleet) -> list[str]:
+    """The key lines of the client on the server."""
+    return operator.on("vault1").file("/etc/ssh/authorized_keys.d/bk-web1").content_string.splitlines()
+
+
+def secrets(fleet: Fleet) -> list[str]:
+    """What opens the repositories: passwords, and a line of each private key."""
+    read = fleet.on("web1").check_output
+    passwords = read("cat /etc/holdfast/secrets/*.password").split()
+    rest = re.findall(r"://[^:]+:([^@]+)@", read("cat /etc/holdfast/secrets/vault.repository"))
+    keys = [
+        read(f"cat /etc/holdfast/secrets/{name}.ssh_key").splitlines()[-2]
+        for name, each in REPOSITORIES.items()
+        if "access" in each
+    ]
+    assert (len(passwords), len(rest), len(keys)) == (3, 1, 2)
+    return [*passwords, *rest, *keys]
+
+
+def test_without_the_operators_file_site_says_what_to_do(administrator: Fleet) -> None:
+    administrator.on("web1").check_output("mkdir -p /srv/data && head -c 300000 /dev/urandom >/srv/data/photo")
+    said = administrator.refused("site").text
+    assert "web1: vault1 is not managed from here, and no hand-over file was imported" in said
+
+
+def test_the_administrator_exports(administrator: Fleet) -> None:
+    said = announced(administrator, "-e", f"export_to={QUESTION}")
+    assert "client web1: vault on vault1, restic over rest" in said.output
+    assert sorted(json.loads(QUESTION.read_text())["clients"]["web1"]) == sorted(REPOSITORIES)
+
+
+def test_the_operator_imports_serves_and_exports(operator: Fleet) -> None:
+    assert "which hosts this file may speak for" in operator.refused("handover", "-e", f"import_from={QUESTION}").text
+    announced(operator, "-e", f"import_from={QUESTION}", "--limit", "web1")
+    operator.converge()
+    said = operator.good("handover", "--diff", "-e", f"export_to={ANSWER}")
+    assert "server vault1: web1--second at" in said.output
+
+
+def test_the_administrator_imports_and_the_client_backs_up(administrator: Fleet) -> None:
+    administrator.good("handover", "-e", f"import_from={ANSWER}", "--limit", "vault1")
+    administrator.good("site")
+    assert not administrator.good("site").changed
+    client = administrator.on("web1")
+    client.check_output("holdfast run --wait files")
+    assert outcomes(administrator) == dict.fromkeys(REPOSITORIES, "ok")
+    for name in REPOSITORIES:
+        client.check_output(f"holdfast restore files--{name} --target /root/{name}")
+        client.check_output(f"cmp /srv/data/photo /root/{name}/srv/data/photo")
+
+
+def test_the_operator_has_nothing_that_opens_a_repository(administrator: Fleet, operator: Fleet) -> None:
+    found = secrets(administrator)
+    looked = " ".join(f"-e '{secret}'" for secret in found)
+    # The same look finds them where they belong.
+    assert administrator.on("web1").run(f"grep -rqF {looked} /etc/holdfast").rc == 0
+    assert operator.on("vault1").run(f"grep -rlF {looked} /etc /home /root /run/holdfast* /srv /tmp /var").stdout == ""
+    kept = [path for path in [*operator.folder.rglob("*"), QUESTION, ANSWER] if path.is_file()]
+    assert operator.state / "hosts/web1/rest/vault.json" in kept
+    assert not [path for path in kept if any(secret in path.read_text(errors="replace") for secret in found)]
+    assert list(administrator.state.glob("hosts/web1/escrow/vault/*.age"))
+    assert not list(operator.state.glob("hosts/*/escrow"))
+
+
+def test_secrets_are_rotated_by_another_exchange(administrator: Fleet, operator: Fleet) -> None:
+    before, old = key_lines(operator), secrets(administrator)
+    administrator.good("site", "-e", "backup_rotate_rest=true", "-e", "backup_rotate_ssh=true")
+    # The server knows nothing of it yet, and the client goes on with what the server takes.
+    assert secrets(administrator) == old
+    administrator.good("handover", "-e", f"export_to={QUESTION}")
+    operator.good("handover", "-e", f"import_from={QUESTION}", "--limit", "web1")
+    operator.good("site")
+    assert len(key_lines(operator)) == 2 * len(before)
+    operator.good("handover", "-e", f"export_to={ANSWER}")
+    administrator.good("handover", "-e", f"import_from={ANSWER}", "--limit", "vault1")
+    administrator.good("site")
+    assert not {*old[len(REPOSITORIES) :]} & {*secrets(administrator)}
+    administrator.on("web1").check_output("holdfast run --wait files")
+    assert outcomes(administrator) == dict.fromkeys(REPOSITORIES, "ok")
+
+
+def test_a_client_that_the_operator_removes_has_no_access_and_its_data_stays(
+    administrator: Fleet, operator: Fleet
+) -> None:
+    operator.groups["backup_clients_elsewhere"].remove("web1")
+    operator.good("site")
+    assert administrator.on("web1").run("holdfast run --wait files").rc != 0
+    assert outcomes(administrator) == dict.fromkeys(REPOSITORIES, "failed")
+    server = operator.on("vault1")
+    assert server.check_output("ls /srv/holdfast") == "web1--vault"
+    assert server.check_output("ls /srv/holdfast-ssh").split() == ["web1--offsite", "web1--second"]

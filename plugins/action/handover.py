@@ -1,0 +1,107 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writes and reads hand-over files on the controller, as the user who runs Ansible."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import typing as t
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _handover, _handover_file, _state
+
+Hosts = dict[str, t.Any]
+
+
+class ActionModule(ActionBase):
+    """Tells another controller what it has to know, or keeps what that one told. No module runs on any host."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Check everything, then write; in check mode only compare."""
+        variables = task_vars or {}
+        result: dict[str, t.Any] = super().run(tmp, variables)
+        _unused, arguments = self.validate_argument_spec(
+            {
+                "path": {"type": "str", "required": True},
+                "hosts": {"type": "dict", "required": True},
+                "export_to": {"type": "path"},
+                "import_from": {"type": "path"},
+            },
+            required_one_of=[["export_to", "import_from"]],
+            mutually_exclusive=[["export_to", "import_from"]],
+        )
+        limited = set(variables.get("ansible_play_hosts_all", []))
+        state_dir, hosts = arguments["path"], arguments["hosts"]
+        try:
+            # Not as the model was computed with: identities may have been made since.
+            known = {host: _state.read_host(state_dir, host) for host in hosts}
+            if arguments["export_to"]:
+                result.update(self._export(os.path.abspath(arguments["export_to"]), hosts, known, limited))
+            elif not variables.get("ansible_limit"):
+                raise ValueError(
+                    "import_from: also say which hosts this file may speak for, --limit vault1: a server, or clients of one"
+                    " administrator. A file about any other host is refused"
+                )
+            else:
+                result.update(self._import(os.path.abspath(arguments["import_from"]), state_dir, hosts, known, limited))
+        except (ValueError, OSError) as error:
+            raise AnsibleActionFail(str(error)) from None
+        return result
+
+    def _export(self, path: str, hosts: Hosts, known: Hosts, limited: set[str]) -> dict[str, t.Any]:
+        check_mode = bool(self._task.check_mode)
+        document = _handover.offered(hosts, known, limited, check_mode=check_mode)
+        content = _handover_file.serialise(document)
+        try:
+            before = _handover_file.read(path)
+            shown = _handover_file.lines(_handover_file.parse(before))
+        except (ValueError, OSError):
+            # Something else, or nothing yet: it is written anew.
+            before, shown = b"", []
+        if before != content and not check_mode:
+            _write(path, content)
+        return {"changed": before != content, "diff": _diff(path, shown, _handover_file.lines(document))}
+
+    def _import(self, path: str, state_dir: str, hosts: Hosts, known: Hosts, limited: set[str]) -> dict[str, t.Any]:
+        try:
+            document = _handover_file.parse(_handover_file.read(path))
+            taken = _handover.taken(document, hosts, limited)
+        except ValueError as error:
+            raise ValueError(f"import_from = {path}: {error}") from None
+        before = _handover.before(document, hosts, known)
+        changes = []
+        # First nothing is written: what one host has in its place must not leave half a file behind.
+        for check_mode in (True, bool(self._task.check_mode)):
+            changes = [
+                _state.update(state_dir, host, write=write, remove=taken.remove.get(host, ()), check_mode=check_mode)
+                for host, write in taken.write.items()
+            ]
+        changed = any(change.written or change.removed or change.directories for change in changes)
+        diff = _diff(state_dir, _handover_file.lines(before), _handover_file.lines(document))
+        return {"changed": changed, "warnings": taken.notes, "diff": diff}
+
+
+def _diff(place: str, before: list[str], after: list[str]) -> dict[str, str]:
+    texts = ["".join(f"{line}\n" for line in lines) for lines in (before, after)]
+    return {"before": texts[0], "after": texts[1], "before_header": place, "after_header": place}
+
+
+def _write(path: str, content: bytes) -> None:
+    """Put a file in its place, whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".handover-")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
