@@ -128,24 +128,20 @@ def taken(document: Document, hosts: Hosts, limited: t.Container[str]) -> Taken:
 def _take_clients(clients: Hosts, hosts: Hosts, limited: t.Container[str], found: Taken) -> t.Iterator[str]:
     """Keep the public halves of clients that are managed elsewhere; the problems."""
     elsewhere = {entry["backup_id"]: host for host, entry in hosts.items() if entry["elsewhere"] and entry["client"]}
+    declared = _declared(hosts)
     for identity, repositories in sorted(clients.items()):
         host = elsewhere.get(identity)
         if host is None or host not in limited:
             yield _stranger(f"the client {identity}", host, CLIENTS_ELSEWHERE)
             continue
-        declared = {each["name"]: each for each in hosts[host]["client"]["repositories"]}
         for name, entry in sorted(repositories.items()):
-            server, wanted = entry["server"], declared.get(name)
+            server, wanted = entry["server"], declared.get((identity, name), (host, None))[1]
             if hosts.get(server, {}).get("server") is None or hosts[server]["elsewhere"]:
                 found.notes.append(
                     f"{host}: its repository {name} is on {server}, which is no server of this inventory"
                 )
-            elif wanted is None or any(wanted[key] != entry[key] for key in ("server", *KIND)):
-                there = f"has {_described(wanted)}" if wanted else "has none of this name"
-                yield (
-                    f"{host}: the file has the repository {name} as {_described(entry)}, the inventory {there}. Declare the"
-                    " same in backup_repositories on both sides"
-                )
+            elif wanted is None or _described(wanted) != _described(entry):
+                yield _differs(host, name, entry, wanted)
             else:
                 path, content = _kept(wanted, entry["public"], entry.get("next_public"))
                 found.write.setdefault(host, {})[path] = content
@@ -161,7 +157,7 @@ def _kept(repository: t.Mapping[str, t.Any], public: str, following: str | None)
 
 def _take_servers(servers: Hosts, hosts: Hosts, limited: t.Container[str], found: Taken) -> t.Iterator[str]:
     """Keep where servers that are managed elsewhere serve one's own clients; the problems."""
-    own = {entry["backup_id"]: host for host, entry in hosts.items() if entry["client"] and not entry["elsewhere"]}
+    declared = _declared(hosts)
     for server, said in sorted(servers.items()):
         there = server in hosts and hosts[server]["elsewhere"] and hosts[server]["server"] is not None
         if not there or server not in limited:
@@ -171,14 +167,25 @@ def _take_servers(servers: Hosts, hosts: Hosts, limited: t.Container[str], found
         found.write[server] = {path: content for path, content in files.items() if content}
         found.remove[server] = [path for path, content in files.items() if not content]
         for served, place in sorted(said["repositories"].items()):
-            identity = served.rpartition("--")[0]
-            if identity not in own:
-                found.notes.append(f"{server}: serves {served}, which is no client of this inventory")
+            identity, _dashes, name = served.rpartition("--")
+            host, wanted = declared.get((identity, name), ("", None))
+            if wanted is None or wanted["server"] != server:
+                found.notes.append(f"{server}: serves {served}, into which no client of this inventory backs up there")
+                continue
+            told = {"server": server, **place}
+            if _described(wanted) != _described(told):
+                yield _differs(host, name, told, wanted)
                 continue
             # A file about one repository takes nothing from the others.
-            known = dict(hosts[own[identity]]["places"])
-            places = found.write.setdefault(own[identity], {"handed_over.json": {"repositories": known}})
-            places["handed_over.json"]["repositories"][served] = {"server": server, **place}
+            known = dict(hosts[host]["places"])
+            places = found.write.setdefault(host, {"handed_over.json": {"repositories": known}})
+            places["handed_over.json"]["repositories"][served] = told
+
+
+def _declared(hosts: Hosts) -> dict[tuple[str, str], tuple[str, dict[str, t.Any]]]:
+    """What files may speak of: host and repository, by the identity of the client and the repository's name."""
+    between = _between(hosts, hosts)
+    return {(hosts[host]["backup_id"], repository["name"]): (host, repository) for host, repository in between}
 
 
 def _stranger(what: str, host: str | None, group: str) -> str:
@@ -188,7 +195,16 @@ def _stranger(what: str, host: str | None, group: str) -> str:
     return f"it speaks for {what}, and {host} is outside --limit: name all hosts that the file may speak for"
 
 
+def _differs(host: str, name: str, entry: t.Mapping[str, t.Any], wanted: t.Mapping[str, t.Any] | None) -> str:
+    there = f"has {_described(wanted)}" if wanted else "has none of this name"
+    return (
+        f"{host}: the file has the repository {name} as {_described(entry)}, the inventory {there}. Declare the same in"
+        " backup_repositories on both sides"
+    )
+
+
 def _described(repository: t.Mapping[str, t.Any]) -> str:
+    """What both sides have to declare alike."""
     return f"engine: {repository['engine']}, access: {repository['access']}, server: {repository['server']}"
 
 

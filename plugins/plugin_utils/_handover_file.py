@@ -47,7 +47,7 @@ def parse(content: bytes) -> Document:
             {
                 "format": _format,
                 "clients": _named(f.name, _named(f.name, _client)),
-                "servers": _named(f.line, _server),
+                "servers": _named(_server_name, _server),
             },
             "file",
             said,
@@ -113,8 +113,8 @@ def _public(access: str) -> f.Checker:
     return rest if access == "rest" else key
 
 
-def _text(_where: str, value: t.Any) -> t.Any:
-    """Anything; it is checked when the access is known."""
+def _later(_where: str, value: t.Any) -> t.Any:
+    """Anything: it is checked when the access is known."""
     return value
 
 
@@ -134,8 +134,16 @@ def _kind(where: str, entry: dict[str, t.Any], only_for: t.Mapping[str, str]) ->
             raise BadInput(f"{where}.{key}", "", f"does not go with access: {access}", AGAIN)
 
 
+def _server_name(where: str, value: t.Any) -> str:
+    """An inventory name, which messages show: nothing in it may move a cursor."""
+    name = f.line(where, value)
+    if not name.isprintable():
+        raise BadInput(where, value, "has characters that cannot be printed", AGAIN)
+    return str(name)
+
+
 def _client(where: str, value: t.Any) -> dict[str, t.Any]:
-    fields = {"server": f.line, **KIND, "public": _text, "next_public": _text}
+    fields = {"server": _server_name, **KIND, "public": _later, "next_public": _later}
     entry = f.mapping(fields, where, value, required=("server", *KIND, "public"))
     _kind(where, entry, {})
     public = _public(entry["access"])
@@ -147,7 +155,7 @@ NEEDED: dict[str, f.Checker] = {
     "address": f.address,
     "port": f.integer(1, 65535),
     "append_only": f.boolean,
-    "accepts": f.listing(_text),
+    "accepts": f.listing(_later),
 }
 OPTIONAL: dict[str, f.Checker] = {
     "tls": f.choice("private", "provided", "proxy", "off"),
@@ -175,7 +183,14 @@ def _served_name(where: str, value: t.Any) -> str:
 
 def _server(where: str, value: t.Any) -> dict[str, t.Any]:
     fields = {"ca": _authority, "host_keys": _host_keys, "repositories": _named(_served_name, _place)}
-    return {"ca": None, "host_keys": [], **f.mapping(fields, where, value, required=("repositories",))}
+    said = {"ca": None, "host_keys": [], **f.mapping(fields, where, value, required=("repositories",))}
+    for place in said["repositories"].values():
+        # Without it the client would trust whom its system trusts.
+        if place.get("tls") == "private" and not said["ca"]:
+            raise BadInput(f"{where}.ca", "", "is missing", "tls: private needs it")
+        if place["access"] != "rest" and not said["host_keys"]:
+            raise BadInput(f"{where}.host_keys", "", "is missing", f"access: {place['access']} needs it")
+    return said
 
 
 def _authority(where: str, value: t.Any) -> str:
@@ -199,7 +214,7 @@ def places(state: dict[str, t.Any] | None) -> dict[str, t.Any]:
 
     Raises ValueError.
     """
-    known = _named(_served_name, lambda where, value: _place(where, value, server=f.line))
+    known = _named(_served_name, lambda where, value: _place(where, value, server=_server_name))
     try:
         found: dict[str, t.Any] = f.mapping({"repositories": known}, "handed_over.json", state or {})
     except BadInput as bad:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.holdfast.backup.plugins.action import handover, preflight
+from ansible_collections.holdfast.backup.plugins.module_utils import _tls
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _limit, _state
 
 from tests.unit.plugins.action.acting import perform
@@ -90,12 +91,14 @@ def test_the_exchange(tmp_path: Path) -> None:
         handed(theirs, OPERATOR, export_to=answer)
     users = [{"name": "web9--vault", "hash": HASH, "next_hash": None}]
     rendered = _limit.rendered(users, ["vault.example"], {})
-    _state.update(str(theirs), "vault1", write={"rendered.json": rendered})
+    ca = _tls.certificate_part(_tls.make_authority(["vault.example"], 1_800_000_000, str(tmp_path)))
+    _state.update(str(theirs), "vault1", write={"rendered.json": rendered, "ca.pem": ca})
     assert handed(theirs, OPERATOR, export_to=answer)["changed"] is True
 
     assert handed(own, ADMINISTRATOR, "vault1", import_from=answer)["changed"] is True
     assert handed(own, ADMINISTRATOR, "vault1", import_from=answer)["changed"] is False
     found = looked(own, ADMINISTRATOR, "web9", mode="site")["hosts"]["web9"]["client"]["repositories"][0]
+    assert _state.read_host(str(own), "vault1")["ca"] == ca
     assert (found["location"], found["accepts"]) == ("rest:https://vault.example:8000/web9--vault/", [HASH])
 
 

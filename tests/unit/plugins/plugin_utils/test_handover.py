@@ -355,17 +355,27 @@ def test_a_servers_file_speaks_for_itself_only(ca: str) -> None:
         with pytest.raises(ValueError, match="which is none of the group backup_servers_elsewhere"):
             _handover.taken(other, model, {"www", "vault1", "vault2"})
     place = answer["servers"]["vault1"]["repositories"]["web9--vault"]
-    stranger = changed(answer, "servers", "vault1", "repositories", to={"db1--vault": place})
-    found = _handover.taken(stranger, model, {"vault1"})
-    assert found.notes == ["vault1: serves db1--vault, which is no client of this inventory"]
-    assert set(found.write) == {"vault1"}
+    for served in ("db1--vault", "web9--more"):
+        stranger = changed(answer, "servers", "vault1", "repositories", to={served: place})
+        found = _handover.taken(stranger, model, {"vault1"})
+        assert found.notes == [f"vault1: serves {served}, into which no client of this inventory backs up there"]
+        assert set(found.write) == {"vault1"}
+    # One operator does not say where another one serves.
+    model["vault2"] = model["vault1"]
+    found = _handover.taken({**answer, "servers": {"vault2": answer["servers"]["vault1"]}}, model, {"vault2"})
+    assert len(found.notes) == len(SERVED)
+    assert set(found.write) == {"vault2"}
+    other = changed(answer, "servers", "vault1", "repositories", "web9--offsite", "access", to="rest")
+    with pytest.raises(ValueError, match="nothing of it was taken:") as caught:
+        _handover.taken(other, model, {"vault1"})
+    assert "www: the file has the repository offsite as engine: restic, access: rest" in str(caught.value)
 
 
 def test_a_file_about_one_repository_takes_nothing_from_the_others(ca: str) -> None:
     answer, model = answered(ca), hosts(of_administrator())
     first = _handover.taken(answer, model, {"vault1"}).write["www"]
     known = hosts(of_administrator(_handover_file.places(first["handed_over.json"])))
-    place = {**answer["servers"]["vault1"]["repositories"]["web9--vault"], "port": 9000}
+    place = {**answer["servers"]["vault1"]["repositories"]["web9--vault"], "port": 9000, "tls": "proxy"}
     one = changed(answer, "servers", "vault1", to={"ca": None, "host_keys": [], "repositories": {"web9--vault": place}})
     second = _handover.taken(one, known, {"vault1"})
     places = _handover_file.places(second.write["www"]["handed_over.json"])
@@ -420,6 +430,10 @@ REST_PLACE = ("servers", "vault1", "repositories", "web9--vault")
         ((*CLIENT, "engine"), "borg", "does not go with engine: borg"),
         ((*CLIENT, "server"), "vault1\n", "is not one line of text"),
         (("servers",), {"vault1\t": {}}, "is not one line of text"),
+        (("servers",), {"vault1\u202e": {}}, "has characters that cannot be printed"),
+        ((*CLIENT, "server"), "vault1\x9b", "has characters that cannot be printed"),
+        (("servers", "vault1", "ca"), None, "file.servers.vault1.ca: is missing. tls: private needs it"),
+        (("servers", "vault1", "host_keys"), [], "file.servers.vault1.host_keys: is missing. access: "),
         (("servers", "vault1", "ca"), "-----BEGIN RSA PRIVATE KEY-----\n", "is not PEM certificates of a CA"),
         (("servers", "vault1", "ca"), {}, "is not PEM certificates of a CA"),
         (("servers", "vault1", "host_keys"), [f"* {HOST_KEY}"], "are no host keys of SSH"),
