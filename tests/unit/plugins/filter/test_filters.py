@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
-from ansible_collections.holdfast.backup.plugins.filter import fleet, host, rclone, units
+import gc
+
+from ansible_collections.holdfast.backup.plugins.filter import fleet, host, process, rclone, units
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _fleet, _limit, _rclone, _tree
 
 
 def test_filters() -> None:
-    modules = (fleet, host, rclone, units)
+    modules = (fleet, host, process, rclone, units)
     found = {name: function for module in modules for name, function in module.FilterModule().filters().items()}
     assert found == {
         "fleet": _fleet.fleet,
@@ -25,7 +27,20 @@ def test_filters() -> None:
         "rclone_files": _rclone.files,
         "rclone_problems": _rclone.problems,
         "tree_differs": _tree.tree_differs,
+        "keep_loaded": process.keep_loaded,
         "unit_command": _units.command_line,
         "unit_environment": _units.environment,
         "unit_word": _units.quote,
     }
+
+
+def test_what_is_loaded_is_not_looked_at_again() -> None:
+    value: list[list[object]] = [[]]
+    value[0].append(value)
+    try:
+        assert process.keep_loaded(value) is value
+        assert gc.get_freeze_count() > 0
+        assert all(each is not value for each in gc.get_objects()), "the collector still knows it"
+    finally:
+        gc.unfreeze()
+    assert any(each is value for each in gc.get_objects())
