@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from ._files import Tree
 from ._model import Repository, Snapshot, Snapshots, age, format_time, parse_time
 from ._outcome import ABSENT, DAMAGED, INCOMPLETE, OK, PRESENT, UNREACHABLE, Meaning, meaning
 from ._restic import EngineError, Look, _scrub
-from ._run import Result, run
+from ._run import Result, account, run
 from ._source import Source
 
 ENGINE = "borg"
@@ -33,6 +34,8 @@ BASE_DIRECTORY = "/var/lib/holdfast/borg"
 _ID = re.compile(r"\A[0-9a-f]{64}\Z")
 _VERSION = re.compile(r"\Aborg (\d+)\.(\d+)\.(\d+)", re.MULTILINE)
 _KEY = re.compile(r"\ABORG_KEY ([0-9a-f]{64})\n(?:[A-Za-z0-9+/=]+\n?)+\Z")
+# More than any exported key has.
+_KEY_BYTES = 65536
 _MACHINE_ID = re.compile(r"\A[0-9a-f]{32}\Z")
 _REMOTE = "Remote: "
 _DENIED = re.compile(r"PermissionError: \[Errno 13\]")
@@ -272,12 +275,12 @@ class Borg:
             result["BORG_RSH"] = self._rsh
         return result
 
-    def _run(self, *arguments: str, key: bool = True) -> Result:
+    def _run(self, *arguments: str, key: bool = True, more: Mapping[str, str] | None = None) -> Result:
         files = {"BORG_KEY_FILE": self._key.encode("ascii")} if key and self._key is not None else {}
         try:
             return self._runner(
                 [self._binary, "--log-json", *arguments],
-                environment=self.environment(),
+                environment={**self.environment(), **(more or {})},
                 files=files,
                 descriptors={"BORG_PASSPHRASE_FD": self.source.password},
                 user=self._user,
@@ -314,6 +317,37 @@ class Borg:
         """Make the repository. Refuses by itself where anything is."""
         # Where a key file is named, borg would write the new key into it, and it is only in memory.
         return self._run("init", f"--encryption={encryption}", self.source.location, key=False)
+
+    def change_passphrase(self, passphrase: bytes) -> tuple[Result, str | None]:
+        """Encrypt the key with another passphrase; return the key of a keyfile repository as it is then.
+
+        borg takes a new passphrase from its environment or a terminal only; only root and the account that it runs as can
+        read that. It writes a key file anew, beside the old one, so this one gets a directory.
+        """
+        more = {"BORG_NEW_PASSPHRASE": passphrase.decode("utf-8").rstrip("\r\n")}
+        arguments = ("key", "change-passphrase", self.source.location)
+        if self._key is None:
+            return self._run(*arguments, more=more), None
+        owner = account(self._user) if self._user is not None else None
+        with tempfile.TemporaryDirectory(prefix="holdfast-") as directory:
+            # Opened while only root can change it, since the account could put something else in its place.
+            opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                made = os.open("key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=opened)
+                with os.fdopen(made, "w", encoding="ascii") as stream:
+                    stream.write(self._key)
+                    if owner is not None:
+                        os.fchown(stream.fileno(), owner.pw_uid, owner.pw_gid)
+                        os.fchown(opened, owner.pw_uid, owner.pw_gid)
+                result = self._run(*arguments, key=False, more={**more, "BORG_KEY_FILE": f"{directory}/key"})
+                descriptor = os.open("key", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
+                with os.fdopen(descriptor, "rb") as changed:
+                    text = changed.read(_KEY_BYTES).decode("ascii", "replace")
+            finally:
+                os.close(opened)
+        if not is_key(text):
+            raise EngineError("borg key change-passphrase did not leave a key")
+        return result, text
 
     def look(self, *, key: bool = False) -> Look:
         """Return state, id and format, and with `key` the exported key and its hash."""

@@ -181,6 +181,41 @@ def _check_engine(options: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}key_file: it is missing: name the file that keeps the exported key for the escrow")
 
 
+def tool(
+    target: Target,
+    source: Source,
+    *,
+    timeout: float,
+    user: str | None,
+    key_hint: str | None = None,
+    key: str | None = None,
+    runner: Callable[..., Result] = run_program,
+) -> Restic | Borg:
+    """Return the engine on `source`. `key_hint` is for restic, `key` the exported key of a keyfile repository of borg."""
+    options = target.options
+    if options["engine"] == _borg.ENGINE:
+        return Borg(
+            source,
+            binary=target.binary,
+            timeout=timeout,
+            base_directory=options["base_directory"] or _borg.BASE_DIRECTORY,
+            rsh=options["ssh_command"],
+            key=key,
+            user=user,
+            runner=runner,
+        )
+    return Restic(
+        source,
+        binary=target.binary,
+        timeout=timeout,
+        options=options["options"],
+        cache_directory=options["cache_directory"],
+        key_hint=key_hint,
+        user=user,
+        runner=runner,
+    )
+
+
 class Ensure:
     """Bring one target to `present`."""
 
@@ -197,24 +232,12 @@ class Ensure:
 
     def _tool(self, key_hint: str | None) -> Restic | Borg:
         options = self._target.options
-        if options["engine"] == _borg.ENGINE:
-            return Borg(
-                self._source,
-                binary=self._target.binary,
-                timeout=self._timeout,
-                base_directory=options["base_directory"] or _borg.BASE_DIRECTORY,
-                rsh=options["ssh_command"],
-                key=_borg.read_key(options["key_file"]) if options["encryption"] == "keyfile-blake2" else None,
-                user=self._user,
-                runner=self._runner,
-            )
-        return Restic(
+        return tool(
+            self._target,
             self._source,
-            binary=self._target.binary,
             timeout=self._timeout,
-            options=options["options"],
-            cache_directory=options["cache_directory"],
             key_hint=key_hint,
+            key=_borg.read_key(options["key_file"]) if options.get("encryption") == "keyfile-blake2" else None,
             user=self._user,
             runner=self._runner,
         )

@@ -205,8 +205,17 @@ class Restic:
         self._clock = clock
         self._deadline = clock() + timeout
 
-    def _run(self, *arguments: str, other: Source | None = None, patient: bool = False) -> Result:
-        """Run a subcommand; `patient` lets restic try a refusing backend again until the time is over."""
+    def _run(
+        self,
+        *arguments: str,
+        other: Source | None = None,
+        patient: bool = False,
+        secrets: Mapping[str, bytes] | None = None,
+    ) -> Result:
+        """Run a subcommand; `patient` lets restic try a refusing backend again until the time is over.
+
+        `secrets` are options that take a file, and what is in it.
+        """
         values, files = self.source.variables("RESTIC_")
         environment = {**self.source.environment, **values}
         certificates = [self.source.cacert]
@@ -238,6 +247,7 @@ class Restic:
                 [*argv, *arguments],
                 environment=environment,
                 files=contents,
+                **({"arguments": secrets} if secrets else {}),
                 user=self._user,
                 timeout=max(0.1, self._deadline - self._clock()),
                 stop_on=None if patient else _RETRY,
@@ -278,6 +288,14 @@ class Restic:
     def key_list(self) -> Result:
         """List the keys; the one that the password opened is marked. Opens the repository."""
         return self._run("--no-lock", "key", "list", "--json")
+
+    def key_add(self, password: bytes) -> Result:
+        """Make another key, which `password` opens. Opens the repository."""
+        return self._run("key", "add", secrets={"--new-password-file": password})
+
+    def key_remove(self, key: str) -> Result:
+        """Remove the key with this id. Refuses the one that the password opens."""
+        return self._run("key", "remove", key)
 
     def init(self, *, repository_version: str | None = None, from_source: Source | None = None) -> Result:
         """Make the repository. Refuses by itself where one is."""

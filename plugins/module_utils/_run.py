@@ -99,6 +99,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     files: Mapping[str, bytes] | None = None,
     descriptors: Mapping[str, bytes] | None = None,
+    arguments: Mapping[str, bytes] | None = None,
     user: str | None = None,
     stop_on: re.Pattern[str] | None = None,
     stop_after: int = 1,
@@ -107,8 +108,8 @@ def run(
 
     The environment is :func:`base_environment` plus `environment`. Each entry of `files` becomes a file in memory
     that only the program's account can read; the variable holds its name, for `descriptors` the number of the open file,
-    which can be read once. With `user` (root only) the program runs as
-    that account with its groups. After `timeout` seconds, or once `stop_on` matched `stop_after` times on standard
+    which can be read once; each of `arguments` is an option that is followed by the name of such a file. With `user`
+    (root only) the program runs as that account with its groups. After `timeout` seconds, or once `stop_on` matched `stop_after` times on standard
     error, the whole process group is ended. Raises OSError when the program cannot be started, ValueError when
     the account does not exist.
     """
@@ -117,12 +118,13 @@ def run(
     output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
     timed_out = stopped = False
     deadline = time.monotonic() + timeout
-    memory = {**(files or {}), **(descriptors or {})}
+    memory = {**(files or {}), **(descriptors or {}), **(arguments or {})}
     with _memory_files(memory, owner) as opened, selectors.DefaultSelector() as selector:
         complete.update({name: f"/proc/self/fd/{opened[name]}" for name in files or {}})
         complete.update({name: str(opened[name]) for name in descriptors or {}})
+        options = [word for name in arguments or {} for word in (name, f"/proc/self/fd/{opened[name]}")]
         process = subprocess.Popen(  # pylint: disable=ansible-bad-function # no AnsibleModule here
-            list(argv),
+            [*argv, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -23,9 +23,22 @@ FORMAT = 1
 # What check mode shows for values that are born in the real run.
 UNBORN = "<made in the first real run>"
 # In the order in which the files are to be written: what cannot be made again comes first.
-SUFFIXES = ("password", "borg_key", "ssh_key", "ssh_next", "identity", "repository", "environment")
+SUFFIXES = (
+    "password",
+    "password_next",
+    "password_old",
+    "borg_key",
+    "ssh_key",
+    "ssh_next",
+    "identity",
+    "repository",
+    "environment",
+)
 # How long a run unit may still go by the bundle it knew before, while a playbook brings the new one to the controller.
 GRACE_SECONDS = 3600
+# While a repository's password is changed, the bundle from before opens what there is until the old key is removed, which is
+# not before the new bundle is known here. So a run that is cut off stops no backup, however long nobody looks.
+ROTATION_SECONDS = 365 * 24 * 3600
 # More changes than any run of a playbook makes.
 PREVIOUS = 8
 
@@ -122,6 +135,10 @@ class Stored:
     identity: str | None = None
     ssh_key: str | None = None
     ssh_next: str | None = None
+    # The password that is to replace the current one, and the one before it until its key is removed: the module
+    # `repository_password` takes them further.
+    password_next: str | None = None
+    password_old: str | None = None
     # What `borg key export` printed: the module `repository` keeps it here.
     borg_key: str | None = None
 
@@ -143,6 +160,7 @@ class Wanted:
     password: str | None = None
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     known: bool = False
+    password_rotate: bool = False
     rest_rotate: bool = False
     rest_promote: bool = False
     rest_server_hash: str | None = None
@@ -228,12 +246,13 @@ def plan(
     cost: int,
     hasher: Callable[[str], str],
     keymaker: Callable[[str], str],
+    passwordmaker: Callable[[], str] = lambda: secrets.token_urlsafe(32),
 ) -> Plan:
     """What the files should hold; `check` must have passed.
 
     `fleet` is (fleet id, host), `now` seconds since 1970, `hasher` makes the bcrypt hash of a REST password. It is called
     for new passwords and for hashes that have another cost than `cost` only. `keymaker` makes a private key of SSH with
-    the comment that it is given.
+    the comment that it is given, `passwordmaker` a next password of the repository.
     """
     old = _kept_identity(wanted, stored)
     identity = old or Identity(salt=secrets.token_hex(32))
@@ -242,11 +261,17 @@ def plan(
     if wanted.access == "rest":
         identity, warning = _plan_rest(wanted, identity, cost, hasher)
         repository = rest_location(wanted.location, *_rest_login(identity))
+    password_next, password_old = _plan_password(wanted, stored, password, passwordmaker)
+    if wanted.password_rotate and wanted.password is not None:
+        warning = f"repository `{wanted.name}`: its `password` is in the inventory, so it is not this host that makes a new one"
     ssh_key, ssh_next = stored.ssh_key, stored.ssh_next
     if wanted.over_ssh:
         comment = f"{fleet[1]} {wanted.name} {time.strftime('%Y-%m-%d', time.gmtime(now))}"
         ssh_key, ssh_next = _plan_ssh(wanted, stored, lambda: keymaker(comment))
     bundle = _bundle(wanted, identity, password, fleet)
+    if password_next is not None:
+        # In the escrow before it is used.
+        bundle.update(next_password=password_next)
     if wanted.over_ssh:
         # Not null for other accesses: their bundles stay what they are.
         bundle.update(ssh_key=ssh_key, ssh_next_key=ssh_next)
@@ -258,10 +283,13 @@ def plan(
         if identity.borg_key != kept:
             # A bundle without today's key opens nothing: it is not good enough for a while, either.
             identity = dataclasses.replace(identity, borg_key=kept, fingerprint=None, previous=())
-    identity = _with_fingerprint(identity, _escrow.fingerprint(bundle, identity.salt), now)
+    grace = GRACE_SECONDS if password_next is None and password_old is None else ROTATION_SECONDS
+    identity = _with_fingerprint(identity, _escrow.fingerprint(bundle, identity.salt), now, grace)
     return Plan(
         files=Stored(
             password=password,
+            password_next=password_next,
+            password_old=password_old,
             repository=repository + "\n",
             environment=render_environment(wanted.environment),
             identity=identity.render(),
@@ -276,7 +304,7 @@ def plan(
         or (wanted.over_ssh and stored.ssh_key is None),
         unborn=old is None
         or not _rest_passwords(identity) <= _rest_passwords(old) | {wanted.rest_password}
-        or UNBORN in (ssh_key, ssh_next),
+        or UNBORN in (ssh_key, ssh_next, password_next),
         warning=warning,
         over_ssh=wanted.over_ssh,
     )
@@ -396,6 +424,23 @@ def public_half(private: str | None) -> str | None:
     return private if private in (None, UNBORN) else _ssh.public_of(str(private))
 
 
+def _plan_password(
+    wanted: Wanted, stored: Stored, current: str, make: Callable[[], str]
+) -> tuple[str | None, str | None]:
+    """The password that is to replace the current one, and the one before it. One change is ended before the next begins."""
+    # The same as the current one: left by a run that was cut off while it put one in the place of the other.
+    following, old = (None if each == current else each for each in (stored.password_next, stored.password_old))
+    if (
+        wanted.password_rotate
+        and wanted.password is None
+        and following is None
+        and old is None
+        and stored.password is not None
+    ):
+        following = make()
+    return following, old
+
+
 def _plan_ssh(wanted: Wanted, stored: Stored, make: Callable[[], str]) -> tuple[str, str | None]:
     """The private key that is used, and the one that is to replace it."""
     current, following = stored.ssh_key or wanted.ssh_key, stored.ssh_next
@@ -472,7 +517,7 @@ def _bundle(wanted: Wanted, identity: Identity, password: str, fleet: tuple[str,
     }
 
 
-def _with_fingerprint(identity: Identity, fingerprint: str, now: float) -> Identity:
+def _with_fingerprint(identity: Identity, fingerprint: str, now: float, grace: int) -> Identity:
     if fingerprint == identity.fingerprint:
         return identity
     earlier = [each for each in identity.accepted_fingerprints(now) if each != fingerprint][:PREVIOUS]
@@ -480,5 +525,5 @@ def _with_fingerprint(identity: Identity, fingerprint: str, now: float) -> Ident
         identity,
         fingerprint=fingerprint,
         previous=tuple(earlier),
-        previous_until=int(now) + GRACE_SECONDS if earlier else 0,
+        previous_until=int(now) + grace if earlier else 0,
     )

@@ -86,6 +86,13 @@ options:
         description: Whether the controller's state directory has a hash or an escrow bundle of this repository.
         type: bool
         default: false
+      password_rotate:
+        description:
+          - Make a next password of the repository, unless one is there or the key of the one before has not been removed yet. It
+            is kept in C(<name>.password_next) and is part of the bundle; the module M(holdfast.backup.repository_password)
+            takes it into use.
+        type: bool
+        default: false
       rest_rotate:
         description: Make a next REST password if there is none.
         type: bool
@@ -218,6 +225,14 @@ repositories:
       description: Public half of the next SSH key, null unless a rotation is under way.
       type: str
       returned: success
+    password_next:
+      description: Whether there is a password that is to replace the repository's current one.
+      type: bool
+      returned: success
+    password_old:
+      description: Whether the key of the password before the current one is to be removed.
+      type: bool
+      returned: success
     made:
       description: Whether this run made secrets for the repository.
       type: bool
@@ -251,6 +266,8 @@ repositories:
       rest_next_hash: null
       ssh_public_key: null
       ssh_next_public_key: null
+      password_next: false
+      password_old: false
       made: true
       fingerprint: 0123456789abcdef0123456789abcdef
       bundle_name: 0123456789abcdef0123456789abcdef-0123456789abcdef.age
@@ -287,6 +304,8 @@ from ansible_collections.holdfast.backup.plugins.module_utils._source import Sou
 _CENSORED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 _SECRET_OPTIONS = ("password", "rest_password", "ssh_key", "borg_key", "environment")
 _LOCK_SECONDS = 60.0
+# One line each.
+_PASSWORDS = ("password", "password_next", "password_old")
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "directory": {"type": "path", "default": "/etc/holdfast/secrets"},
@@ -309,6 +328,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "password": {"type": "str", "no_log": True},
             "environment": {"type": "dict", "default": {}, "no_log": True},
             "known": {"type": "bool", "default": False},
+            "password_rotate": {"type": "bool", "default": False, "no_log": False},
             "rest_rotate": {"type": "bool", "default": False},
             "rest_promote": {"type": "bool", "default": False},
             "rest_server_hash": {"type": "str"},
@@ -420,7 +440,7 @@ class _Run:
         except UnicodeDecodeError as error:
             raise _secrets.SecretsError(f"{path} is not UTF-8: restore it from a backup of this host") from error
         # An empty password file is none: something has emptied it.
-        return text.rstrip("\r\n") or None if suffix == "password" else text
+        return text.rstrip("\r\n") or None if suffix in _PASSWORDS else text
 
     def _plan(self, wanted: _secrets.Wanted, stored: _secrets.Stored) -> _secrets.Plan:
         if self._check_mode and wanted.ssh_promote and stored.ssh_next is None:
@@ -434,6 +454,7 @@ class _Run:
             cost=self._module.params["bcrypt_cost"],
             hasher=self._hash,
             keymaker=self._key,
+            **({"passwordmaker": lambda: _secrets.UNBORN} if self._check_mode else {}),
         )
 
     def _key(self, comment: str) -> str:
@@ -463,6 +484,8 @@ class _Run:
             "rest_next_hash": identity.rest_next.hash if identity.rest_next else None,
             "ssh_public_key": _secrets.public_half(plan.files.ssh_key) if plan.over_ssh else None,
             "ssh_next_public_key": _secrets.public_half(plan.files.ssh_next) if plan.over_ssh else None,
+            "password_next": plan.files.password_next is not None,
+            "password_old": plan.files.password_old is not None,
             "made": plan.made,
             "fingerprint": fingerprint,
             "bundle_name": bundle_name,
@@ -516,7 +539,7 @@ class _Run:
                 continue
             self._changes.append((path, "file root:root 0400 (content hidden)"))
             if not self._check_mode:
-                content = f"{text}\n" if suffix == "password" else text
+                content = f"{text}\n" if suffix in _PASSWORDS else text
                 self._tree.write(path, content.encode("utf-8"), uid=0, gid=0, mode=0o400)
 
     def _remove(self, path: str, before: str | None) -> None:
@@ -534,7 +557,7 @@ class _Run:
         pruned = [name for name in sorted(found) if self._module.params["prune"] and self._is_in_escrow(name)]
         for name in pruned:
             # The identity goes last: it holds the proof that the next run needs to finish an interrupted one.
-            for suffix in ("repository", "environment", "ssh_next", "ssh_key", "borg_key", "password", "identity"):
+            for suffix in ("repository", "environment", "ssh_next", "ssh_key", "borg_key", *_PASSWORDS, "identity"):
                 self._remove(self._path(name, suffix), self._read_file(name, suffix))
         return sorted(found - set(pruned)), pruned
 

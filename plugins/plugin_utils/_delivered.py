@@ -14,6 +14,7 @@ import re
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _ssh
+from ansible_collections.holdfast.backup.plugins.module_utils._rotate import KEY
 from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UNBORN
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _state
 from ansible_collections.holdfast.backup.plugins.plugin_utils._fields import ACCOUNT, NAME
@@ -31,6 +32,7 @@ COMMON = frozenset(
 )
 _USER = re.compile(r"\A[A-Za-z0-9._@-]{1,128}\Z")
 _FLEET_ID = re.compile(r"\A[A-Za-z0-9._-]{1,64}\Z")
+_ID = re.compile(r"\A[0-9a-f]{8,64}\Z")
 _DIGITS = re.compile(r"\A[0-9a-f]{32}\Z")
 
 Check = t.Callable[[t.Any], bool]
@@ -186,6 +188,8 @@ RESULTS: dict[str, dict[str, Field]] = {
                     rest_next_hash=_or_none(_unborn(_hash)),
                     ssh_public_key=_or_none(_unborn(_public_key)),
                     ssh_next_public_key=_or_none(_unborn(_public_key)),
+                    password_next=_flag,
+                    password_old=_flag,
                     made=_flag,
                     fingerprint=_unborn(_like(_DIGITS)),
                     bundle_name=_or_none(_unborn(_like(_escrow.BUNDLE_NAME))),
@@ -199,6 +203,22 @@ RESULTS: dict[str, dict[str, Field]] = {
         ),
         "stale": _texts,
         "pruned": _texts,
+    },
+    "repository_password": {
+        "repositories": Field(
+            "what became of the password of each repository",
+            _list(
+                _with(
+                    name=_like(NAME),
+                    action=_text,
+                    changed=_flag,
+                    kept=_maybe_text,
+                    id=_or_none(_unborn(_like(_ID))),
+                    key=_or_none(_unborn(_like(_ID))),
+                    old_key=_or_none(_unborn(_like(KEY))),
+                )
+            ),
+        ),
     },
     "tls_authority": {
         "ca": Field("PEM certificates of a CA or null", _or_none(_unborn(_certificates))),

@@ -167,3 +167,85 @@ def test_a_local_repository_is_always_looked_at() -> None:
     model = {"hosts": {"web1": {"client": {"repositories": repositories}}}}
     assert faced("jobs_recorded", __holdfast_preflight=model, __escrow_identity=said) == ["offsite"]
     assert faced("jobs_recorded", __holdfast_preflight=model) == []
+
+
+def test_a_next_rest_password_is_asked_for_once_in_a_run() -> None:
+    repository = {"name": "vault", "access": "rest", "server": "vault1", "rest_user": "web1--vault"}
+    model = {"hosts": {"web1": {"client": {"repositories": [repository]}}}}
+    asked: dict[str, t.Any] = {"backup_rotate_rest": True, "__holdfast_preflight": model}
+
+    def wanted(**server: t.Any) -> t.Any:
+        return faced("escrow_rest_rotate", **asked, hostvars={"vault1": server})
+
+    assert wanted() == wanted(__rest_server_htpasswd={"switched": []}) == ["vault"]
+    assert wanted(__rest_server_htpasswd={"switched": ["web1--vault"]}) == []
+    assert faced("escrow_rest_rotate", __holdfast_preflight=model) == []
+
+
+def test_a_next_password_is_asked_for_once_in_a_run() -> None:
+    asked: dict[str, t.Any] = {"backup_rotate_passwords": True}
+    assert faced("escrow_password_rotate") == []
+    assert faced("escrow_password_rotate", **asked) == ["offsite", "local"]
+    assert faced("escrow_password_rotate", **asked, __jobs_passwords={"repositories": []}) == []
+
+
+def test_what_became_of_passwords_is_known() -> None:
+    said = identity(password_next=True, password_old=False)
+    assert faced("__holdfast_next_passwords", __escrow_identity=said) == ["offsite"]
+    assert faced("__holdfast_old_passwords", __escrow_identity=said) == []
+    said = identity(password_next=False, password_old=True)
+    assert faced("__holdfast_next_passwords", __escrow_identity=said) == []
+    assert faced("__holdfast_old_passwords", __escrow_identity=said) == ["offsite"]
+    used = {"__jobs_passwords": {"repositories": [{"name": "offsite", "id": "b" * 64, "key": "c" * 64}]}}
+    recorded = {"HOLDFAST_REPOSITORY_ID": "b" * 64, "RESTIC_KEY_HINT": "a" * 64}
+    host = {"running": [], "records": {"offsite": recorded}}
+    assert faced("__holdfast_old_passwords", __escrow_identity=identity(), ansible_check_mode=True, **used) == [
+        "offsite"
+    ]
+    assert faced("escrow_records", __holdfast_host=host)["offsite"]["key"] == "a" * 64
+    assert faced("escrow_records", __holdfast_host=host, **used)["offsite"]["key"] == "c" * 64
+
+
+def test_what_waits_is_said_with_its_reason() -> None:
+    said = [{"name": "offsite", "kept": "a backup runs"}, {"name": "local", "kept": None}]
+    for name in ("__jobs_passwords", "__jobs_old_passwords"):
+        found = faced("__holdfast_passwords_kept", **{name: {"repositories": said}})
+        assert found == ["offsite: its old password still opens it: a backup runs"]
+    assert faced("__holdfast_old_keys_kept", __jobs_old_passwords={"repositories": said}) == ["offsite"]
+    assert faced("__holdfast_passwords_kept") == faced("__holdfast_old_keys_kept") == []
+
+
+def test_a_client_names_keys_of_its_own_repositories_only() -> None:
+    repositories = [
+        {"name": "vault", "server": "vault1", "append_only": True, "rest_user": "web1--vault", "ssh": None, "remote": None},
+        {"name": "near", "server": "vault1", "append_only": True, "rest_user": None, "remote": None,
+         "ssh": {"account": "bk-web1", "path": "/srv/holdfast-ssh/web1--near"}},
+        {"name": "far", "server": "vault1", "append_only": True, "rest_user": None, "remote": "s3:bucket",
+         "ssh": {"account": "bk-web1", "path": None}},
+        {"name": "second", "server": "vault1", "append_only": False, "rest_user": None, "remote": None, "ssh": {}},
+        {"name": "other", "server": "vault2", "append_only": True, "rest_user": "web1--other", "ssh": None, "remote": None},
+    ]  # fmt: skip
+    hosts = {
+        "web1": {"client": {"repositories": repositories}, "server": None, "backup_id": "web1"},
+        "vault1": {"client": None, "server": {"path": "/srv/holdfast"}, "backup_id": "vault1"},
+    }
+    old, new = "a" * 64, "b" * 64
+    names = ("vault", "near", "far", "second", "other", "undeclared")
+    said = {"__jobs_old_passwords": {"repositories": [{"name": name, "old_key": old, "key": new} for name in names]}}
+    found = faced(
+        "__holdfast_retired_keys",
+        inventory_hostname="vault1",
+        __holdfast_preflight={"hosts": hosts},
+        hostvars={"web1": said},
+    )
+    assert [(key["name"], key["path"], key["remote"], key["config"], key["account"]) for key in found] == [
+        ("web1--vault", "/srv/holdfast/web1--vault", None, None, None),
+        ("web1--near", "/srv/holdfast-ssh/web1--near", None, None, None),
+        ("web1--far", None, "s3:bucket/web1--far", "/etc/holdfast/rclone/s3.conf", "bk-web1"),
+    ]
+    assert {(key["old"], key["new"]) for key in found} == {(old, new)}
+    silent = {"web1": {"__jobs_old_passwords": {"repositories": [{"name": "vault", "old_key": None, "key": new}]}}}
+    quiet: tuple[dict[str, t.Any], ...] = (silent, {"web1": {}})
+    for hostvars in quiet:
+        variables = {"inventory_hostname": "vault1", "__holdfast_preflight": {"hosts": hosts}, "hostvars": hostvars}
+        assert faced("__holdfast_retired_keys", **variables) == []

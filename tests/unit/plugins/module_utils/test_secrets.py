@@ -562,3 +562,47 @@ def test_the_exported_key_comes_back_from_the_escrow_and_replaces_none() -> None
     assert "`borg_key` is not what `borg key export` prints" in errors(changed(BORG, borg_key="junk"))[0]
     problems = errors(changed(BORG, repository_id=None), Stored(password="x", borg_key="junk"))
     assert "archive.borg_key holds no exported key of borg" in problems[0]
+
+
+# --- the password of the repository
+
+
+def test_a_next_password_is_in_the_bundle_before_it_is_used() -> None:
+    before = make(LOCAL)
+    rotating = changed(LOCAL, password_rotate=True)
+    assert make(rotating).files.password_next is None, "what was made just now needs no other"
+    plan = make(rotating, before.files)
+    following = plan.files.password_next
+    assert following not in (None, plan.files.password)
+    assert plan.files.password == before.files.password
+    assert (plan.bundle["password"], plan.bundle["next_password"]) == (before.files.password, following)
+    # It stays as it is, with and without being asked for.
+    assert make(rotating, plan.files).files == make(LOCAL, plan.files).files == plan.files
+    # The bundle from before opens what there is, however late the next run comes.
+    assert before.identity.fingerprint in plan.identity.accepted_fingerprints(NOW + 100 * 24 * 3600)
+
+
+def test_one_change_is_ended_before_the_next_begins() -> None:
+    rotating = changed(LOCAL, password_rotate=True)
+    used = dataclasses.replace(make(LOCAL).files, password="second", password_old="first")
+    plan = make(rotating, used)
+    assert (plan.files.password_next, plan.files.password_old) == (None, "first")
+    assert "next_password" not in plan.bundle
+    ended = dataclasses.replace(used, password_old=None)
+    assert make(rotating, ended).files.password_next is not None
+
+
+def test_what_a_change_that_was_cut_off_left_is_cleared() -> None:
+    left = dataclasses.replace(make(LOCAL).files, password="second", password_next="second", password_old="first")
+    assert (make(LOCAL, left).files.password_next, make(LOCAL, left).files.password_old) == (None, "first")
+    left = dataclasses.replace(left, password="first")
+    assert (make(LOCAL, left).files.password_next, make(LOCAL, left).files.password_old) == ("second", None)
+
+
+def test_a_password_of_the_inventory_is_not_rotated() -> None:
+    given = changed(LOCAL, password="of the user")
+    stored = make(given).files
+    plan = make(changed(given, password_rotate=True), stored)
+    assert plan.files == stored
+    assert "`password` is in the inventory" in str(plan.warning)
+    assert "of the user" not in str(plan.warning)

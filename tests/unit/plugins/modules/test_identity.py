@@ -381,3 +381,31 @@ def test_a_missing_ssh_keygen_is_named(client: Client, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(_ssh, "make_key", missing)
     assert "ssh-keygen" in client.run(OFFSITE)["msg"]
+
+
+def test_a_next_password_is_born_here_and_not_shown(client: Client) -> None:
+    first = client.run(REST, escrow=AGE)
+    before = client.snapshot()
+    rotating = {**REST, "password_rotate": True}
+    announced = client.run(rotating, check=True)
+    assert announced["repositories"]["vault"]["password_next"] is True
+    assert client.snapshot() == before
+    done = client.run(rotating, escrow=AGE)
+    assert announced["diff"] == done["diff"]
+    following = client.text("vault.password_next").strip()
+    assert stat.S_IMODE((client.directory / "vault.password_next").stat().st_mode) == 0o400
+    assert client.bundles[-1]["next_password"] == following
+    assert following not in json.dumps(done)
+    said = done["repositories"]["vault"]
+    assert (said["password_next"], said["password_old"], said["made"]) == (True, False, False)
+    assert said["bundle_name"] != first["repositories"]["vault"]["bundle_name"]
+    assert client.run(rotating, escrow=AGE)["changed"] is False
+
+    (client.directory / "vault.password").rename(client.directory / "vault.password_old")
+    (client.directory / "vault.password_next").rename(client.directory / "vault.password")
+    said = client.run(rotating, escrow=AGE)["repositories"]["vault"]
+    assert (said["password_next"], said["password_old"]) == (False, True)
+    assert client.bundles[-1]["password"] == following
+    name = said["bundle_name"]
+    assert client.run(prune=True, escrow={**AGE, "have": {"vault": [name]}})["pruned"] == ["vault"]
+    assert not list(client.directory.glob("vault.*"))

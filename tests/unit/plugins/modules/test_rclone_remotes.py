@@ -10,11 +10,8 @@ import base64
 import grp
 import json
 import os
-import shutil
 import socket
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,9 +21,9 @@ import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _rclone as engine
 from ansible_collections.holdfast.backup.plugins.modules import rclone_remotes
 
-RCLONE = shutil.which("rclone", path=str(Path(sys.executable).parent)) or ""
+from tests.unit.plugins.modules.s3_store import RCLONE, SECRET, serving
+
 Run = Callable[..., dict[str, Any]]
-SECRET = "wJalrXUtnFEMIK7MDENG"
 GROUP = "daemon"
 NOBODY = 65534
 
@@ -36,40 +33,17 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The endpoint of a store with one bucket."""
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The options of a store with one bucket."""
     data = tmp_path_factory.mktemp("store")
     (data / "bucket1/there").mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [
-        RCLONE,
-        "serve",
-        "s3",
-        "--addr",
-        f"127.0.0.1:{port}",
-        "--auth-key",
-        f"AKID,{SECRET}",
-        "--config",
-        os.devnull,
-        str(data),
-    ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        for _attempt in range(100):
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-        process.terminate()
+    with serving(data) as options:
+        yield options
 
 
 @pytest.fixture
-def remote(store: str) -> dict[str, Any]:
-    return entry("s3", {
-        "type": "s3", "provider": "Other", "access_key_id": "AKID", "secret_access_key": SECRET, "endpoint": store,
-        "region": "us-east-1", "acl": "private", "force_path_style": "true",
-    })  # fmt: skip
+def remote(store: dict[str, str]) -> dict[str, Any]:
+    return entry("s3", store)
 
 
 def entry(name: str, options: dict[str, str], *places: str) -> dict[str, Any]:

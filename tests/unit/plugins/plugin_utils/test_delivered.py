@@ -28,6 +28,8 @@ IDENTITY: dict[str, t.Any] = {
             "rest_next_hash": None,
             "ssh_public_key": PUBLIC,
             "ssh_next_public_key": None,
+            "password_next": False,
+            "password_old": False,
             "made": True,
             "fingerprint": "0" * 32,
             "bundle_name": "0" * 32 + "-" + "1" * 16 + ".age",

@@ -1,0 +1,244 @@
+"""The playbook rotate, in order: a change that is cut off and gone on with, and one of everything at once."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet import ROOT, Fleet
+
+SECRETS = "/etc/holdfast/secrets"
+RECORDS = "/var/lib/holdfast/repositories"
+RESTIC = ("vault", "disk")
+BORG = ("archive", "sealed")
+REPOSITORIES: dict[str, dict[str, Any]] = {
+    "vault": {"server": "vault1"},
+    "disk": {},
+    "archive": {"engine": "borg", "access": "ssh", "server": "vault1"},
+    "sealed": {"engine": "borg", "encryption": "keyfile-blake2"},
+}
+VAULT_KEYS = "/srv/holdfast/web1--vault/keys"
+DISK_KEYS = "/var/backups/holdfast/disk/keys"
+RETIRED = "/var/lib/holdfast/retired_keys/web1--vault"
+# A backup does not go on while this is there.
+HELD = "/run/held"
+HOOK = f"while test -e {HELD}; do sleep 0.2; done"
+MAINTENANCE = "/etc/holdfast/serve/maintenance/web1--archive"
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Fleet:
+    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    fleet = Fleet("rotate", folder, {"backup_servers": ["vault1"], "backup_clients": ["web1"]})
+    fleet.variables = {
+        "backup_escrow": {"recipients": [(folder / "escrow.pub").read_text().strip()]},
+        "backup_repositories": REPOSITORIES,
+        "backup_jobs": {
+            "files": {"paths": ["/srv/data"], "schedule": {"calendar": "Mon *-*-1..7 04:00"}, "pre": [HOOK]}
+        },
+    }
+    return fleet
+
+
+@pytest.fixture(scope="session")
+def web1(fleet: Fleet) -> Any:
+    return fleet.on("web1")
+
+
+def password(host: Any, name: str, which: str = "password") -> str | None:
+    """A password file of a repository, None if there is none."""
+    file = host.file(f"{SECRETS}/{name}.{which}")
+    return str(file.content_string).strip() if file.exists else None
+
+
+def opens(host: Any, name: str, secret: str) -> bool:
+    """Whether this password opens the repository; that the other way round is no other error is seen, too."""
+    definition = json.loads(host.file(f"/etc/holdfast/units/files--{name}.json").content_string)
+    location = host.file(definition["repository_file"]).content_string.strip()
+    if definition["engine"] == "restic":
+        host.check_output("umask 077; printf %%s %s >/run/tried", secret)
+        environment = " ".join(f"{key}={value}" for key, value in definition["environment"].items() if "CACERT" in key)
+        done = host.run(
+            f"env {environment} RESTIC_REPOSITORY_FILE={definition['repository_file']} RESTIC_PASSWORD_FILE=/run/tried"
+            " restic --no-cache --no-lock cat config"
+        )
+        assert done.rc in (0, 12), done
+        return bool(done.rc == 0)
+    borg = definition["borg"]
+    environment = "BORG_BASE_DIR=/run/tried-borg BORG_EXIT_CODES=modern BORG_PASSPHRASE=" + secret
+    environment += f" BORG_RSH='{borg['ssh_command']}'" if borg["ssh_command"] else ""
+    environment += f" BORG_KEY_FILE={borg['key_file']}" if borg["encryption"] == "keyfile-blake2" else ""
+    environment += " BORG_RELOCATED_REPO_ACCESS_IS_OK=yes"
+    done = host.run(f"env {environment} borg list --bypass-lock {location}")
+    assert done.rc in (0, 52), done
+    return bool(done.rc == 0)
+
+
+def escrow(fleet: Fleet, name: str) -> list[dict[str, Any]]:
+    """All bundles of a repository, the newest last."""
+    bundles = []
+    for path in (fleet.state / "hosts/web1/escrow" / name).iterdir():
+        argv = ["age", "--decrypt", "--identity", str(fleet.folder / "escrow.key"), str(path)]
+        bundles.append(json.loads(subprocess.run(argv, check=True, capture_output=True).stdout))
+    return sorted(bundles, key=lambda bundle: bundle["made"])
+
+
+def back_up(host: Any) -> None:
+    """All repositories take a backup."""
+    host.check_output("holdfast run --wait files")
+    status = json.loads(host.check_output("holdfast status --json"))["units"]
+    assert {unit["unit"]: unit["outcome"] for unit in status} == {f"files--{name}": "ok" for name in REPOSITORIES}
+
+
+def first_restored(host: Any) -> None:
+    """The first snapshot of each repository, made with the first passwords, restores."""
+    for name in REPOSITORIES:
+        found = json.loads(host.check_output(f"holdfast snapshots files--{name} --json"))["snapshots"]
+        first = min(found, key=lambda snapshot: snapshot["time"])["id"]
+        host.check_output(f"holdfast restore files--{name} --snapshot {first} --target /root/first/{name}")
+        host.check_output(f"echo first | cmp - /root/first/{name}/srv/data/note")
+
+
+def keys(host: Any, directory: str) -> set[str]:
+    return set(host.check_output(f"ls {directory}").split())
+
+
+@pytest.fixture(scope="session")
+def first(fleet: Fleet, web1: Any) -> dict[str, str]:
+    """A fleet with a backup; its passwords."""
+    web1.check_output("mkdir -p /srv/data && echo first >/srv/data/note")
+    fleet.good("site")
+    back_up(web1)
+    web1.check_output("echo second >/srv/data/note")
+    return {name: password(web1, name) or "" for name in REPOSITORIES}
+
+
+def test_a_backup_that_starts_while_a_passphrase_of_borg_changes_waits(
+    fleet: Fleet, web1: Any, first: dict[str, str]
+) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("holdfast/__init__.py", "")
+        for path in (ROOT / "plugins/module_utils").glob("_*.py"):
+            archive.write(path, f"holdfast/{path.name}")
+    fleet.lab.put("web1", "/root/holdfast.zip", stream.getvalue())
+    script = (
+        "import subprocess, time\n"
+        "from holdfast._hold import held_off, running\n"
+        "start = ['systemctl', 'start', 'holdfast-files--sealed.service']\n"
+        "with held_off('sealed'):\n"
+        "    subprocess.run([*start, '--no-block'], check=True)\n"
+        "    time.sleep(3)\n"
+        "    assert running('sealed') == []\n"
+        "subprocess.run(start, check=True)\n"
+    )
+    web1.check_output("PYTHONPATH=/root/holdfast.zip timeout 300 python3 -c %s", script)
+
+
+def test_a_change_that_is_cut_off_stops_no_backup(fleet: Fleet, web1: Any, first: dict[str, str]) -> None:
+    """`site` stops before old keys are removed, one server refuses, and two backups run that began before."""
+    location = f"{SECRETS}/vault.repository"
+    before = web1.file(location).content_string
+    running = "holdfast-files--disk.service holdfast-files--sealed.service"
+    web1.check_output(f"touch {HELD} && systemctl start --no-block {running}")
+    fleet.on("vault1").check_output(f"touch {MAINTENANCE}")
+    said = fleet.good("site", "-e", "backup_rotate_passwords=true", "-e", "backup_rotate_rest=true")
+    assert "maintenance" in said.text
+    assert "sealed: its password stays for now, since a backup runs (holdfast-files--sealed.service)" in said.text
+    fleet.on("vault1").check_output(f"rm {MAINTENANCE}")
+    web1.check_output(f"rm {HELD} && timeout 300 systemctl start {running}")
+    for name in BORG:
+        following = password(web1, name, "password_next")
+        assert password(web1, name) == first[name]
+        assert following not in (None, first[name])
+        # What is not in use yet is in the escrow already.
+        assert escrow(fleet, name)[-1]["next_password"] == following
+        assert escrow(fleet, name)[-1]["password"] == first[name]
+    for name in RESTIC:
+        assert password(web1, name, "password_old") == first[name]
+        assert opens(web1, name, first[name])
+        assert opens(web1, name, password(web1, name) or "")
+    assert web1.file(location).content_string != before
+    back_up(web1)
+
+
+def test_the_next_run_goes_on_with_it(fleet: Fleet, web1: Any, first: dict[str, str]) -> None:
+    """One repository that cannot be reached keeps nothing else from its end."""
+    following = {name: password(web1, name, "password_next") for name in BORG}
+    used = {name: password(web1, name) for name in RESTIC}
+    old = keys(fleet.on("vault1"), VAULT_KEYS)
+    assert len(old) == 2
+    fleet.on("vault1").check_output(f"touch {MAINTENANCE}")
+    said = fleet.run("rotate", "-e", "rotate=passwords")
+    fleet.on("vault1").check_output(f"rm {MAINTENANCE}")
+    assert said.code != 0
+    assert "archive: its old password still opens it" in said.failed["web1"], said.output
+    assert "maintenance" in said.failed["web1"]
+    assert len(said.failed["web1"].splitlines()) == 2, said.output
+    assert (password(web1, "archive"), password(web1, "archive", "password_next")) == (
+        first["archive"],
+        following["archive"],
+    )
+    assert {name: password(web1, name) for name in (*RESTIC, "sealed")} == {**used, "sealed": following["sealed"]}
+    for name in (*RESTIC, "sealed"):
+        ended(fleet, web1, name, first[name])
+    # The server keeps what it took away, where only root can read it.
+    assert keys(fleet.on("vault1"), VAULT_KEYS) | keys(fleet.on("vault1"), RETIRED) == old
+    assert fleet.on("vault1").file("/var/lib/holdfast/retired_keys").mode == 0o700
+    hint = f"RESTIC_KEY_HINT={keys(fleet.on('vault1'), VAULT_KEYS).pop()}"
+    assert hint in web1.file(f"{RECORDS}/vault.env").content_string.splitlines()
+
+
+def ended(fleet: Fleet, web1: Any, name: str, old: str) -> None:
+    """A change is over: the old password opens nothing, the new one is in the escrow with what it opens."""
+    secret = password(web1, name) or ""
+    assert secret != old
+    assert opens(web1, name, secret), name
+    assert not opens(web1, name, old), name
+    assert password(web1, name, "password_next") is password(web1, name, "password_old") is None
+    newest = escrow(fleet, name)[-1]
+    assert newest["password"] == secret
+    assert "next_password" not in newest
+    assert old in {bundle["password"] for bundle in escrow(fleet, name)}
+    if name in BORG:
+        assert newest["borg_key"] == web1.file(f"{SECRETS}/{name}.borg_key").content_string
+    else:
+        directory = {
+            "vault": fleet.on("vault1").check_output(f"ls {VAULT_KEYS}"),
+            "disk": web1.check_output(f"ls {DISK_KEYS}"),
+        }
+        assert directory[name].split() == [newest["key_id"]]
+
+
+def test_everything_at_once(fleet: Fleet, web1: Any, first: dict[str, str]) -> None:
+    def secrets() -> dict[str, str]:
+        names = [f"{name}.password" for name in REPOSITORIES] + ["vault.repository", "archive.ssh_key"]
+        return {name: web1.file(f"{SECRETS}/{name}").content_string for name in names}
+
+    before = secrets()
+    announced = fleet.good("rotate", "--check", "--diff")
+    assert secrets() == before
+    real = fleet.good("rotate", "--diff")
+    assert announced.changed == real.changed, (
+        f"only announced: {sorted(announced.changed - real.changed)}\nonly done: {sorted(real.changed - announced.changed)}"
+    )
+    after = secrets()
+    assert {name for name in before if before[name] == after[name]} == set()
+    assert not [name for name, secret in {**before, **after}.items() if secret.strip() in real.output]
+    for name in REPOSITORIES:
+        ended(fleet, web1, name, before[f"{name}.password"].strip())
+        assert not opens(web1, name, first[name]), name
+    assert not fleet.good("site").changed
+    back_up(web1)
+    first_restored(web1)
+
+
+def test_a_kind_that_does_not_exist_is_refused(fleet: Fleet, first: dict[str, str]) -> None:
+    assert "rotate = keys" in fleet.refused("rotate", "-e", "rotate=keys").text
