@@ -390,14 +390,15 @@ def _client(
             )
         elif (
             origin in repositories
-            and repository["access"] in ("rclone", "sftp")
-            and repository["access"] == repositories[origin]["access"]
+            and _dialled_by(repository)
+            and _dialled_by(repository) == _dialled_by(repositories[origin])
+            and (repository["ssh"] or repositories[origin]["ssh"])
         ):
             host.add(
                 BadInput(
                     f"{written[name][0]}.{name}.from_repo",
                     origin,
-                    f"is reached over {repository['access']}, too, and restic opens both in one command with one such connection",
+                    f"is reached over {_dialled_by(repository)}, too, and restic opens both in one command with one such connection",
                     "Begin without it, or from a repository of another access",
                 )
             )
@@ -549,6 +550,12 @@ def _origins(name: str | None, repositories: dict[str, dict[str, t.Any]]) -> lis
         found.append(name)
         name = repositories.get(name, {}).get("from_repo")
     return found
+
+
+def _dialled_by(repository: dict[str, t.Any]) -> str | None:
+    """``rclone`` or ``sftp``, the backends of restic that start a program for the connection, which an option names."""
+    scheme = repository["location"].partition(":")[0]
+    return scheme if scheme in ("rclone", "sftp") else None
 
 
 def _repository(

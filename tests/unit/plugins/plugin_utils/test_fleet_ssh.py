@@ -274,6 +274,16 @@ def test_two_connections_of_one_kind_in_one_command_are_refused() -> None:
     assert messages(model) == []
 
 
+def test_nor_may_one_of_them_be_a_location_of_ones_own() -> None:
+    ours, own = {"access": "sftp", "server": "vault1"}, {"url": "sftp:somebody@nas1:/srv/backup"}
+    for first, then in ((ours, own), (own, ours)):
+        model = fleet({"first": first, "then": {**then, "from_repo": "first"}})
+        assert "backup_repositories.then.from_repo" in only(model)
+    # Two of one's own are dialled in the same way.
+    model = fleet({"first": own, "then": {"url": "sftp:somebody@nas2:/srv/backup", "from_repo": "first"}})
+    assert messages(model) == []
+
+
 def test_a_location_of_sftp_is_the_same_however_it_is_spelt() -> None:
     entry = {"access": "sftp", "server": "vault1"}
     model = fleet({"second": entry, "same": {"url": "sftp:somebody@192.0.2.1:/srv/holdfast-ssh/web1--second"}})
