@@ -35,8 +35,9 @@ FLOORS: tuple[Floor, ...] = (
     Floor(
         "rclone",
         "remotes",
-        "1.75",
-        "before it a client reads and writes the repositories of other clients with ../ in a path (CVE-2026-71309)",
+        "1.75.2",
+        "before 1.75 a client reads and writes the repositories of other clients with ../ in a path (CVE-2026-71309), and"
+        " before 1.75.2 it overwrites its history where a store fails to say what it has",
     ),
     Floor(
         "rclone-directories",

@@ -244,6 +244,19 @@ def test_a_store_that_stays_busy_is_unreachable(scenario: Scenario) -> None:
     assert backup(scenario, "web1", "offsite")["outcome"] == "ok"
 
 
+def test_append_only_while_the_store_fails_to_say_what_it_has(scenario: Scenario) -> None:
+    """rclone before 1.75.2 takes the store's error for an absence, and overwrites: seen with 1.75.0 and 1.75.1."""
+    own = f"{BUCKET}/web1--offsite"
+    before = files(scenario, "store1", own)
+    snapshot = next(name for name in before if name.startswith("./snapshots/"))[1:]
+    # As many as rclone asks: the upload itself would succeed.
+    fault(scenario, "503 SlowDown HEAD 6")
+    statuses = requests(scenario, "offsite", ("POST", snapshot, "x"))
+    assert scenario.on("store1", "cat /run/fault").strip() == "", "rclone gave up before the store was well again"
+    assert statuses == [500]
+    assert files(scenario, "store1", own) == before
+
+
 def test_errors_of_the_store_never_make_rclone_serve_the_directory_above(scenario: Scenario) -> None:
     """Without a slash at the end rclone takes a path that it cannot look at for a file, and serves what is around it."""
     fault(scenario, "503 SlowDown GET,HEAD 12")
@@ -284,8 +297,8 @@ def test_check_mode_says_what_the_real_run_does(scenario: Scenario) -> None:
 
 
 def test_old_versions_are_refused_before_any_change(scenario: Scenario) -> None:
-    refused = scenario.playbook("site", "-e", "rclone_proxy_release_version=1.74.4", fails=True)
-    assert "below the floor 1.75" in refused.output
+    refused = scenario.playbook("site", "-e", "rclone_proxy_release_version=1.75.1", fails=True)
+    assert "below the floor 1.75.2" in refused.output
     assert "CVE-2026-71309" in refused.output
 
 

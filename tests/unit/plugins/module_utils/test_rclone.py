@@ -115,7 +115,7 @@ def test_what_rclone_said_is_one_line_without_secrets() -> None:
 
 
 def test_floors_of_remotes_and_of_directories() -> None:
-    assert _floors.below("rclone", "1.74.4")
-    assert not _floors.below("rclone", "1.75.0+dfsg-1")
+    assert _floors.below("rclone", "1.75.1")
+    assert not _floors.below("rclone", "1:1.75.2+dfsg-1")
     assert "CVE-2026-71309" in _floors.floor("rclone").reason
     assert not _floors.below("rclone-directories", "1.60.1+dfsg-4+b10")

@@ -136,7 +136,7 @@ def test_the_package_of_debian_13_serves_directories_and_no_remote() -> None:
     assert _rclone.problems({}, tool(), "proxy1") == []
     (message,) = _rclone.problems({"s3": S3}, tool(), "proxy1")
     assert message.startswith(
-        "proxy1: rclone_proxy_package = 'rclone': is version 1.60.1+dfsg-4+b10, below the floor 1.75: "
+        "proxy1: rclone_proxy_package = 'rclone': is version 1.60.1+dfsg-4+b10, below the floor 1.75.2: "
     )
     assert "CVE-2026-71309" in message
     assert "rclone_proxy_release_sha256" in message
