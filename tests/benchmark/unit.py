@@ -1,6 +1,6 @@
 """What a job's unit adds to restic itself, on one lab host.
 
-    .venv/bin/python -m tests.benchmark.unit [--megabytes 3000] [--runs 3]
+    .venv/bin/python -m tests.benchmark.unit [--megabytes 1200] [--runs 3]
 
 For a backup that has nothing new and for a first backup of so much data, the same restic command is run bare (as root, by
 hand) and by its unit, in turn, into two fresh local repositories; figures are medians.
@@ -83,7 +83,7 @@ class Bench:
 def main() -> int:
     """Print a line for each comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=3000)
+    parser.add_argument("--megabytes", type=int, default=1200)
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
