@@ -85,7 +85,7 @@ class ActionModule(ActionBase):
             ]
         changed = any(change.written or change.removed or change.directories for change in changes)
         diff = _diff(state_dir, _handover_file.lines(before), _handover_file.lines(document))
-        return {"changed": changed, "warnings": taken.notes, "diff": diff}
+        return {"changed": changed, "warnings": taken.notes + _handover.unexpected(document, before), "diff": diff}
 
 
 def _diff(place: str, before: list[str], after: list[str]) -> dict[str, str]:

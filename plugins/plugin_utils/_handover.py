@@ -176,10 +176,30 @@ def _take_servers(servers: Hosts, hosts: Hosts, limited: t.Container[str], found
             if _described(wanted) != _described(told):
                 yield _differs(host, name, told, wanted)
                 continue
+            if place.get("tls") == "off" and wanted["tls"] != "off":
+                yield (
+                    f"{host}: the file has the repository {name} without TLS, and its REST password would cross the network in"
+                    f" plaintext. If that is meant, say tls: false in backup_repositories.{name}"
+                )
+                continue
             # A file about one repository takes nothing from the others.
             known = dict(hosts[host]["places"])
             places = found.write.setdefault(host, {"handed_over.json": {"repositories": known}})
             places["handed_over.json"]["repositories"][served] = told
+        yield from _bereft(server, said, declared)
+
+
+def _bereft(server: str, said: Hosts, declared: dict[tuple[str, str], tuple[str, dict[str, t.Any]]]) -> t.Iterator[str]:
+    """Problems where a file takes away what repositories of which it is silent trust, and which would then trust anybody."""
+    for (identity, name), (host, wanted) in sorted(declared.items()):
+        if wanted["server"] != server or wanted["accepts"] is None or f"{identity}--{name}" in said["repositories"]:
+            continue
+        missing = "host_keys" if wanted["ssh"] else "ca" if wanted["tls"] == "private" else None
+        if missing and not said[missing]:
+            yield (
+                f"{host}: the file has no {missing} of {server}, which the repository {name} needs, and is silent about it. Ask"
+                f" for a file about all repositories of {host}"
+            )
 
 
 def _declared(hosts: Hosts) -> dict[tuple[str, str], tuple[str, dict[str, t.Any]]]:
@@ -222,6 +242,17 @@ def before(document: Document, hosts: Hosts, known: Hosts) -> Document:
             last = {"ca": known[server]["ca"], "host_keys": known[server]["ssh_host_keys"], "repositories": {}}
             servers.setdefault(server, last)["repositories"][served] = hosts[host]["places"][served]
     return {"format": FORMAT, "clients": clients, "servers": servers}
+
+
+def unexpected(document: Document, before: Document) -> list[str]:
+    """Warnings where a client's secret follows from none that is known: an older file would take away what is used now."""
+    return [
+        f"{identity}: the file has a secret for the repository {name} that is neither the one known here nor its next one."
+        " Unless the client began anew, the file is older than one that was imported already: ask for a new one"
+        for identity, repositories in before["clients"].items()
+        for name, was in repositories.items()
+        if document["clients"][identity][name]["public"] not in (was["public"], was.get("next_public"))
+    ]
 
 
 def missing(hosts: Hosts, known: Hosts, limited: t.Container[str]) -> tuple[list[str], list[str]]:

@@ -133,6 +133,19 @@ def test_secrets_are_made_for_a_hand_over_where_there_are_none() -> None:
     assert unborn(rest={"vault": {}}, ssh={"offsite": {}}) == []
 
 
+def test_a_hand_over_makes_the_fleet_id_that_its_user_gave() -> None:
+    """Else the playbook site, which is run next, would refuse the state directory as another fleet's."""
+    made = {}
+    for name in ("site", "handover"):
+        plays = DataLoader().load_from_file(str(ROOT / f"playbooks/{name}.yml"))
+        tasks = [task for play in plays for task in play.get("tasks", [])]
+        made[name] = [
+            task["holdfast.backup.state"] for task in tasks if "make_fleet_id" in task.get("holdfast.backup.state", {})
+        ]
+    assert len(made["site"]) == 1
+    assert [each["fleet_id"] for each in made["handover"]] == ["{{ backup_fleet_id | default(omit) }}"]
+
+
 def test_a_next_key_is_used_when_it_opened_its_repository() -> None:
     def tried(state: str) -> dict[str, t.Any]:
         return {"__jobs_next_keys": {"repositories": [{"name": "offsite", "state": state}]}}
@@ -170,7 +183,7 @@ def test_a_local_repository_is_always_looked_at() -> None:
 
 
 def test_a_next_rest_password_is_asked_for_once_in_a_run() -> None:
-    repository = {"name": "vault", "access": "rest", "server": "vault1", "rest_user": "web1--vault"}
+    repository: dict[str, t.Any] = {"name": "vault", "access": "rest", "server": "vault1", "rest_user": "web1--vault"}
     model = {"hosts": {"web1": {"client": {"repositories": [repository]}}}}
     asked: dict[str, t.Any] = {"backup_rotate_rest": True, "__holdfast_preflight": model}
 
@@ -180,6 +193,10 @@ def test_a_next_rest_password_is_asked_for_once_in_a_run() -> None:
     assert wanted() == wanted(__rest_server_htpasswd={"switched": []}) == ["vault"]
     assert wanted(__rest_server_htpasswd={"switched": ["web1--vault"]}) == []
     assert faced("escrow_rest_rotate", __holdfast_preflight=model) == []
+    # Of a server elsewhere no run sees the switch: what is begun in this one is enough.
+    repository["accepts"] = []
+    assert wanted() == ["vault"]
+    assert faced("escrow_rest_rotate", **asked, hostvars={"vault1": {}}, __escrow_identity=identity()) == []
 
 
 def test_a_next_password_is_asked_for_once_in_a_run() -> None:

@@ -376,14 +376,49 @@ def test_a_file_about_one_repository_takes_nothing_from_the_others(ca: str) -> N
     first = _handover.taken(answer, model, {"vault1"}).write["www"]
     known = hosts(of_administrator(_handover_file.places(first["handed_over.json"])))
     place = {**answer["servers"]["vault1"]["repositories"]["web9--vault"], "port": 9000, "tls": "proxy"}
-    one = changed(answer, "servers", "vault1", to={"ca": None, "host_keys": [], "repositories": {"web9--vault": place}})
+    said = {"ca": None, "host_keys": [HOST_KEY], "repositories": {"web9--vault": place}}
+    one = changed(answer, "servers", "vault1", to=said)
     second = _handover.taken(one, known, {"vault1"})
     places = _handover_file.places(second.write["www"]["handed_over.json"])
     assert sorted(places) == sorted(f"web9--{name}" for name in SERVED)
     assert places["web9--vault"]["port"] == 9000
-    assert second.remove == {"vault1": ["ca.pem", "ssh_host_keys"]}
+    assert second.remove == {"vault1": ["ca.pem"]}
     # What was known before stays as it was until it is written.
     assert known["www"]["places"]["web9--vault"]["port"] == 8443
+
+
+def test_a_file_does_not_take_what_repositories_trust_of_which_it_is_silent(ca: str) -> None:
+    """Without its CA a repository with tls: private would be dialled with whom the client's system trusts."""
+    answer = answered(ca)
+    first = _handover.taken(answer, hosts(of_administrator()), {"vault1"}).write["www"]
+    known = hosts(of_administrator(_handover_file.places(first["handed_over.json"])))
+    second = answer["servers"]["vault1"]["repositories"]["web9--second"]
+    for said, lost in (
+        ({"repositories": {}}, {"vault": "ca", "archive": "host_keys", "offsite": "host_keys", "second": "host_keys"}),
+        ({"host_keys": [HOST_KEY], "repositories": {"web9--second": second}}, {"vault": "ca"}),
+    ):
+        file = _handover_file.parse(json.dumps(changed(answer, "servers", "vault1", to=said)).encode())
+        with pytest.raises(ValueError, match="nothing of it was taken:") as caught:
+            _handover.taken(file, known, {"vault1"})
+        messages = str(caught.value).splitlines()[1:]
+        assert len(messages) == len(lost)
+        for name, what in lost.items():
+            assert f"www: the file has no {what} of vault1, which the repository {name} needs" in str(caught.value)
+        # Before there is a place nothing is lost.
+        _handover.taken(file, hosts(of_administrator()), {"vault1"})
+
+
+def test_tls_is_not_given_up_without_being_told(ca: str) -> None:
+    plain = changed(answered(ca), *REST_PLACE, "tls", to="off")
+    with pytest.raises(ValueError, match="nothing of it was taken:") as caught:
+        _handover.taken(plain, hosts(of_administrator()), {"vault1"})
+    assert "www: the file has the repository vault without TLS" in str(caught.value)
+    meant = {**USED, "vault": {**USED["vault"], "tls": False}}
+    kept = _handover.taken(plain, hosts(of_administrator(repositories=meant)), {"vault1"}).write["www"]
+    known = hosts(of_administrator(_handover_file.places(kept["handed_over.json"]), meant))
+    own = {each["name"]: each for each in known["www"]["client"]["repositories"]}["vault"]
+    assert (own["tls"], own["location"]) == ("off", "rest:http://vault.example:8443/web9--vault/")
+    assert _handover.taken(plain, known, {"vault1"}).write["www"] == kept
 
 
 def test_people_see_what_was_there_before(ca: str) -> None:
@@ -397,6 +432,18 @@ def test_people_see_what_was_there_before(ca: str) -> None:
     theirs, state = hosts(of_operator()), rendered(ca)
     assert _handover.before(given(), theirs, dict.fromkeys(theirs, NOTHING)) == nothing
     assert _handover_file.lines(_handover.before(given(), theirs, state)) == _handover_file.lines(given())
+
+
+def test_an_older_file_is_warned_about() -> None:
+    """It would take away what the client uses now, and let in again what was rotated."""
+    old = given()
+    rotating = changed(old, *CLIENT, "next_public", to=NEXT_KEY)
+    rotated = changed(old, *CLIENT, "public", to=NEXT_KEY)
+    for known, then in ((old, old), (old, rotating), (rotating, rotated), (rotating, old)):
+        assert _handover.unexpected(then, known) == []
+    for then in (old, rotating):
+        (said,) = _handover.unexpected(then, rotated)
+        assert said.startswith("web9: the file has a secret for the repository second that is neither")
 
 
 # --- hostile files
