@@ -297,6 +297,10 @@ class Restic:
         """Remove the key with this id. Refuses the one that the password opens."""
         return self._run("key", "remove", key)
 
+    def unlock(self) -> Result:
+        """Remove locks that nobody holds: their process of this host is gone, or they were not renewed for half an hour."""
+        return self._run("unlock")
+
     def init(self, *, repository_version: str | None = None, from_source: Source | None = None) -> Result:
         """Make the repository. Refuses by itself where one is."""
         arguments = ["init", "--json"]

@@ -107,9 +107,10 @@ class Rotation:
             look = self._tool(new, key).look(key=True)
             if look.state != PRESENT:
                 result, key = self._borg(source, key).change_passphrase(new.password)
-                if result.code != 0:
-                    raise EngineError(f"its passphrase cannot be changed: {self._borg(source).explain(result)}")
+                # Whatever it says, it may have got so far: a connection that broke after the server wrote the key, say.
                 look = self._tool(new, key).look(key=True)
+                if look.state != PRESENT and result.code != 0:
+                    raise EngineError(f"its passphrase cannot be changed: {self._borg(source).explain(result)}")
             return self._switch(look, source, new, record)
 
     def _switch(self, look: Look, source: Source, new: Source, record: Record) -> Rotated:
@@ -158,6 +159,10 @@ class Rotation:
         if busy:
             # It may have begun with the old password, and not have opened the repository yet.
             return self._wait(record, f"a backup runs ({', '.join(busy)})")
+        if self._options["engine"] != _borg.ENGINE and self._options["remove"] == "client" and not self._check_mode:
+            # To remove a key restic locks out everybody. A run that was cut off meanwhile left that lock, which stops all
+            # backups; and one that a killed backup left would keep the key.
+            self._restic(source, record.key).unlock()
         look = self._tool(mine).look(key=True)
         if look.state == WRONG_KEY:
             return self._forget(record)

@@ -199,6 +199,12 @@ class _Store:
 
 def _retire(tree: Tree, options: dict[str, Any], params: dict[str, Any], check_mode: bool) -> bool:
     """Move one key; whether it was there. Raises RefusedError, UnsafePathError, OSError."""
+    # The word of a client.
+    for option in ("old", "new"):
+        if not KEY.match(options[option]) and not (check_mode and options[option] == UNBORN):
+            raise RefusedError(f"{option}: {options[option][:80]!r} is not 64 hexadecimal digits")
+    if options["old"] == options["new"] != UNBORN:
+        raise RefusedError("old: it is the key that is to stay")
     if UNBORN in (options["old"], options["new"]):
         return True
     keys: _Directory | _Store
@@ -223,16 +229,11 @@ def _retire(tree: Tree, options: dict[str, Any], params: dict[str, Any], check_m
     return True
 
 
-def _check(keys: list[dict[str, Any]], check_mode: bool) -> None:
+def _check(keys: list[dict[str, Any]]) -> None:
     for options in keys:
         name = options["name"]
         if not _NAME.match(name):
             raise ValueError(f"keys: name {name!r} is not <backup_id>--<repository>")
-        for option in ("old", "new"):
-            if not KEY.match(options[option]) and not (check_mode and options[option] == UNBORN):
-                raise ValueError(f"keys[{name}].{option}: {options[option]!r} is not 64 hexadecimal digits")
-        if options["old"] == options["new"] != UNBORN:
-            raise ValueError(f"keys[{name}].old: it is the key that is to stay")
         if bool(options["path"]) == bool(options["remote"]):
             raise ValueError(f"keys[{name}].path: give exactly one of path and remote")
         if options["path"] and options["path"] != posixpath.normpath(options["path"]):
@@ -242,13 +243,17 @@ def _check(keys: list[dict[str, Any]], check_mode: bool) -> None:
 
 
 def _work(module: AnsibleModule) -> dict[str, Any]:
-    _check(module.params["keys"], module.check_mode)
+    _check(module.params["keys"])
     removed: list[str] = []
     absent: list[str] = []
     refused: dict[str, str] = {}
+    seen: set[str] = set()
     with Tree() as tree:
         for options in module.params["keys"]:
             try:
+                if options["name"] in seen:
+                    raise RefusedError("it names more than one key, and one is taken away at a time")
+                seen.add(options["name"])
                 found = _retire(tree, options, module.params, module.check_mode)
             except (RefusedError, UnsafePathError, OSError, ValueError) as error:
                 # What one client said must not keep the others' keys.

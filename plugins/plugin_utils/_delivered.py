@@ -350,4 +350,6 @@ def _believed(module: str, said: t.Any) -> dict[str, t.Any]:
 def _holds_unborn(value: t.Any) -> bool:
     if isinstance(value, dict):
         return any(map(_holds_unborn, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_unborn, value))
     return bool(value == UNBORN)

@@ -29,11 +29,13 @@ def serving(data: Path) -> Iterator[dict[str, str]]:
     command = [RCLONE, "serve", "s3", "--addr", address, "--auth-key", f"{USER},{SECRET}", "--config", os.devnull]
     with subprocess.Popen([*command, str(data)], stderr=subprocess.DEVNULL) as process:
         try:
-            for _attempt in range(100):
+            for _attempt in range(600):
                 with socket.socket() as client:
                     if client.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) == 0:
                         break
                 time.sleep(0.1)
+            else:
+                raise TimeoutError(f"nothing answers at {address}")
             yield {
                 "type": "s3", "provider": "Other", "access_key_id": USER, "secret_access_key": SECRET,
                 "endpoint": f"http://{address}", "region": "us-east-1", "acl": "private", "force_path_style": "true",

@@ -55,6 +55,10 @@ class Host:
         self.calls: list[str] = []
         self.environments: list[dict[str, str]] = []
         self.cut_off_at: str | None = None
+        # Whether there is a lock that nobody holds.
+        self.locked = False
+        # borg does it, and then says that it failed.
+        self.broken = False
         for name, text in {"password": OLD, "password_next": NEW}.items():
             (root / f"vault.{name}").write_text(f"{text}\n")
             (root / f"vault.{name}").chmod(0o400)
@@ -92,6 +96,13 @@ class Host:
         if "add" in argv:
             self.opened_by.append(given["arguments"]["--new-password-file"].decode().strip())
             return Result(0, "saved new key\n")
+        if "unlock" in argv:
+            self.locked = False
+            return Result(0, "successfully removed 1 locks\n")
+        if self.locked:
+            return Result(
+                11, "", "unable to create lock in backend: repository is already locked exclusively by PID 7\n"
+            )
         if self.append_only:
             return Result(1, "", "Fatal: removing key failed: unexpected HTTP response (403): 403 Forbidden\n")
         self.opened_by = [each for each in self.opened_by if key_of(each) != argv[-1]]
@@ -115,7 +126,11 @@ class Host:
             Path(keyfile).write_text(self.exported(following))
         else:
             self.opened_by = [following]
-        return Result(0)
+        return (
+            recorded_borg.error(80, "ConnectionClosed", "Connection closed by remote host")
+            if self.broken
+            else Result(0)
+        )
 
 
 class Play:
@@ -293,6 +308,29 @@ def test_borg_gets_another_passphrase(make: Any, encryption: str) -> None:
     assert play("retire")["changed"] is False
 
 
+@pytest.mark.parametrize("encryption", ["repokey-blake2", "keyfile-blake2"])
+def test_a_passphrase_that_was_changed_is_used_whatever_borg_said_then(make: Any, encryption: str) -> None:
+    """A client that kept the old one could back up no more until the next run."""
+    play = make("borg", encryption=encryption)
+    play.host.broken = True
+    assert play()["changed"] is True
+    assert (play.host.text("password"), play.host.text("password_next")) == (NEW, None)
+
+
+def test_a_passphrase_that_cannot_be_changed_stays(make: Any) -> None:
+    play = make("borg")
+    really = play.host._borg
+
+    def refused(argv: Sequence[str], given: dict[str, Any]) -> Result:
+        if "change-passphrase" in argv:
+            return recorded_borg.error(73, "LockTimeout", "Failed to create/acquire the lock (timeout).")
+        return really(argv, given)
+
+    play.host._borg = refused
+    assert "its passphrase cannot be changed: Failed to create/acquire the lock" in kept(play())
+    assert (play.host.text("password"), play.host.text("password_next")) == (OLD, NEW)
+
+
 @pytest.mark.parametrize("unit", ["holdfast-system--vault.service", "holdfast-system--vault--pg.service"])
 def test_a_backup_that_runs_is_not_disturbed(make: Any, unit: str) -> None:
     borg = make("borg")
@@ -313,6 +351,22 @@ def test_an_old_key_stays_while_a_backup_runs(make: Any) -> None:
     assert play.host.opened_by == [OLD, NEW]
     play.host.running = ["holdfast-record@system--vault.service"]
     assert play("retire")["changed"] is True
+
+
+def test_a_lock_that_nobody_holds_is_removed_first(make: Any) -> None:
+    """Left by a backup that was killed, or by a run that was cut off while, or after, it removed the key."""
+    play = make()
+    play()
+    play.host.locked = True
+    assert play("retire", check=True)["changed"]
+    assert play.host.locked
+    play.host.cut_off_at = "key remove"
+    with pytest.raises(CutOffError):
+        play("retire")
+    play.host.cut_off_at = None
+    play.host.locked = True
+    assert play("retire")["changed"]
+    assert (play.host.locked, play.host.opened_by) == (False, [NEW])
 
 
 def test_another_repository_is_not_taken_for_the_one_on_record(make: Any) -> None:

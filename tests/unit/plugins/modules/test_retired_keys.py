@@ -79,17 +79,12 @@ def test_one_key_goes_and_is_kept(server: Server) -> None:
 
 def test_a_key_that_is_born_later_is_announced(server: Server) -> None:
     assert server(server.key(old=UNBORN, new=UNBORN), check=True)["removed"] == ["web1--vault"]
-    assert "64 hexadecimal" in server(server.key(old=UNBORN, new=UNBORN))["msg"]
+    assert "64 hexadecimal" in server(server.key(old=UNBORN, new=UNBORN))["refused"]["web1--vault"]
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"old": "../config"}, "64 hexadecimal digits"),
-        ({"old": OLD[:8]}, "64 hexadecimal digits"),
-        ({"old": OLD + "\n"}, "64 hexadecimal digits"),
-        ({"new": NEW.upper()}, "64 hexadecimal digits"),
-        ({"old": NEW}, "is the key that is to stay"),
         ({"name": "../web1--vault"}, "is not <backup_id>--<repository>"),
         ({"path": None}, "exactly one of path and remote"),
         ({"remote": "s3:bucket/web1--vault"}, "exactly one of path and remote"),
@@ -103,6 +98,33 @@ def test_bad_input_is_refused_before_any_change(server: Server, options: dict[st
     assert done["failed"]
     assert said in done["msg"]
     assert server.names("web2") == {OLD, NEW, OTHER}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"old": "../config"}, "64 hexadecimal digits"),
+        ({"old": OLD[:8]}, "64 hexadecimal digits"),
+        ({"old": OLD + "\n"}, "64 hexadecimal digits"),
+        ({"new": NEW.upper()}, "64 hexadecimal digits"),
+        ({"old": NEW}, "is the key that is to stay"),
+        ({"new": NEW[:8]}, "64 hexadecimal digits"),
+    ],
+)
+def test_keys_that_are_none_are_refused_to_who_names_them(server: Server, options: dict[str, Any], said: str) -> None:
+    """They are the word of a client: no other one is kept from its end."""
+    other = server.key(name="web2--vault", path=str(server.root / "web2--vault"))
+    done = server(server.key(**options), other)
+    assert said in done["refused"]["web1--vault"]
+    assert done["removed"] == ["web2--vault"]
+    assert server.names() == {OLD, NEW, OTHER}
+
+
+def test_one_key_of_a_repository_goes_at_a_time(server: Server) -> None:
+    done = server(server.key(), server.key(old=OTHER))
+    assert done["removed"] == ["web1--vault"]
+    assert "more than one key" in done["refused"]["web1--vault"]
+    assert server.names() == {NEW, OTHER}
 
 
 def test_what_one_client_said_does_not_keep_the_keys_of_others(server: Server) -> None:

@@ -87,7 +87,17 @@ SSH_ACCOUNTS: dict[str, t.Any] = {
     "refused": {"bk-web1": ["offsite: it is no key"]},
     "served": {"bk-web1": {"offsite": ["SHA256:4NFZIAMRYxnOcxqNNXVlRLDM3fGPuXUNvzs3TsyeyTQ"]}},
 }
+PASSWORD = {
+    "name": "vault",
+    "action": "use",
+    "changed": True,
+    "kept": None,
+    "id": "0" * 64,
+    "key": "a" * 64,
+    "old_key": "b" * 64,
+}
 GOOD = {
+    "repository_password": {"repositories": [PASSWORD]},
     "ssh_accounts": SSH_ACCOUNTS,
     "host_info": HOST,
     "identity": IDENTITY,
@@ -157,6 +167,9 @@ BAD = [
     bad("tls_authority", "ca", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
     bad("tls_authority", "ca", UNBORN),
     bad("tls_authority", "pending", "yes"),
+    bad("repository_password", "repositories", {"vault": PASSWORD}),
+    bad("repository_password", "repositories", [{**PASSWORD, "old_key": "../config"}]),
+    bad("repository_password", "repositories", [{**PASSWORD, "key": UNBORN}]),
     bad("htpasswd", "switched", "web1--vault"),
     bad("htpasswd", "switched", [5]),
     bad("ssh_accounts", "created_keys", "bk-web1 offsite"),
