@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from . import _borg, _hold, _record, _secrets
 from ._borg import Borg
@@ -223,14 +223,10 @@ class Rotation:
         )
 
     def _restic(self, source: Source, key_hint: str) -> Restic:
-        found = self._tool(source, key_hint=key_hint)
-        assert isinstance(found, Restic)
-        return found
+        return cast(Restic, self._tool(source, key_hint=key_hint))
 
     def _borg(self, source: Source, key: str | None = None) -> Borg:
-        found = self._tool(source, key)
-        assert isinstance(found, Borg)
-        return found
+        return cast(Borg, self._tool(source, key))
 
 
 def _write(tree: Tree, path: str, content: bytes) -> None:

@@ -45,3 +45,4 @@ for _attempt in $(seq 120); do
 done
 radosgw-admin user create --uid owner --display-name owner --access-key OWNER --secret owner-secret >/dev/null
 radosgw-admin user create --uid proxy --display-name proxy --access-key PROXY --secret canary-5e1d-ceph >/dev/null
+radosgw-admin user create --uid web1 --display-name web1 --access-key WEB1 --secret canary-7b2f-ceph >/dev/null

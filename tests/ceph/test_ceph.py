@@ -24,6 +24,8 @@ from tests.lab.mirror import describe
 BUCKET = "company-backups"
 PLACE = f"/{BUCKET}/fleet/web1--offsite"
 SECRET = "canary-5e1d-ceph"
+DIRECT, DIRECT_SECRET = "direct-backups", "canary-7b2f-ceph"
+GUIDE = Path(__file__).resolve().parents[2] / "docs/s3.md"
 RCLONE = "/usr/local/bin/rclone --config /etc/holdfast/rclone/ceph.conf"
 POLICY = {
     "Version": "2012-10-17",
@@ -56,10 +58,11 @@ class Fleet:
         assert (done.returncode != 0) == fails, f"{script}\n{done.stdout}\n{done.stderr}"
         return str(done.stdout + done.stderr)
 
-    def backup(self) -> dict[str, Any]:
+    def backup(self, repository: str = "offsite") -> dict[str, Any]:
         """Back up once and return the outcome."""
-        self.lab.exec("web1", ["timeout", "120", "holdfast", "run", "system--offsite", "--wait"], timeout=180)
-        return dict(json.loads(self.on("web1", "cat /var/lib/holdfast/outcomes/system--offsite.json")))
+        unit = f"system--{repository}"
+        self.lab.exec("web1", ["timeout", "120", "holdfast", "run", unit, "--wait"], timeout=180)
+        return dict(json.loads(self.on("web1", f"cat /var/lib/holdfast/outcomes/{unit}.json")))
 
     def objects(self, store: Store | None = None) -> list[str]:
         """Paths of all objects of the client's repository."""
@@ -78,15 +81,25 @@ def fleet() -> Iterator[Fleet]:
         lab.exec("ceph1", ["bash", "/root/ceph.sh", address], timeout=600, check=True)
         host = f"{address}:7480"
         made = Fleet(lab, folder, Store(host, "OWNER", "owner-secret"), Store(host, "PROXY", SECRET))
-        status, text = made.owner.request("PUT", f"/{BUCKET}")
-        assert status == 200, text
-        status, text = made.owner.request("PUT", f"/{BUCKET}", {"policy": ""}, json.dumps(POLICY).encode())
-        assert status in (200, 204), text
+        for bucket, policy in ((BUCKET, json.dumps(POLICY)), (DIRECT, guide_policy())):
+            status, text = made.owner.request("PUT", f"/{bucket}")
+            assert status == 200, text
+            status, text = made.owner.request("PUT", f"/{bucket}", {"policy": ""}, policy.encode())
+            assert status in (200, 204), text
+        versioning = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+        assert made.owner.request("PUT", f"/{DIRECT}", {"versioning": ""}, versioning)[0] == 200
         provision(made)
         yield made
     finally:
         lab.down()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def guide_policy() -> str:
+    """The policy that docs/s3.md shows, for another bucket."""
+    found = re.search(r"```json\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert found
+    return found[1].replace(BUCKET, DIRECT)
 
 
 def provision(fleet: Fleet) -> None:
@@ -97,7 +110,12 @@ def provision(fleet: Fleet) -> None:
     inventory["all"]["vars"] |= {
         "backup_escrow": {"mode": "none"},
         "backup_repositories": {
-            "offsite": {"engine": "restic", "access": "rclone", "server": "proxy1", "remote": f"ceph:{BUCKET}/fleet"}
+            "offsite": {"engine": "restic", "access": "rclone", "server": "proxy1", "remote": f"ceph:{BUCKET}/fleet"},
+            "direct": {
+                "engine": "restic", "access": "s3", "url": f"s3:http://{fleet.owner.host}/{DIRECT}/web1",
+                "environment": {"AWS_ACCESS_KEY_ID": "WEB1", "AWS_SECRET_ACCESS_KEY": DIRECT_SECRET},
+                "options": {"s3.bucket-lookup": "path"},
+            },
         },
         "backup_jobs": {"system": {"paths": ["/etc"]}},
         "rclone_proxy_install": "release",
@@ -183,6 +201,34 @@ def test_versions_and_object_lock_keep_what_was_overwritten(fleet: Fleet) -> Non
     assert contents == {"first", "second"}
     for each in ids:
         assert fleet.owner.request("DELETE", f"{locked}/x", {"versionId": each})[0] == 403
+
+
+def test_the_guides_policy_lets_a_client_back_up_and_delete_nothing_but_locks(fleet: Fleet) -> None:
+    client = Store(fleet.owner.host, "WEB1", DIRECT_SECRET)
+    for _run in range(2):
+        assert fleet.backup("direct")["outcome"] == "ok"
+    fleet.on("web1", "holdfast restore system--direct --target /root/direct")
+    fleet.on("web1", "diff -r --no-dereference /etc /root/direct/etc")
+    _status, listed = fleet.owner.request("GET", f"/{DIRECT}")
+    names = re.findall(r"<Key>([^<]+)</Key>", listed)
+    assert names
+    assert all(name.startswith("web1/") for name in names)
+    # restic's own locks went.
+    assert not [name for name in names if "/locks/" in name]
+    for kind in ("config", "keys/", "snapshots/", "index/", "data/"):
+        path = f"/{DIRECT}/{next(name for name in names if name.startswith(f'web1/{kind}'))}"
+        before = client.request("GET", path)
+        assert before[0] == 200
+        assert client.request("DELETE", path)[0] == 403
+        _status, versions = client.request("GET", f"/{DIRECT}", {"versions": "", "prefix": path[len(DIRECT) + 2 :]})
+        for version in re.findall(r"<VersionId>([^<]+)</VersionId>", versions):
+            assert client.request("DELETE", path, {"versionId": version})[0] == 403
+        assert client.request("GET", path) == before
+    # Nor anything of another client's.
+    assert fleet.owner.request("PUT", f"/{DIRECT}/web2/config", None, b"other")[0] == 200
+    for method in ("GET", "PUT", "DELETE"):
+        assert client.request(method, f"/{DIRECT}/web2/config", None, b"x" if method == "PUT" else b"")[0] == 403
+    assert fleet.owner.request("GET", f"/{DIRECT}/web2/config")[1] == "other"
 
 
 def test_a_quota_that_is_used_up_is_a_quota(fleet: Fleet) -> None:
