@@ -4,7 +4,7 @@
     .venv/bin/python -m tests.benchmark.site --clients 2 10 40 --jobs 1 5 20 --runs 3
 
 The floor is one play with the same fact gathering and one no-op module, on the same hosts in the same run. Hosts are the
-lab's; figures are medians.
+lab's; figures are medians, ratios those of runs that followed each other.
 """
 
 from __future__ import annotations
@@ -76,27 +76,38 @@ def inventory(folder: Path, lab: Lab, clients: list[str], jobs: int, recipient: 
     (folder / "inventory.yml").write_text(json.dumps(described))
 
 
-def measure(folder: Path, lab: Lab, clients: list[str], jobs: int, recipient: str, runs: int) -> dict[str, Any]:
-    """Converge, then measure converged runs and the floor, in turn."""
-    inventory(folder, lab, clients, jobs, recipient)
-    play(folder, "holdfast.backup.site")
-    site, floor = [], []
-    ran: dict[str, list[str]] = {}
+def measure(
+    folder: Path, lab: Lab, clients: list[str], sizes: list[int], recipient: str, runs: int
+) -> list[dict[str, Any]]:
+    """Converged runs with each number of jobs and the floor, all in turn: a machine's speed changes within minutes."""
+    taken: dict[int, list[tuple[float, float]]] = {jobs: [] for jobs in sizes}
+    ran: dict[int, dict[str, list[str]]] = {}
     for _run in range(runs):
-        seconds, ran, output = play(folder, "holdfast.backup.site")
-        if output[output.index("PLAY RECAP") :].count("changed=0 ") != len(clients) + 1:
-            raise RuntimeError(f"the run was not converged:\n{output[-3000:]}")
-        site.append(seconds)
-        floor.append(play(folder, "floor.yml")[0])
-    return {
-        "clients": len(clients),
-        "jobs": jobs,
-        "executions_client": max(len(ran[host]) for host in clients),
-        "executions_server": len(ran["vault1"]),
-        "site": statistics.median(site),
-        "floor": statistics.median(floor),
-        "ratio": statistics.median(site) / statistics.median(floor),
-    }
+        for jobs in sizes:
+            inventory(folder, lab, clients, jobs, recipient)
+            play(folder, "holdfast.backup.site")
+            seconds, ran[jobs], output = play(folder, "holdfast.backup.site")
+            if output[output.index("PLAY RECAP") :].count("changed=0 ") != len(clients) + 1:
+                raise RuntimeError(f"the run was not converged:\n{output[-3000:]}")
+            taken[jobs].append((seconds, play(folder, "floor.yml")[0]))
+    found = []
+    for jobs in sizes:
+        site, floor = (statistics.median(each[side] for each in taken[jobs]) for side in (0, 1))
+        found.append(
+            {
+                "clients": len(clients),
+                "jobs": jobs,
+                "executions_client": max(len(ran[jobs][host]) for host in clients),
+                "executions_server": len(ran[jobs]["vault1"]),
+                "site": site,
+                "floor": floor,
+                "ratio": statistics.median(each[0] / each[1] for each in taken[jobs]),
+                "to_first": statistics.median(
+                    each[0] / first[0] for each, first in zip(taken[jobs], taken[sizes[0]], strict=True)
+                ),
+            }
+        )
+    return found
 
 
 def main() -> int:
@@ -120,13 +131,16 @@ def main() -> int:
             ["age-keygen", "-y", "key"], cwd=folder, check=True, capture_output=True, text=True, timeout=30
         )
         (folder / "floor.yml").write_text(FLOOR)
-        print("clients  jobs  executions client/server  site s  floor s  site/floor", flush=True)
+        print(
+            "clients  jobs  executions client/server  site s  floor s  site/floor"
+            f"  to {arguments.jobs[0]} job{'s' if arguments.jobs[0] > 1 else ''}",
+            flush=True,
+        )
         for clients in arguments.clients:
-            for jobs in arguments.jobs:
-                found = measure(folder, lab, names[:clients], jobs, key.stdout.strip(), arguments.runs)
+            for found in measure(folder, lab, names[:clients], arguments.jobs, key.stdout.strip(), arguments.runs):
                 print(
                     f"{found['clients']:7}  {found['jobs']:4}  {found['executions_client']:11}/{found['executions_server']:<12}"
-                    f"  {found['site']:6.1f}  {found['floor']:7.1f}  {found['ratio']:10.2f}",
+                    f"  {found['site']:6.1f}  {found['floor']:7.1f}  {found['ratio']:10.2f}  {found['to_first']:8.2f}",
                     flush=True,
                 )
     finally:
