@@ -37,7 +37,8 @@ SUFFIXES = (
 # How long a run unit may still go by the bundle it knew before, while a playbook brings the new one to the controller.
 GRACE_SECONDS = 3600
 # While a repository's password is changed, the bundle from before opens what there is until the old key is removed, which is
-# not before the new bundle is known here. So a run that is cut off stops no backup, however long nobody looks.
+# not before the new bundle is known here. So a run that is cut off stops no backup, however long nobody looks. (Where borg's
+# one key is encrypted anew no old key is left, and the shorter time counts.)
 ROTATION_SECONDS = 365 * 24 * 3600
 # More changes than any run of a playbook makes.
 PREVIOUS = 8

@@ -102,6 +102,17 @@ def test_the_exchange(tmp_path: Path) -> None:
     assert (found["location"], found["accepts"]) == ("rest:https://vault.example:8000/web9--vault/", [HASH])
 
 
+def test_an_older_file_is_taken_with_a_warning(tmp_path: Path) -> None:
+    old, state = tmp_path / "old.json", tmp_path / "operator"
+    own = tmp_path / "administrator"
+    _state.update(str(own), "web9", write={"rest/vault.json": REST})
+    handed(own, ADMINISTRATOR, export_to=old)
+    assert handed(state, OPERATOR, "web9", import_from=old)["warnings"] == []
+    _state.update(str(state), "web9", write={"rest/vault.json": {**REST, "hash": HASH.replace("a", "b")}})
+    (said,) = handed(state, OPERATOR, "web9", import_from=old)["warnings"]
+    assert "the file is older than one that was imported already" in said
+
+
 def test_who_may_speak_for_whom_is_said(tmp_path: Path) -> None:
     place = tmp_path / "file.json"
     place.write_text(json.dumps({"format": 1, "clients": {"web9": {}}, "servers": {}}))
