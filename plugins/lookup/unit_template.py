@@ -37,31 +37,13 @@ _raw:
   elements: str
 """
 
-import functools
 import posixpath
 import typing as t
 
 import jinja2
 from ansible.errors import AnsibleError
-from ansible.plugins.filter.core import FilterModule as CoreFilters
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.holdfast.backup.plugins.filter.units import FilterModule as UnitFilters
-
-
-@functools.cache
-def environment(directory: str) -> jinja2.Environment:
-    """How Ansible reads templates of this directory; kept, since compiling one costs more than rendering it."""
-    found = jinja2.Environment(  # noqa: S701 # no HTML
-        loader=jinja2.FileSystemLoader(directory),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        auto_reload=False,
-    )
-    # Ansible's own `default` knows Ansible's own kind of undefined values only.
-    own = {name: found.filters[name] for name in ("default", "d")}
-    found.filters.update(CoreFilters().filters() | own)
-    found.filters.update({f"holdfast.backup.{name}": each for name, each in UnitFilters().filters().items()})
-    return found
+from ansible_collections.holdfast.backup.plugins.plugin_utils._templates import environment
 
 
 class LookupModule(LookupBase):

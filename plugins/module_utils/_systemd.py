@@ -12,16 +12,19 @@ whose files changed are stopped before ``daemon-reload``, and every timer that w
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import posixpath
 import re
 import subprocess
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 STAMPS = "/var/lib/systemd/timers"
 _UNIT_DIRECTORY = re.compile(r"\A(/etc|/run|/usr/lib|/usr/local/lib|/lib)/systemd/system(\.control|\.attached)?/")
+_UNIT_DIRECTORIES = tuple(f"{each}/systemd/system" for each in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
 _NAME = re.compile(r"\A[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]+)?\.(service|socket|timer|path|target|mount)\Z")
 _PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,NeedDaemonReload,Type,RemainAfterExit,"
@@ -425,6 +428,29 @@ def digest(paths: Sequence[str]) -> str:
     return total.hexdigest()
 
 
+def unit_files_changed() -> float:
+    """When a unit file, a drop-in, or a directory with some last changed, in seconds since 1970.
+
+    Of packages' directories only names and drop-ins: their units are not ours, and they reload systemd themselves.
+    """
+    latest = 0.0
+    for directory in _UNIT_DIRECTORIES:
+        try:
+            latest = max(latest, os.stat(directory).st_ctime)
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    drop_ins = entry.name.endswith(".d") and entry.is_dir()
+                    if drop_ins:
+                        latest = max(
+                            [latest, *(each.stat(follow_symlinks=False).st_ctime for each in os.scandir(entry.path))]
+                        )
+                    if drop_ins or not directory.startswith("/usr/lib/"):
+                        latest = max(latest, entry.stat(follow_symlinks=False).st_ctime)
+        except FileNotFoundError:
+            continue
+    return latest
+
+
 def _open_regular(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -463,12 +489,32 @@ class Systemctl:
         if code != 0:
             raise SystemdError(f"systemctl show failed (status {code}): {errors.strip()}")
         states = parse_show(output, asked)
-        # systemd remembers the enablement it once read; is-enabled reads the disk.
+        # systemd remembers the enablement it once read.
         present = [name for name in asked if states[name].load not in ("not-found", "masked")]
-        enablement = self._run("systemctl", "is-enabled", "--", *present)[1].split() if present else []
+        enablement = self.enablement(present)
         if len(enablement) == len(present):
             states.update({name: replace(states[name], enabled=now) for name, now in zip(present, enablement)})
         return states
+
+    def enablement(self, names: Sequence[str]) -> list[str]:
+        """Return what is-enabled says, which reads the disk: a word for each unit, fewer where a unit is not there."""
+        return self._run("systemctl", "is-enabled", "--", *names)[1].split() if names else []
+
+    def listed(self, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Return load state and active state of those units that are in memory, in one question; none where there is no answer."""
+        output = self._run("systemctl", "list-units", "--all", "--output=json", "--", *names)[1] if names else "[]"
+        try:
+            return {each["unit"]: (each["load"], each["active"]) for each in json.loads(output)}
+        except (ValueError, KeyError, TypeError):
+            return {}
+
+    def loaded(self) -> float:
+        """Return when systemd last read all unit files, in seconds since 1970; 0 where it does not say."""
+        output = self._run("systemctl", "show", "--property", "UnitsLoadTimestampMonotonic")[1].strip()
+        _name, _equals, microseconds = output.partition("=")
+        if not microseconds.isdigit() or microseconds == "0":
+            return 0.0
+        return time.time() - time.monotonic() + int(microseconds) / 1e6
 
     def stop(self, names: Sequence[str]) -> None:
         """Stop units."""

@@ -27,6 +27,7 @@ from ._systemd import (
     digest,
     kind_of,
     make_plan,
+    unit_files_changed,
 )
 
 _VERSION = 1
@@ -92,12 +93,40 @@ def settled(namespace: str, units: list[dict[str, Any]], directory: str) -> bool
         "daemon_reload": "auto",
         "manifest_dir": directory,
     }
+    systemctl = Systemctl()
     try:
         with Tree() as tree:
-            found = prepare(tree, Systemctl(), params)
+            if _as_it_was_left(tree, systemctl, params):
+                return True
+            found = prepare(tree, systemctl, params)
     except (OSError, ValueError, KeyError, TypeError, UnsafePathError, SystemdError):
         return False
     return not found.plan.changed and found.final == found.own
+
+
+def _as_it_was_left(tree: Tree, systemctl: Systemctl, params: Mapping[str, Any]) -> bool:
+    """Whether it is plain that there is nothing to do, by questions that systemd answers at once.
+
+    Everything that ``prepare`` has to know takes systemd 3 ms for each unit and each unit that is started when that ends. False says nothing.
+    """
+    path = manifest(params)
+    own = _load(tree, path)
+    request = _request(params, own, ())
+    if request.retire or own != request.digests or any(_asks_for_more(unit) for unit in request.units):
+        return False
+    names = [unit.name for unit in request.units]
+    listed = systemctl.listed(names)
+    return (
+        all(listed.get(unit.name) == ("loaded", "active") for unit in request.units if unit.state == "started")
+        and systemctl.enablement(names) == ["enabled"] * len(names)
+        and unit_files_changed() < systemctl.loaded()
+    )
+
+
+def _asks_for_more(unit: WantedUnit) -> bool:
+    return bool(
+        not unit.enabled or unit.state == "stopped" or unit.masked or unit.restart or unit.reload or unit.reload_on
+    )
 
 
 def status(program: str, timeout: float) -> str | None:

@@ -285,3 +285,20 @@ def test_a_client_names_keys_of_its_own_repositories_only() -> None:
         hostvars = {"web1": {"__jobs_old_passwords": told}}
         variables = {"inventory_hostname": "vault1", "__holdfast_preflight": {"hosts": hosts}, "hostvars": hostvars}
         assert faced("__holdfast_retired_keys", **variables) == []
+
+
+def test_what_is_new_to_clients_is_looked_for_once() -> None:
+    def new(client: dict[str, t.Any], server: dict[str, t.Any] | None = None, **more: t.Any) -> t.Any:
+        hostvars = {"web1": {"__escrow_identity": client}, "db1": {}, "vault1": server or {}}
+        groups = {"backup_clients": ["db1", "web1"], "backup_servers": ["vault1"]}
+        return faced("__holdfast_something_new", hostvars=hostvars, groups=groups, **more)
+
+    settled = {"ssh_next_public_key": None, "password_next": False}
+    assert new({"repositories": {"offsite": settled}}) is False
+    assert new({"failed": True}) is False
+    assert new({"repositories": {"offsite": settled}}, ansible_check_mode=True) is True
+    assert new({"repositories": {"offsite": {**settled, "ssh_next_public_key": "B"}}}) is True
+    assert new({"repositories": {"offsite": {**settled, "password_next": True}}}) is True
+    assert new({}, {"__rest_server_authority": {"pending": True}}) is True
+    assert new({}, {"__rest_server_authority": {"pending": False}}) is False
+    assert faced("__holdfast_something_new", groups={}) is False

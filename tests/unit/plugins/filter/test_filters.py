@@ -7,10 +7,18 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 from ansible_collections.holdfast.backup.plugins.filter import fleet, host, process, rclone, units
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _fleet, _limit, _rclone, _tree
+from ansible_collections.holdfast.backup.plugins.plugin_utils import (
+    _delivered,
+    _fleet,
+    _limit,
+    _rclone,
+    _templates,
+    _tree,
+)
 
 
 def test_filters() -> None:
@@ -44,3 +52,15 @@ def test_what_is_loaded_is_not_looked_at_again() -> None:
     finally:
         gc.unfreeze()
     assert any(each is value for each in gc.get_objects())
+
+
+def test_templates_of_units_are_compiled_before(tmp_path: Path) -> None:
+    (tmp_path / "a.j2").write_text("{{ 1 + 1 }}")
+    (tmp_path / "README").write_text("{% no template")
+    try:
+        assert process.keep_loaded(True, templates=str(tmp_path))
+    finally:
+        gc.unfreeze()
+    # The file is not read again.
+    (tmp_path / "a.j2").write_text("other")
+    assert _templates.environment(str(tmp_path)).get_template("a.j2").render() == "2"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _systemd
 from ansible_collections.holdfast.backup.plugins.module_utils._systemd import (
     Record,
     Request,
@@ -24,6 +26,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils._systemd import (
     digest,
     make_plan,
     parse_show,
+    unit_files_changed,
 )
 
 ETC = "/etc/systemd/system"
@@ -390,6 +393,59 @@ def test_show_asks_once_and_reads_enablement_from_disk(recorder: Recorder) -> No
     assert Systemctl().show(["hf.timer"])["hf.timer"].enabled == "enabled"
     recorder.answers = [(0, blocks[2], "")]
     assert Systemctl().show(["nope.service"])["nope.service"].enabled == ""
+
+
+def test_units_in_memory_are_listed_in_one_question(recorder: Recorder) -> None:
+    # systemd 252.
+    said = '[{"unit":"hf.timer","load":"loaded","active":"active","sub":"waiting","description":"x"}]'
+    recorder.answers = [(0, said, "")]
+    assert Systemctl().listed(["hf.timer", "nope.timer"]) == {"hf.timer": ("loaded", "active")}
+    listing = ("systemctl", "list-units", "--all", "--output=json", "--")
+    assert recorder.calls == [(*listing, "hf.timer", "nope.timer")]
+    assert Systemctl().listed([]) == {}
+    for answer in ("", "[1]", "{}"):
+        recorder.answers = [(1, answer, "no bus")]
+        assert Systemctl().listed(["hf.timer"]) == {}
+
+
+def test_when_unit_files_were_read(recorder: Recorder) -> None:
+    recorder.answers = [(0, f"UnitsLoadTimestampMonotonic={int(time.monotonic() * 1e6)}\n", "")]
+    assert abs(Systemctl().loaded() - time.time()) < 60
+    for answer in ("", "UnitsLoadTimestampMonotonic=\n", "UnitsLoadTimestampMonotonic=0\n"):
+        recorder.answers = [(0, answer, "")]
+        assert Systemctl().loaded() == 0.0
+
+
+def test_when_unit_files_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed() -> bool:
+        """Whether anything changed since the last call."""
+        before, seen[0] = seen[0], unit_files_changed()
+        time.sleep(0.02)  # the kernel's clock for files is a coarse one
+        return seen[0] > before
+
+    seen = [0.0]
+    etc, packages = tmp_path / "etc", tmp_path / "usr/lib/systemd"
+    monkeypatch.setattr(_systemd, "_UNIT_DIRECTORIES", (str(etc), str(tmp_path / "nowhere")))
+    (etc / "hf.service.d").mkdir(parents=True)
+    unit, drop_in = etc / "hf.timer", etc / "hf.service.d/more.conf"
+    assert [changed(), changed()] == [True, False]
+    for path, content in ((unit, "a"), (unit, "b"), (drop_in, "a"), (drop_in, "b")):
+        path.write_text(content)
+        assert [changed(), changed()] == [True, False], path
+    unit.unlink()
+    assert [changed(), changed()] == [True, False]
+    (etc / "link.timer").symlink_to("/dev/null")
+    assert [changed(), changed()] == [True, False]
+    # What a package's unit says is its own.
+    monkeypatch.setattr(_systemd, "_UNIT_DIRECTORIES", (f"/usr/lib/../..{packages}",))
+    packages.mkdir(parents=True)
+    (packages / "theirs.service").write_text("a")
+    (packages / "service.d").mkdir()
+    assert changed()
+    (packages / "theirs.service").write_text("b")
+    assert not changed()
+    (packages / "service.d/all.conf").write_text("a")
+    assert changed()
 
 
 def test_refusals_are_told(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

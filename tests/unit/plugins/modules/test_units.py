@@ -40,6 +40,9 @@ class FakeSystemd:
         self.stamps = stamps
         self.work_left = 0
         self.die_at = 0
+        self.read_at = 0.0
+        self.shown = 0
+        self.changed_at: Callable[[float], None] = lambda _seconds: None
 
     def _call(self, verb: str, names: Sequence[str] = ()) -> None:
         self.die_at -= 1
@@ -51,11 +54,21 @@ class FakeSystemd:
         self.units[name] = replace(self.units.get(name, UnitState(name, load="loaded", enabled="disabled")), **more)
 
     def show(self, names: Collection[str]) -> dict[str, UnitState]:
+        self.shown += 1
         if self.work_left:
             self.work_left -= 1
         elif "hf.service" in self.units:
             self.set("hf.service", active="inactive")
         return {name: self.units.get(name, UnitState(name)) for name in names}
+
+    def listed(self, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+        return {name: (self.units[name].load, self.units[name].active) for name in names if name in self.units}
+
+    def enablement(self, names: Sequence[str]) -> list[str]:
+        return [self.units[name].enabled for name in names if name in self.units]
+
+    def loaded(self) -> float:
+        return self.read_at
 
     def stop(self, names: Sequence[str]) -> None:
         self._call("stop", names)
@@ -337,13 +350,45 @@ def test_order_of_sockets_services_timers(run: Run, fake: FakeSystemd) -> None:
     assert fake.calls[-3:] == ["start c.socket", "start b.service", "start a.timer"]
 
 
+@pytest.fixture
+def changed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """When the host's unit files last changed."""
+
+    def change(seconds: float) -> None:
+        monkeypatch.setattr(_unit_requests, "unit_files_changed", lambda: seconds)
+
+    change(100.0)
+    return change
+
+
+def test_what_is_as_it_was_left_is_not_looked_at_closely(
+    run: Run, fake: FakeSystemd, place: Path, changed_at: Callable[[float], None]
+) -> None:
+    converge(run, fake)
+    wanted = [{"name": "hf.timer", "state": "started"}]
+
+    def looks(*units: Any) -> int:
+        before = fake.shown
+        assert _unit_requests.settled("jobs", [*wanted, *units], str(place / "manifests"))
+        return fake.shown - before
+
+    fake.read_at = 101.0
+    assert looks() == 0
+    # Unit files that changed since systemd read them, and a systemd that does not say when it did.
+    changed_at(102.0)
+    assert looks() > 0
+    fake.read_at = 0.0
+    assert looks() > 0
+
+
+@pytest.mark.parametrize("read_at", [0.0, 101.0], ids=["closely", "quickly"])
 @pytest.mark.parametrize(
     "drift",
     [
         lambda fake, _manifest: fake.set("hf.timer", active="inactive"),
         lambda fake, _manifest: fake.set("hf.timer", enabled="disabled"),
-        lambda fake, _manifest: fake.set("hf.timer", stale=True),
-        lambda fake, _manifest: fake.set("hf.service", stale=True),
+        lambda fake, _manifest: (fake.set("hf.timer", stale=True), fake.changed_at(102.0)),
+        lambda fake, _manifest: (fake.set("hf.service", stale=True), fake.changed_at(102.0)),
         lambda _fake, manifest: manifest.write_text(manifest.read_text().replace("hf.timer", "gone.timer")),
         lambda _fake, manifest: manifest.write_text("{}"),
         lambda _fake, manifest: manifest.unlink(),
@@ -351,10 +396,16 @@ def test_order_of_sockets_services_timers(run: Run, fake: FakeSystemd) -> None:
     ids=["stopped", "disabled", "changed", "its service changed", "another one", "damaged", "forgotten"],
 )
 def test_settled_is_what_the_module_would_leave_as_it_is(
-    run: Run, fake: FakeSystemd, place: Path, drift: Callable[..., Any]
+    run: Run,
+    fake: FakeSystemd,
+    place: Path,
+    drift: Callable[..., Any],
+    read_at: float,
+    changed_at: Callable[[float], None],
 ) -> None:
     """host_info asks, so that the module need not run."""
     converge(run, fake)
+    fake.read_at, fake.changed_at = read_at, changed_at
     wanted = [{"name": "hf.timer", "state": "started"}]
     directory = place / "manifests"
     assert _unit_requests.settled("jobs", wanted, str(directory))

@@ -175,6 +175,22 @@ def test_what_is_known_of_the_repository(
     assert json.loads(capsys.readouterr().out)["units"][0]["repository_state"] == state
 
 
+@pytest.mark.parametrize(
+    ("active", "asked", "share"), [("inactive", False, None), ("failed", False, None), ("activating", True, 18.0)]
+)
+def test_only_what_runs_is_asked_for_more(
+    ready: FakeHost, capsys: Capture, active: str, asked: bool, share: float | None
+) -> None:
+    said = {"unit": SERVICE, "load": "loaded", "active": active, "sub": "dead", "description": "Backup"}
+    ready.answer("systemctl", "list-units", SERVICE, stdout=json.dumps([said]))
+    ready.answer("systemctl", "show", stdout=shown(active=active))
+    ready.journal(STATUS)
+    assert call(ready, "status", "--json") == 0
+    (unit,) = json.loads(capsys.readouterr().out)["units"]
+    assert (unit["loaded"], unit["running"], unit["percent_done"]) == (True, asked, share)
+    assert any(words[:2] == ["systemctl", "show"] for words in ready.calls) == asked
+
+
 def test_status_for_people(ready: FakeHost, capsys: Capture) -> None:
     outcome(ready, outcome="failed", reason="disk full", message="first\nsecond")
     assert call(ready, "status") == 0
@@ -371,6 +387,7 @@ def test_dry_run(ready: FakeHost, capsys: Capture) -> None:
     )
     verbs = [words[1] for words in ready.calls if words[0] == "systemctl"]
     assert verbs == [
+        "list-units",
         "show",
         "list-timers",
         "cat",
