@@ -35,6 +35,13 @@ options:
     description: Its content.
     type: str
     required: true
+  where_known:
+    description:
+      - Lines for the beginning of the file, each only where sshd knows its keyword. sshd refuses a configuration with a keyword that it does
+        not know.
+    type: list
+    elements: str
+    default: []
   users:
     description: Accounts to ask sshd about. All are asked about where another file has C(Match) blocks, else the first.
     type: list
@@ -93,7 +100,16 @@ PRIVATE = "/run/sshd"
 _TIMEOUT = 30.0
 
 
-def _verify(module: AnsibleModule, tree: Tree, scratch: str) -> None:
+def _complete(module: AnsibleModule) -> str:
+    """The content with those of the lines that this sshd knows."""
+    params = module.params
+    lines: list[str] = params["where_known"]
+    # Asked without the configuration of this host, which may be what has to be mended.
+    known = parse_settings(run([SSHD, "-T", "-f", "/dev/null"], timeout=_TIMEOUT).stdout) if lines else {}
+    return "".join(f"{line}\n" for line in lines if line.split()[0].lower() in known) + str(params["content"])
+
+
+def _verify(module: AnsibleModule, tree: Tree, scratch: str, content: str) -> None:
     """Raise ValueError unless the configuration with the new file is right."""
     params = module.params
     main = tree.entry(MAIN)
@@ -105,7 +121,7 @@ def _verify(module: AnsibleModule, tree: Tree, scratch: str) -> None:
         raise ValueError(
             f"{MAIN} does not include {params['path']}: put 'Include {os.path.dirname(params['path'])}/*.conf' at its beginning"
         )
-    for path, text in ((copy, params["content"]), (whole, candidate.text)):
+    for path, text in ((copy, content), (whole, candidate.text)):
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(text)
     tested = run([SSHD, "-t", "-f", whole], timeout=_TIMEOUT)
@@ -127,8 +143,7 @@ def _run(module: AnsibleModule, scratch: str) -> dict[str, Any]:
     params = module.params
     path = check_path(params["path"], "path")
     params["require"] = {str(keyword): str(value) for keyword, value in params["require"].items()}
-    content = params["content"].encode("utf-8", "surrogateescape")
-    wanted = Entry("file", 0, 0, 0o644, content)
+    content = str(params["content"])
     with Tree() as tree:
         not_checked = []
         # sshd wants its directory even to test, and only its unit makes it.
@@ -137,7 +152,9 @@ def _run(module: AnsibleModule, scratch: str) -> dict[str, Any]:
             not_checked.append(f"{path}: {missing[0]} is not there")
         else:
             os.makedirs(PRIVATE, mode=0o755, exist_ok=True)
-            _verify(module, tree, scratch)
+            content = _complete(module)
+            _verify(module, tree, scratch, content)
+        wanted = Entry("file", 0, 0, 0o644, content.encode("utf-8", "surrogateescape"))
         before = tree.entry(path)
         pending = tree.entry(PENDING) is not None
         changed = before != wanted or pending
@@ -145,7 +162,7 @@ def _run(module: AnsibleModule, scratch: str) -> dict[str, Any]:
             tree.make_parents(PENDING)
             tree.write(PENDING, b"", uid=0, gid=0, mode=0o600)
             tree.make_parents(path)
-            tree.write(path, content, uid=0, gid=0, mode=0o644)
+            tree.write(path, wanted.content, uid=0, gid=0, mode=0o644)
             done = run(["systemctl", "try-reload-or-restart", params["service"]], timeout=_TIMEOUT)
             if done.code != 0:
                 raise ValueError(f"{params['service']} cannot be reloaded: {done.stderr.strip()}")
@@ -155,7 +172,7 @@ def _run(module: AnsibleModule, scratch: str) -> dict[str, Any]:
         "changed": changed,
         "reloaded": changed,
         "not_checked": not_checked,
-        "diff": {"before_header": path, "after_header": path, "before": text, "after": params["content"]},
+        "diff": {"before_header": path, "after_header": path, "before": text, "after": content},
     }
 
 
@@ -165,6 +182,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "content": {"type": "str", "required": True},
+            "where_known": {"type": "list", "elements": "str", "default": []},
             "users": {"type": "list", "elements": "str", "default": []},
             "require": {"type": "dict", "default": {}},
             "service": {"type": "str", "default": "ssh.service"},

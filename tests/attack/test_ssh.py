@@ -315,6 +315,33 @@ def test_a_key_is_good_from_declared_addresses_only(side: Side, everybody: Calla
     side.deploy(everybody())
 
 
+def test_refused_logins_shut_out_nobody_from_a_declared_address(
+    side: Side, everybody: Callable[..., dict[str, Any]]
+) -> None:
+    """Clients behind one router or tunnel come from one address, and one of them is hostile."""
+    # Other attacks fail too often to be done with penalties. OpenSSH before 9.8 knows none.
+    knows = "persourcepenalties" in side.on_server("rm -f /etc/ssh/sshd_config.d/20-lab.conf; sshd -T")
+    shared = {"from": side.lab.addresses(side.client)}
+
+    def served_after_refusals() -> bool:
+        side.on_server("systemctl restart ssh")  # nobody is shut out yet
+        assert side.served("bk-victim", "victim")
+        side.login("nobody-at-all", "ACCOUNT", wait=30)
+        for _attempt in range(12):
+            side.login("bk-web1", "ACCOUNT", key="victim")
+        return side.served("bk-victim", "victim")
+
+    try:
+        side.deploy(everybody())
+        assert served_after_refusals() != knows, "the attack was not delivered"
+        side.deploy(everybody(victim=shared, web1=shared))
+        assert served_after_refusals()
+    finally:
+        disable = "echo PerSourcePenalties no >/etc/ssh/sshd_config.d/20-lab.conf;" if knows else ""
+        side.on_server(f"{disable} systemctl restart ssh")
+        side.deploy(everybody())
+
+
 def test_hostile_public_keys_stop_nobody(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:
     evil = side.keys["victim"].split()[:2]
     hostile = [

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 def one_line(text: str) -> str:
     """Text for a terminal: what cannot be printed is escaped, so that it stays one line and moves no cursor."""
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _shown(text: str) -> str:
     # Much of what is said holds names of files, which any user may choose.
-    return "".join(each if each in "\n\t" else one_line(each) for each in text)
+    return "\n".join("\t".join(one_line(each) for each in line.split("\t")) for line in text.split("\n"))
 
 
 def say(line: str = "") -> None:

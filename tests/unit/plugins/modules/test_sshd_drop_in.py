@@ -29,15 +29,20 @@ class Sshd:
         self.test = Result(0)
         self.settings = Result(0, "permittty no\n")
         self.reload = Result(0)
+        # OpenSSH 10.0.
+        self.known = Result(0, "port 22\npersourcepenaltyexemptlist none\n")
+        self.wanted = CONTENT
 
     def run(self, argv: list[str], *, timeout: float) -> Result:
         assert timeout > 0
         self.calls.append(argv)
         if argv[0] == "systemctl":
             return self.reload
+        if argv[1:] == ["-T", "-f", "/dev/null"]:
+            return self.known
         scratch = Path(argv[3])
         assert f"Include {scratch.parent}/drop-in.conf" in scratch.read_text()
-        assert (scratch.parent / "drop-in.conf").read_text() == CONTENT
+        assert (scratch.parent / "drop-in.conf").read_text() == self.wanted
         if argv[1] == "-t":
             return Result(self.test.code, "", self.test.stderr.replace("COPY", f"{scratch.parent}/drop-in.conf"))
         return self.settings
@@ -84,6 +89,19 @@ def test_install_and_again(run: Run, place: Path, sshd: Sshd) -> None:
     again = run(check=True)
     assert (again["changed"], again["not_checked"], sshd.reloads) == (False, [], 1)
     assert sum(call[1] == "-T" for call in sshd.calls) == 9  # in every run, so that other files are noticed
+
+
+def test_lines_that_only_newer_ones_know(run: Run, place: Path, sshd: Sshd) -> None:
+    path = place / "ssh/sshd_config.d/10-holdfast.conf"
+    line = "PerSourcePenaltyExemptList 127.0.0.1"
+    sshd.wanted = f"{line}\n{CONTENT}"
+    assert run(where_known=[line])["diff"]["after"] == sshd.wanted
+    assert path.read_text() == sshd.wanted
+    assert not run(where_known=[line])["changed"]
+    # OpenSSH 9.2.
+    sshd.known, sshd.wanted = Result(0, "port 22\n"), CONTENT
+    assert run(where_known=[line])["changed"]
+    assert path.read_text() == CONTENT
 
 
 def test_refused_changes_nothing(run: Run, place: Path, sshd: Sshd) -> None:
