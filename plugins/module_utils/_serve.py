@@ -25,6 +25,8 @@ from typing import Any
 
 DEFINITIONS = "/etc/holdfast/serve"
 HOME = "/var/lib/holdfast/home"
+# _restic_layout.py, installed beside this file.
+LAYOUT = "/usr/local/libexec/holdfast/restic-layout"
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME, "LC_ALL": "C.UTF-8"}
 VERSION = 1
 _ACCOUNT = re.compile(r"\Abk-[a-z][a-z0-9-]{0,27}\Z")
@@ -73,6 +75,8 @@ class Command:
     directory: str = "/"
     confine: str | None = None
     must_confine: bool = True
+    # What stands between the session and its standard input, and reads along.
+    before: tuple[str, ...] = ()
     # Whether its log is read for what a store will go on saying.
     watch: bool = False
 
@@ -126,7 +130,8 @@ def _rclone(definition: Mapping[str, Any]) -> Command:
     # Why a store refuses to be asked for an object is said in the debug log only.
     argv += ["--log-level", "DEBUG", "--stats", "0", "--low-level-retries", "3"] if definition["remote"] else []
     argv += ["--config", definition["config"] or "/dev/null", *definition["arguments"], target]
-    return Command(tuple(argv), watch=bool(definition["remote"]))
+    # rclone itself takes any name below what it serves.
+    return Command(tuple(argv), before=(LAYOUT, definition["name"]), watch=bool(definition["remote"]))
 
 
 def _borg(definition: Mapping[str, Any]) -> Command:
@@ -220,24 +225,50 @@ def final(line: bytes) -> str | None:
     return next((words for words, pattern in _FINAL if re.search(pattern, line)), None)
 
 
-def watch(argv: Sequence[str], name: str) -> None:
-    """Run rclone, pass on what it has to say, and end both when its store refuses for good. Raises RefusedError.
+def watch(wanted: Command, name: str) -> None:
+    """Run rclone behind what reads along, and end as it ends, or as what reads along does where that refuses. Raises RefusedError.
 
-    restic would try again for a quarter of an hour, and then only know of a status 500.
+    Where a store is behind it, pass on what rclone has to say, and end it when the store refuses for good: restic would try
+    again for a quarter of an hour, and then only know of a status 500.
     """
     import subprocess  # only here: most of what is served needs none
 
-    # pylint: disable-next=ansible-bad-function # no AnsibleModule here
-    with subprocess.Popen(list(argv), stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
-        for line in process.stderr or ():
-            reason = final(line)
-            if reason is not None:
-                process.kill()
-                raise RefusedError(TRY_AGAIN, f"{name}: {reason}: {line.decode(errors='replace').strip()[-200:]}")
-            if not _UNIMPORTANT.match(line):
-                sys.stderr.buffer.write(line)
-                sys.stderr.flush()
-    raise SystemExit(process.returncode if process.returncode >= 0 else 128 - process.returncode)
+    def end(number: int, _frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, end)
+    # pylint: disable-next=ansible-bad-function,consider-using-with # no AnsibleModule here; it is ended below
+    before = subprocess.Popen(list(wanted.before), stdout=subprocess.PIPE, env=ENVIRONMENT)
+    try:
+        # pylint: disable-next=ansible-bad-function # no AnsibleModule here
+        with subprocess.Popen(
+            list(wanted.argv), stdin=before.stdout, stderr=subprocess.PIPE if wanted.watch else None, env=ENVIRONMENT
+        ) as process:
+            if before.stdout:
+                # Else rclone would never see the session's end, nor the other one rclone's.
+                before.stdout.close()
+            try:
+                for line in process.stderr or ():
+                    reason = final(line)
+                    if reason is not None:
+                        process.kill()
+                        raise RefusedError(
+                            TRY_AGAIN, f"{name}: {reason}: {line.decode(errors='replace').strip()[-200:]}"
+                        )
+                    if not _UNIMPORTANT.match(line):
+                        sys.stderr.buffer.write(line)
+                        sys.stderr.flush()
+                process.wait()
+            except SystemExit:
+                process.terminate()
+                raise
+    finally:
+        # It waits for the client where rclone ended first. Where it has refused, its exit code is known already.
+        before.terminate()
+        before.wait()
+    ended = before.returncode if before.returncode not in (0, -signal.SIGTERM) else process.returncode
+    raise SystemExit(ended if ended >= 0 else 128 - ended)
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -262,11 +293,12 @@ def serve(arguments: Sequence[str]) -> None:
                         f"{definition['name']}: this server's kernel cannot confine sftp to one directory "
                         f"({error.strerror}): enable Landlock, or set ssh_access_sftp_confine to if_possible",
                     ) from None
-        if wanted.watch:
-            watch(wanted.argv, str(definition["name"]))
+        if wanted.before:
+            watch(wanted, str(definition["name"]))
         os.execve(wanted.argv[0], wanted.argv, ENVIRONMENT)  # noqa: S606 - no shell is what is wanted
     except OSError as error:
-        raise RefusedError(CONFIG, f"{definition['name']}: {wanted.argv[0]}: {error.strerror}") from None
+        program = error.filename or wanted.argv[0]
+        raise RefusedError(CONFIG, f"{definition['name']}: {program}: {error.strerror}") from None
 
 
 def main() -> None:

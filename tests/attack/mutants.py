@@ -29,6 +29,10 @@ FLEET_MUTANTS = {
     "rest-not-append-only": ("vault1", f"sed -i '/--append-only/d' {_REST}; {_RELOAD_REST}"),
     "rest-not-private": ("vault1", f"sed -i '/--private-repos/d' {_REST}; {_RELOAD_REST}"),
     "rclone-not-append-only": ("vault1", f'sed -i \'s/"append_only": true/"append_only": false/\' {_SERVED}proxy.json'),
+    "rclone-any-name": (
+        "vault1",
+        "printf '#!/bin/sh\\nexec cat\\n' >/usr/local/libexec/holdfast/restic-layout",
+    ),
     "borg-not-append-only": ("vault1", f'sed -i \'s/"append_only": true/"append_only": false/\' {_SERVED}archive.json'),
     "borg-not-confined": (
         "vault1",

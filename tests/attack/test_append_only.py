@@ -21,6 +21,8 @@ HELD = f"{PLACES['archive']}/web1--archive"
 # One that the client has itself, without any restriction: the same calls do destroy it.
 LOCAL = "/root/victim"
 DELIVERED = ["borg", "serve"]
+# A lock that no restic made, with a name like those of restic.
+LOCK = f"/locks/{'0123456789abcdef' * 4}"
 
 
 def test_rest_server(protected: Protected) -> None:
@@ -39,7 +41,7 @@ def test_rclone(protected: Protected) -> None:
     assert set(one) == {"config", "keys", "data", "index", "snapshots"}
     # A pack lies in a directory named after it, which is no part of the request.
     one["data"] = f"/data/{one['data'].rsplit('/', 1)[1]}"
-    allowed = [("GET", "/config", ""), ("POST", "/locks/ours", "x"), ("DELETE", "/locks/ours", "")]
+    allowed = [("GET", "/config", ""), ("POST", LOCK, "x"), ("DELETE", LOCK, "")]
     attacks = [(method, path, body) for path in one.values() for method, body in (("POST", "x"), ("DELETE", ""))]
     other = [
         (method, path, body)
@@ -54,8 +56,32 @@ def test_rclone(protected: Protected) -> None:
     with protected.kept("proxy"):
         assert protected.http("proxy", *allowed) == [200] * 3
         assert protected.http("proxy", *attacks) == [403] * len(attacks)
-        assert min(protected.http("proxy", *other)) >= 400
+        # Each ends its session.
+        assert protected.http("proxy", *other) == [0] * len(other)
         assert protected.http("proxy", *allowed) == [200] * 3
+    assert protected.ran("web1", "proxy") == "ok"
+
+
+def test_rclone_takes_no_other_name(protected: Protected) -> None:
+    """Only restic's own layout: no plain name besides, no other method."""
+    allowed = [("GET", "/config", ""), ("POST", LOCK, "x"), ("DELETE", LOCK, "")]
+    odd = [
+        "/junk",
+        "/data/xyz",
+        "/snapshots/../x",
+        "/foo/bar",
+        "/data/",
+        "/keys/junk",
+        f"{LOCK}/x",
+        f"/data/{'A' * 64}",
+    ]
+    attacks = [("POST", path, "x") for path in odd] + [("PUT", "/config", "x"), ("GET", "/", ""), ("POST", "/", "x")]
+    before = protected.sh("vault1", f"find {PLACES['proxy']}/web1--proxy ! -path '*/locks*' | sort")
+    with protected.kept("proxy"):
+        assert protected.http("proxy", *allowed) == [200] * 3
+        assert protected.http("proxy", *attacks) == [0] * len(attacks)
+        assert protected.http("proxy", *allowed) == [200] * 3
+    assert protected.sh("vault1", f"find {PLACES['proxy']}/web1--proxy ! -path '*/locks*' | sort") == before
     assert protected.ran("web1", "proxy") == "ok"
 
 

@@ -167,7 +167,8 @@ def test_an_overwrite_succeeds_directly_despite_the_policy_and_fails_through_the
     fleet.lab.put("web1", "/root/bridge.py", bridge.read_bytes())
     ssh = "ssh -F /etc/holdfast/ssh/offsite.conf -i /etc/holdfast/secrets/offsite.ssh_key holdfast-offsite x"
     curl = "curl --http2-prior-knowledge -s -m 60 -o /dev/null -w '%{http_code} '"
-    asked = [("POST", "/locks/ours"), ("DELETE", "/locks/ours"), ("POST", name), ("DELETE", name), ("GET", name)]
+    lock = f"/locks/{'0123456789abcdef' * 4}"
+    asked = [("POST", lock), ("DELETE", lock), ("POST", name), ("DELETE", name), ("GET", name)]
     said = fleet.on(
         "web1",
         f"python3 /root/bridge.py 9900 {ssh} 2>/dev/null & until ss -Hltn sport = :9900 | grep -q .; do sleep 0.1; done; "

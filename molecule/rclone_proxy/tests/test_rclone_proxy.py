@@ -19,6 +19,11 @@ DIRECT_SECRET = "canary-5e9d31-web1-secret"
 DIRECT = "/srv/store/company-backups/direct/web1"
 BUCKET = "/srv/store/company-backups/fleet"
 PORT = 9900
+# A lock that is none of restic's, with a name like those of restic.
+LOCK = f"/locks/{'0123456789abcdef' * 4}"
+LEGITIMATE = [("GET", "/config", ""), ("POST", LOCK, "x"), ("DELETE", LOCK, "")]
+# What curl says when the session ended instead of an answer.
+ENDED = 0
 SSH = ["ssh", "-F", "/etc/holdfast/ssh/{0}.conf", "-i", "/etc/holdfast/secrets/{0}.ssh_key", "holdfast-{0}", "anything"]
 KINDS = {"offsite": ("store1", f"{BUCKET}/{{0}}--offsite"), "directory": ("proxy1", "/srv/holdfast-ssh/{0}--directory")}
 
@@ -55,7 +60,10 @@ def snapshots(scenario: Scenario, path: str) -> list[str]:
 
 
 def requests(scenario: Scenario, repository: str, *asked: tuple[str, str, str], user: str = "root") -> list[int]:
-    """HTTP statuses of requests over one SSH session with the client's own key, paths as they are."""
+    """HTTP statuses of requests with the client's own key, paths as they are.
+
+    All of them are one SSH session, and what comes after the end of one has a new session. Standard error is in /tmp/said.
+    """
     command = shlex.join(word.format(repository) for word in SSH)
     words = []
     for method, path, body in asked:
@@ -129,7 +137,7 @@ def test_append_only_and_nothing_outside_the_own_repository(scenario: Scenario, 
     pack = "/data/" + next(name for name in before if name.startswith("./data/")).rsplit("/", 1)[1]
     snapshot = next(name for name in before if name.startswith("./snapshots/"))[1:]
     victim = f"/db1--{repository}"
-    positive = [("GET", "/config", ""), ("GET", key, ""), ("POST", "/locks/ours", "x"), ("DELETE", "/locks/ours", "")]
+    positive = [("GET", key, ""), *LEGITIMATE]
     overwrite = [("POST", path, "x") for path in ("/config", key, pack, snapshot)]
     delete = [("DELETE", path, "") for path in ("/config", key, pack, snapshot)]
     tricks = [
@@ -143,26 +151,110 @@ def test_append_only_and_nothing_outside_the_own_repository(scenario: Scenario, 
     assert requests(scenario, repository, *overwrite) == [403] * 4
     assert requests(scenario, repository, *delete) == [403] * 4
     statuses = requests(scenario, repository, *tricks)
-    assert all(status >= 400 for status in statuses), list(zip(tricks, statuses, strict=True))
+    assert statuses == [ENDED] * len(tricks), list(zip(tricks, statuses, strict=True))
     assert requests(scenario, repository, *positive) == [200] * 4
     assert files(scenario, host, own) == before
     assert files(scenario, host, other) == others
     assert backup(scenario, "web1", repository)["outcome"] == "ok"
 
 
+ODD = [
+    "/junk", "/data/xyz", "/snapshots/../x", "/foo/bar", "/elsewhere/x", f"/data/{'A' * 64}", f"/data/{'a' * 63}", f"/keys/{'a' * 64}/x",
+    "/config/x", "/?create=false", "/file-1", "/snapshots/",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("repository", KINDS)
-def test_other_names_stay_below_the_served_path(scenario: Scenario, repository: str) -> None:
+def test_only_restics_own_layout(scenario: Scenario, repository: str) -> None:
     host, pattern = KINDS[repository]
     below = pattern.rsplit("/", 1)[0]
     before = files(scenario, host, below)
-    own = pattern.format("web1").rsplit("/", 1)[1]
-    # rclone takes any plain name; restic does not read it, and nothing else does.
-    assert requests(scenario, repository, ("POST", "/elsewhere/x", "junk"), ("POST", "/elsewhere/x", "more")) == [
+    assert requests(scenario, repository, *LEGITIMATE) == [200] * 3
+    statuses = requests(scenario, repository, *[("POST", path, "junk") for path in ODD])
+    assert statuses == [ENDED] * len(ODD), list(zip(ODD, statuses, strict=True))
+    said = scenario.on("web1", "cat /tmp/said")
+    for path in ODD:
+        assert f"holdfast: web1--{repository}: refused: 'POST' '{path}' is no part of restic's layout" in said
+    # It ends the session and not what was asked before it.
+    assert requests(scenario, repository, LEGITIMATE[0], ("POST", "/junk", "x"), *LEGITIMATE) == [
         200,
-        403,
+        ENDED,
+        200,
+        200,
+        200,
     ]
-    added = set(files(scenario, host, below)) - set(before)
-    assert added == {f"./{own}/elsewhere/x"}
+    assert files(scenario, host, below) == before
+    listed = scenario.on(host, f"ls {pattern.format('web1')}").split()
+    assert set(listed) <= {"config", "data", "index", "keys", "locks", "snapshots"}
+    assert backup(scenario, "web1", repository)["outcome"] == "ok"
+
+
+def test_the_same_names_are_taken_where_nothing_reads_along(scenario: Scenario) -> None:
+    """The control: rclone itself takes them."""
+    layout, own = "/usr/local/libexec/holdfast/restic-layout", KINDS["directory"][1].format("web1")
+    scenario.on("proxy1", f"cp -a {layout} /root/layout; printf '#!/bin/sh\nexec cat\n' >{layout}")
+    try:
+        assert requests(scenario, "directory", ("POST", "/foo/bar", "junk")) == [200]
+        assert scenario.on("proxy1", f"cat {own}/foo/bar") == "junk"
+    finally:
+        scenario.on("proxy1", f"cp -a /root/layout {layout}; rm -rf {own}/foo")
+    assert requests(scenario, "directory", ("POST", "/foo/bar", "junk")) == [ENDED]
+
+
+@pytest.mark.parametrize("said", ["GET /config HTTP/1.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\5\0\0\0\0\1"])
+def test_what_is_not_understood_ends_the_session(scenario: Scenario, said: str) -> None:
+    command = shlex.join(word.format("directory") for word in SSH)
+    done = scenario.run(
+        "web1", f"cat >/root/said; (cat /root/said; sleep 30) | timeout 20 {command}", stdin=said.encode()
+    )
+    assert done.returncode == 77
+    assert "holdfast: web1--directory: refused: " in done.stderr
+
+
+@pytest.mark.parametrize(("client", "repository"), [("web1", "directory"), ("db1", "offsite")])
+def test_what_people_do_with_restic_works(scenario: Scenario, client: str, repository: str) -> None:
+    """Other commands than those of a job: of restic 0.18 and of 0.19."""
+    ssh = shlex.join(word.format(repository) for word in SSH)
+    secrets = f"/etc/holdfast/secrets/{repository}"
+    restic = f"timeout 200 restic -r rclone: -o rclone.program='{ssh}' --password-file {secrets}.password"
+    again = f"printf other >/root/other; {restic} key add --new-password-file /root/other"
+    for command in (
+        f"{restic} check --read-data",
+        f"{restic} snapshots",
+        f"{restic} key list",
+        again,
+        f"{restic} unlock --remove-all",
+    ):
+        scenario.on(client, command, timeout=300)
+    # What is append-only refuses, restic is told so, and what it leaves behind stops no backup.
+    added = scenario.on(client, f"{restic} key list --json | python3 -c 'import json, sys; print(*[k[\"id\"] for k in json.load(sys.stdin)"
+                        " if not k[\"current\"]])'").split()  # fmt: skip
+    refused = scenario.run(client, f"{restic} key remove {added[0]}", timeout=300)
+    assert refused.returncode != 0
+    assert "403" in refused.stderr
+    assert backup(scenario, client, repository)["outcome"] == "ok"
+
+
+@pytest.mark.parametrize("victim", ["client", "rclone", "restic-layout", "serve"])
+@pytest.mark.parametrize("repository", KINDS)
+def test_a_session_ends_as_a_whole(scenario: Scenario, repository: str, victim: str) -> None:
+    programs = {"rclone", "restic-layout", "serve"}
+    running = "ps -u bk-web1 -o stat=,comm= | grep -v sshd || true"
+    unit = f"idle-{repository}-{victim}"
+    command = shlex.join(word.format(repository) for word in SSH)
+    scenario.on(
+        "web1", f"systemd-run -q -p SuccessExitStatus=137 --unit {unit} sh -c 'sleep 300 | exec {command} >/dev/null'"
+    )
+    wait = "n=0; until [ $(ps -u bk-web1 -o comm= | grep -Ecx 'rclone|restic-layout|serve') {0} ]; do n=$((n+1)); [ $n -lt 100 ] || exit 1; sleep 0.1; done"
+    scenario.on("proxy1", wait.format("= 3"))
+    assert {line.split()[1] for line in scenario.on("proxy1", running).splitlines()} == programs
+    if victim == "client":
+        scenario.on("web1", f"systemctl kill -s KILL {unit}")
+    else:
+        scenario.on("proxy1", f"pkill -KILL -u bk-web1 -x {victim}")
+    scenario.on("proxy1", wait.format("= 0"))
+    assert scenario.on("proxy1", running) == ""
+    scenario.on("web1", f"systemctl stop {unit}; systemctl reset-failed {unit} 2>/dev/null || true")
 
 
 def test_the_other_clients_repository_is_refused(scenario: Scenario) -> None:
@@ -259,11 +351,19 @@ def test_append_only_while_the_store_fails_to_say_what_it_has(scenario: Scenario
 
 def test_errors_of_the_store_never_make_rclone_serve_the_directory_above(scenario: Scenario) -> None:
     """Without a slash at the end rclone takes a path that it cannot look at for a file, and serves what is around it."""
+    above = files(scenario, "store1", BUCKET)
     fault(scenario, "503 SlowDown GET,HEAD 12")
-    statuses = requests(scenario, "offsite", ("GET", "/config", ""), *[("GET", "/db1--offsite/config", "")] * 4)
+    statuses = requests(
+        scenario,
+        "offsite",
+        ("GET", "/config", ""),
+        *[("POST", LOCK, "x"), ("DELETE", LOCK, "")] * 2,
+        ("POST", LOCK, "x"),
+    )
     fault(scenario, "")
-    assert all(status >= 400 for status in statuses), statuses
-    assert requests(scenario, "offsite", ("GET", "/config", ""), ("GET", "/db1--offsite/config", "")) == [200, 404]
+    added = set(files(scenario, "store1", BUCKET)) - set(above)
+    assert added <= {f"./web1--offsite{LOCK}"}, statuses
+    assert requests(scenario, "offsite", ("GET", "/config", ""), ("DELETE", LOCK, "")) == [200, 200]
 
 
 # --- what the playbook does with it

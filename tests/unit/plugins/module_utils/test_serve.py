@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,10 +114,15 @@ def test_rclone() -> None:
             "/opt/rclone", "serve", "restic", "--stdio", "--log-level", "DEBUG", "--stats", "0", "--low-level-retries", "3",
             "--config", "/etc/holdfast/rclone/s3.conf", "--fast-list", "s3:bucket/web1--vault/",
         ),
+        before=LAYOUT,
         watch=True,
     )  # fmt: skip
+    # Also before a directory of the server, and whether it is append-only or not.
+    for more in ({}, {"append_only": False}):
+        assert _serve.command(definition(**more)).before == LAYOUT
 
 
+LAYOUT = ("/usr/local/libexec/holdfast/restic-layout", "web1--vault")
 LOG = "2026/11/21 17:00:21 {} : {}: operation error S3: {}, https response error StatusCode: {}, RequestID: , HostID: , api error {}: words\n"
 
 
@@ -161,27 +167,79 @@ def test_what_no_retry_will_change(line: str, words: str | None) -> None:
     assert (words is None) if found is None else words is not None and words in found
 
 
-def watched(script: str) -> tuple[str, ...]:
-    return ("/bin/sh", "-c", script)
+def watched(script: str, before: str = "exec cat", *, watch: bool = True) -> _serve.Command:
+    return _serve.Command(("/bin/sh", "-c", script), before=("/bin/sh", "-c", before), watch=watch)
 
 
-def test_the_log_is_passed_on_without_the_debugging(capfd: pytest.CaptureFixture[str]) -> None:
+def ended(wanted: _serve.Command) -> Any:
+    """The exit code of a session whose client says nothing."""
+    with pytest.raises(SystemExit) as raised:
+        _serve.watch(wanted, "web1--vault")
+    return raised.value.code
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """What watch does with signals is put back, and it leaves no process behind."""
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_the_log_is_passed_on_without_the_debugging(signals: None, capfd: pytest.CaptureFixture[str]) -> None:
     lines = "2026 x DEBUG : a\n2026 x INFO  : b\n2026 x ERROR : c\npanic: d\n"
-    with pytest.raises(SystemExit) as ended:
-        _serve.watch(watched(f"printf '{lines}' >&2; exit 3"), "web1--vault")
-    assert ended.value.code == 3
+    assert ended(watched(f"printf '{lines}' >&2; exit 3")) == 3
     assert capfd.readouterr().err == "2026 x ERROR : c\npanic: d\n"
-    with pytest.raises(SystemExit) as ended:
-        _serve.watch(watched("kill -9 $$"), "web1--vault")
-    assert ended.value.code == 137
+    assert ended(watched("kill -9 $$")) == 137
+    capfd.readouterr()
+    # Of a directory the log is not looked at.
+    assert ended(watched(f"printf '{lines}' >&2; exit 3", watch=False)) == 3
+    assert capfd.readouterr().err == lines
 
 
-def test_a_store_that_refuses_for_good_ends_the_session() -> None:
+def test_a_store_that_refuses_for_good_ends_the_session(signals: None) -> None:
     line = LOG.format("DEBUG", "config: HEAD request error", "HeadObject", 403, "Forbidden").strip()
-    code, message = refused(lambda: _serve.watch(watched(f'echo "{line}" >&2; exec sleep 60'), "web1--vault"))
+    wanted = watched(f'echo "{line}" >&2; exec sleep 60', "exec sleep 60")
+    code, message = refused(lambda: _serve.watch(wanted, "web1--vault"))
     assert code == 75
     assert message.startswith("web1--vault: the store refuses this server's credentials: 2026/11/21")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_a_session_ends_as_the_first_of_both_does(signals: None, watch: bool) -> None:
+    # The client has said all it had to say.
+    assert ended(watched("cat; exit 4", watch=watch)) == 4
+    # rclone ends, while the client may still have something to say.
+    assert ended(watched("exit 5", "exec sleep 60", watch=watch)) == 5
+    # The client was refused: rclone sees an end like any other.
+    assert ended(watched("cat; exit 0", "exit 77", watch=watch)) == 77
+    assert ended(watched("cat; exit 1", "exit 77", watch=watch)) == 77
+    assert ended(watched("cat; exit 0", "kill -9 $$", watch=watch)) == 137
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_a_session_that_is_told_to_end_leaves_nothing(signals: None, watch: bool) -> None:
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    assert ended(watched("exec sleep 60", "exec sleep 60", watch=watch)) == 143
+    timer.join()
+
+
+def test_rclone_gets_the_session_through_the_one_before_it(signals: None) -> None:
+    # A process of its own, whose standard input and output are the session.
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(_serve.__file__).parent)!r}); import _serve;"
+        "_serve.watch(_serve.Command(('/bin/cat',), before=('/usr/bin/tr', 'a-z', 'A-Z')), 'web1--vault')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=b"hello" * 100_000, capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"HELLO" * 100_000, b"")
 
 
 def test_borg(place: Path) -> None:
@@ -269,9 +327,9 @@ def started(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
 
 
 def test_started_in_a_clean_environment(place: Path, started: dict[str, Any]) -> None:
-    write(place, definition())
+    write(place, definition(kind="borg", append_only=False))
     _serve.serve(["vault"])
-    assert started["program"] == "/usr/bin/rclone"
+    assert started["program"] == "/usr/bin/borg"
     assert started["environment"] == {
         "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/var/lib/holdfast/home", "LC_ALL": "C.UTF-8",
     }  # fmt: skip
@@ -293,13 +351,42 @@ def test_refusals_are_one_line(
     assert not started
 
 
-def test_a_program_that_is_missing(place: Path, started: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rclone_too(
+    place: Path,
+    started: dict[str, Any],
+    signals: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It is a child, with another one before it."""
+    program = place / "rclone"
+    program.write_text("#!/bin/sh\numask; pwd; env | grep -v ^_= | sort; ls /proc/self/fd | wc -l; exec cat\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(_serve, "LAYOUT", "/bin/echo")
+    write(place, definition(program=str(program)))
+    with pytest.raises(SystemExit) as done:
+        _serve.serve(["vault"])
+    assert done.value.code == 0
+    assert capfd.readouterr().out.splitlines() == [
+        "0077", "/", "HOME=/var/lib/holdfast/home", "LC_ALL=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin", "PWD=/", "4", "web1--vault",
+    ]  # fmt: skip
+
+
+def test_a_program_that_is_missing(
+    place: Path, started: dict[str, Any], signals: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing(program: str, *_rest: Any) -> None:
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", program)
 
     monkeypatch.setattr(os, "execve", missing)
-    write(place, definition())
-    assert refused(lambda: _serve.serve(["vault"])) == (78, "web1--vault: /usr/bin/rclone: No such file or directory")
+    write(place, definition(kind="borg", append_only=False))
+    assert refused(lambda: _serve.serve(["vault"])) == (78, "web1--vault: /usr/bin/borg: No such file or directory")
+    for layout in ("/bin/cat", "/nowhere/layout"):
+        monkeypatch.setattr(_serve, "LAYOUT", layout)
+        write(place, definition(program="/nowhere/rclone"))
+        code, said = refused(lambda: _serve.serve(["vault"]))
+        name = "/nowhere/rclone" if layout == "/bin/cat" else layout
+        assert (code, said) == (78, f"web1--vault: {name}: No such file or directory")
 
 
 def test_sftp_is_confined_or_refused(place: Path, started: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

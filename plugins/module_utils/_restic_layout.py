@@ -1,0 +1,403 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a client says to `rclone serve restic` passes through here, as long as it asks for nothing but restic's own layout.
+
+`serve` installs and starts this file alone, as a program between a client and rclone's standard input. It reads HTTP/2
+(RFC 9113) only as far as it has to in order to know each request's method and path before rclone does: frames with data pass in
+large pieces, unread, and blocks of headers are decoded with the same table that rclone keeps (HPACK, RFC 7541). What is not understood,
+or is not what a client of restic would say, ends the session: nothing is passed on that was not understood.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+BUFFER = 1 << 18
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# A request of restic has some 150 bytes of headers.
+HEADERS_LIMIT = 1 << 14
+# What rclone announces (Go's default). A client may use less and never more.
+TABLE_LIMIT = 4096
+# sysexits.h
+NO_PERMISSION = 77
+
+_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    6,
+    7,
+    8,
+    9,
+)
+_UNREAD = frozenset((_DATA, _PRIORITY, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE))
+_END_HEADERS, _PADDED, _PRIORITIZED = 0x4, 0x8, 0x20
+
+_TYPES = rb"\A/(?:data|keys|locks|snapshots|index)/"
+# What restic 0.18 and 0.19 ask for in all their commands.
+_ALLOWED = (
+    (re.compile(_TYPES + rb"[0-9a-f]{64}\Z"), (b"GET", b"HEAD", b"POST", b"DELETE")),
+    (re.compile(rb"\A/config\Z"), (b"GET", b"HEAD", b"POST", b"DELETE")),
+    (re.compile(_TYPES + rb"\Z"), (b"GET",)),
+    (re.compile(rb"\A/\?create=true\Z"), (b"POST",)),
+    # The first of all, to see that somebody answers: a file that does not exist.
+    (re.compile(rb"\A/file-[0-9]{1,20}\Z"), (b"GET",)),
+)
+_PSEUDO = frozenset((b":method", b":path", b":scheme", b":authority"))
+
+# RFC 7541, appendix A: one field a line, numbered from 1.
+_STATIC = tuple(
+    (name, value)
+    for name, _space, value in (
+        line.partition(b" ")
+        for line in b""":authority
+:method GET
+:method POST
+:path /
+:path /index.html
+:scheme http
+:scheme https
+:status 200
+:status 204
+:status 206
+:status 304
+:status 400
+:status 404
+:status 500
+accept-charset
+accept-encoding gzip, deflate
+accept-language
+accept-ranges
+accept
+access-control-allow-origin
+age
+allow
+authorization
+cache-control
+content-disposition
+content-encoding
+content-language
+content-length
+content-location
+content-range
+content-type
+cookie
+date
+etag
+expect
+expires
+from
+host
+if-match
+if-modified-since
+if-none-match
+if-range
+if-unmodified-since
+last-modified
+link
+location
+max-forwards
+proxy-authenticate
+proxy-authorization
+range
+referer
+refresh
+retry-after
+server
+set-cookie
+strict-transport-security
+transfer-encoding
+user-agent
+vary
+via
+www-authenticate""".splitlines()
+    )
+)
+
+# RFC 7541, appendix B: how many bits each byte's code has, and at last the end of a string. Codes of a length follow each other in the
+# order of bytes, so these lengths are the whole table.
+_BITS = """
+13 23 28 28 28 28 28 28 28 24 30 28 28 30 28 28 28 28 28 28 28 28 30 28 28 28 28 28 28 28 28 28
+6 10 10 12 13 6 8 11 10 10 8 11 8 6 6 6 5 5 5 6 6 6 6 6 6 6 7 8 15 6 12 10
+13 6 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 7 8 7 8 13 19 13 14 6
+15 5 6 5 6 5 6 6 6 5 7 7 6 6 6 5 6 7 6 5 5 6 7 7 7 7 7 15 11 14 13 28
+20 22 20 20 22 22 22 23 22 23 23 23 23 23 24 23 24 24 22 23 24 23 23 23 23 21 22 23 22 23 23 24
+22 21 20 22 22 23 23 21 23 22 22 24 21 22 23 23 21 21 22 21 23 22 23 23 20 22 22 22 23 22 22 23
+26 26 20 19 22 23 22 25 26 26 26 27 27 26 24 25 19 21 26 27 27 26 27 24 21 21 26 26 28 27 27 27
+20 24 20 21 22 21 21 23 22 22 25 25 24 24 26 23 26 27 26 26 27 27 27 27 27 28 27 27 27 27 27 26
+30
+"""
+_END_OF_STRING = 256
+
+
+class RefusedError(Exception):
+    """What the client said is not passed on."""
+
+
+def _codes() -> dict[int, int]:
+    """Return which byte a code stands for. A 1 is put before each code, so that its length counts, too."""
+    codes: dict[int, int] = {}
+    code = length = 0
+    for bits, byte in sorted((int(bits), byte) for byte, bits in enumerate(_BITS.split())):
+        code <<= bits - length
+        length = bits
+        codes[1 << length | code] = byte
+        code += 1
+    return codes
+
+
+_CODES = _codes()
+
+
+def huffman(data: bytes) -> bytes:
+    """Return the string that was encoded. Raises RefusedError."""
+    found = bytearray()
+    code = 1
+    for byte in data:
+        for shift in (7, 6, 5, 4, 3, 2, 1, 0):
+            code = code << 1 | byte >> shift & 1
+            known = _CODES.get(code)
+            if known is None:
+                continue
+            if known == _END_OF_STRING:
+                raise RefusedError("a header with an end before its end")
+            found.append(known)
+            code = 1
+    # The last byte is filled up with the beginning of the end's code, which has only ones.
+    padding = code.bit_length() - 1
+    if padding > 7 or code != (1 << padding + 1) - 1:
+        raise RefusedError("a header that does not end where its bytes do")
+    return bytes(found)
+
+
+class Fields:
+    """A decoder of header blocks: the same table as rclone's, from the same blocks."""
+
+    def __init__(self) -> None:
+        self._table: deque[tuple[bytes, bytes]] = deque()
+        self._size = 0
+        self._limit = TABLE_LIMIT
+        self._block = b""
+        self._position = 0
+
+    def decode(self, block: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Give name and value of each field. Raises RefusedError."""
+        self._block, self._position = block, 0
+        begun = False
+        while self._position < len(block):
+            first = block[self._position]
+            if first & 0xE0 == 0x20:
+                if begun:
+                    raise RefusedError("a change of the table among headers")
+                self._resize(self._number(5))
+                continue
+            begun = True
+            if first & 0x80:
+                yield self._entry(self._number(7))
+                continue
+            kept = first & 0x40
+            index = self._number(6 if kept else 4)
+            field = (self._entry(index)[0] if index else self._string(), self._string())
+            if kept:
+                self._table.appendleft(field)
+                self._size += _weight(field)
+                self._evict()
+            yield field
+
+    def _resize(self, limit: int) -> None:
+        if limit > TABLE_LIMIT:
+            raise RefusedError(f"a table of headers larger than {TABLE_LIMIT} bytes")
+        self._limit = limit
+        self._evict()
+
+    def _evict(self) -> None:
+        while self._size > self._limit:
+            self._size -= _weight(self._table.pop())
+
+    def _entry(self, index: int) -> tuple[bytes, bytes]:
+        if 1 <= index <= len(_STATIC):
+            return _STATIC[index - 1]
+        if not len(_STATIC) < index <= len(_STATIC) + len(self._table):
+            raise RefusedError("a header that is in no table")
+        return self._table[index - len(_STATIC) - 1]
+
+    def _byte(self) -> int:
+        if self._position >= len(self._block):
+            raise RefusedError("headers that end too early")
+        self._position += 1
+        return self._block[self._position - 1]
+
+    def _number(self, bits: int) -> int:
+        most = (1 << bits) - 1
+        value = self._byte() & most
+        if value < most:
+            return value
+        for shift in (0, 7, 14):
+            byte = self._byte()
+            value += (byte & 0x7F) << shift
+            if not byte & 0x80:
+                return value
+        raise RefusedError("a number in headers that is too large")
+
+    def _string(self) -> bytes:
+        encoded = self._position < len(self._block) and self._block[self._position] & 0x80
+        end = self._number(7)
+        end += self._position
+        if end > len(self._block):
+            raise RefusedError("headers that end too early")
+        text, self._position = self._block[self._position : end], end
+        return huffman(text) if encoded else text
+
+
+def _weight(field: tuple[bytes, bytes]) -> int:
+    return len(field[0]) + len(field[1]) + 32
+
+
+class Layout:
+    """Reads what one client says from its beginning, and says how much of it may be passed on."""
+
+    def __init__(self) -> None:
+        self._fields = Fields()
+        self._begun = False
+        self._stream = 0
+        # How much is left of a frame that passes unread.
+        self._left = 0
+
+    def passes(self, data: memoryview) -> int:
+        """Return how many bytes may be passed on; the rest has to come again, with more behind it. Raises RefusedError."""
+        position = 0
+        if not self._begun:
+            if data[: len(PREFACE)] != PREFACE[: len(data)]:
+                raise RefusedError("something else than HTTP/2")
+            if len(data) < len(PREFACE):
+                return 0
+            self._begun = True
+            position = len(PREFACE)
+        while True:
+            step = min(self._left, len(data) - position)
+            self._left -= step
+            position += step
+            if self._left or len(data) - position < 9:
+                return position
+            kind = data[position + 3]
+            if kind in _UNREAD:
+                self._left = int.from_bytes(data[position : position + 3], "big")
+                position += 9
+            elif kind == _HEADERS:
+                end = self._headers(data, position)
+                if end is None:
+                    return position
+                position = end
+            else:
+                raise RefusedError(f"a frame of the kind {kind}")
+
+    def _headers(self, data: memoryview, start: int) -> int | None:
+        """Judge the request that begins here and return where it ends, or None as long as not all of it is there."""
+        block = b""
+        position, wanted, stream = start, _HEADERS, 0
+        while True:
+            if len(data) - position < 9:
+                return None
+            length, kind, flags = (
+                int.from_bytes(data[position : position + 3], "big"),
+                data[position + 3],
+                data[position + 4],
+            )
+            number = int.from_bytes(data[position + 5 : position + 9], "big") & 0x7FFFFFFF
+            if kind != wanted or (stream and number != stream):
+                raise RefusedError("headers that other frames interrupt")
+            position += 9
+            if position + length - start > HEADERS_LIMIT:
+                raise RefusedError(f"headers of more than {HEADERS_LIMIT} bytes")
+            if position + length > len(data):
+                return None
+            text = bytes(data[position : position + length])
+            if wanted == _HEADERS:
+                if flags & _PADDED:
+                    raise RefusedError("headers that are padded")
+                if flags & _PRIORITIZED:
+                    if length < 5:
+                        raise RefusedError("headers that end too early")
+                    text = text[5:]
+            block += text
+            position += length
+            if flags & _END_HEADERS:
+                break
+            wanted, stream = _CONTINUATION, number
+        # A stream's second block is a trailer, and rclone reads no request from it; restic has none.
+        if not number & 1 or number <= self._stream:
+            raise RefusedError("headers of no new request")
+        self._stream = number
+        judge(self._fields.decode(block))
+        return position
+
+
+def judge(fields: Iterable[tuple[bytes, bytes]]) -> None:
+    """Look at the request that these headers make. Raises RefusedError.
+
+    A deletion is rclone's to judge. It refuses what is append-only and the session goes on: restic then removes the lock that
+    would stop every later backup.
+    """
+    seen: dict[bytes, bytes] = {}
+    for name, value in fields:
+        if not name.startswith(b":"):
+            continue
+        if name not in _PSEUDO:
+            raise RefusedError(f"a header {_shown(name)}")
+        if name in seen:
+            raise RefusedError(f"a second header {_shown(name)}")
+        seen[name] = value
+    method, path = seen.get(b":method", b""), seen.get(b":path", b"")
+    for pattern, methods in _ALLOWED:
+        if pattern.match(path) and method in methods:
+            return
+    raise RefusedError(f"{_shown(method)} {_shown(path)} is no part of restic's layout")
+
+
+def _shown(text: bytes) -> str:
+    """Return what a client said, fit for a terminal and a log."""
+    shown = ascii(text[:100].decode("ascii", "replace"))
+    return f"{shown}…" if len(text) > 100 else shown
+
+
+def relay(layout: Layout, source: int, target: int) -> None:
+    """Pass on what may be passed on until there is no more, or nobody takes it. Raises RefusedError."""
+    buffer = memoryview(bytearray(BUFFER))
+    used = 0
+    while True:
+        count = os.readv(source, [buffer[used:]])
+        if not count:
+            return
+        used += count
+        passed = layout.passes(buffer[:used])
+        written = 0
+        while written < passed:
+            try:
+                written += os.write(target, buffer[written:passed])
+            except BrokenPipeError:
+                return
+        # No more than the beginning of a request.
+        rest = bytes(buffer[passed:used])
+        used = len(rest)
+        buffer[:used] = rest
+
+
+def main() -> None:
+    """Stand between standard input and output; the argument is the repository's name."""
+    try:
+        relay(Layout(), 0, 1)
+    except RefusedError as error:
+        sys.stderr.write(f"holdfast: {sys.argv[1]}: refused: {error}\n")
+        raise SystemExit(NO_PERMISSION) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,470 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What passes to `rclone serve restic`, and what does not. That rclone gets nothing else is tested in molecule/rclone_proxy.
+
+`restic_sessions.json` is what restic said to rclone 1.75.2, recorded of commands on a repository of one small file.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import hpack
+import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _restic_layout
+from ansible_collections.holdfast.backup.plugins.module_utils._restic_layout import Fields, Layout, RefusedError
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
+
+SESSIONS = {
+    name: base64.b64decode("".join(lines))
+    for name, lines in json.loads(Path(__file__).with_name("restic_sessions.json").read_text()).items()
+}
+PROGRAM = Path(_restic_layout.__file__)
+NAME = "0123456789abcdef" * 4
+PSEUDO = [(":authority", "localhost"), (":method", "GET"), (":path", "/config"), (":scheme", "http")]
+
+
+def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+SETTINGS = frame(4)
+BEGIN = _restic_layout.PREFACE + SETTINGS
+
+
+def headers(method: str = "GET", path: str = "/config", *, more: Iterable[tuple[str, str]] = ()) -> bytes:
+    """A block that leaves no trace in the table."""
+    fields = [(":method", method), (":path", path), (":scheme", "http"), *more]
+    return hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*field) for field in fields])
+
+
+def request(method: str = "GET", path: str = "/config", stream: int = 1) -> bytes:
+    return frame(1, headers(method, path), flags=4 | 1, stream=stream)
+
+
+def passed(*parts: bytes, step: int = 1 << 20) -> bytes:
+    """What goes through, when so many bytes come at a time."""
+    layout, kept, through = Layout(), b"", b""
+    data = b"".join(parts)
+    for start in range(0, len(data), step):
+        kept += data[start : start + step]
+        count = layout.passes(memoryview(kept))
+        through, kept = through + kept[:count], kept[count:]
+    return through
+
+
+def refused(*parts: bytes) -> str:
+    with pytest.raises(RefusedError) as raised:
+        passed(*parts)
+    return str(raised.value)
+
+
+# --- what restic says
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+@pytest.mark.parametrize("step", [1, 1000, 1 << 20])
+def test_real_sessions_pass(session: str, step: int) -> None:
+    assert passed(SESSIONS[session], step=step) == SESSIONS[session]
+
+
+def test_what_the_sessions_ask_for_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another decoder of HPACK reads it; restic's requests have made use of the table by then."""
+    for data in SESSIONS.values():
+        judged: list[list[tuple[bytes, bytes]]] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(_restic_layout, "judge", lambda fields, to=judged: to.append(list(fields)))
+            passed(data)
+        decoder, position, expected = hpack.Decoder(), len(_restic_layout.PREFACE), []
+        while position < len(data):
+            length = int.from_bytes(data[position : position + 3], "big")
+            if data[position + 3] == 1:
+                expected.append(
+                    [tuple(each) for each in decoder.decode(data[position + 9 : position + 9 + length], raw=True)]
+                )
+            position += 9 + length
+        assert len(judged) > 2
+        assert judged == expected
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    "path", ["/config", *(f"/{each}/{NAME}" for each in ("data", "keys", "locks", "snapshots", "index"))]
+)
+def test_files(method: str, path: str) -> None:
+    said = BEGIN + request(method, path)
+    assert passed(said) == said
+
+
+@pytest.mark.parametrize(
+    "path", ["/data/", "/keys/", "/locks/", "/snapshots/", "/index/", "/file-18446744073709551615"]
+)
+def test_what_is_only_read(path: str) -> None:
+    assert passed(BEGIN, request("GET", path)) == BEGIN + request("GET", path)
+    for method in ("POST", "DELETE", "PUT"):
+        assert f"{method!r} {path!r} is no part of restic's layout" in refused(BEGIN, request(method, path))
+
+
+def test_create() -> None:
+    assert passed(BEGIN, request("POST", "/?create=true"))
+    assert refused(BEGIN, request("GET", "/?create=true"))
+    assert refused(BEGIN, request("DELETE", "/?create=true"))
+
+
+ODD_PATHS = [
+    "", "/", "*", "/junk", "/foo/bar", "/data", "/data/xyz", f"/data/{NAME[:-1]}", f"/data/{NAME}0", f"/data/{NAME.upper()}",
+    f"/data/01/{NAME}", f"/data/{NAME}/", f"/data//{NAME}", f"//data/{NAME}", f"/./data/{NAME}", f"/snapshots/../data/{NAME}",
+    "/snapshots/../x", "/../other/config", "/%2e%2e/other/config", "/..%2fother/config", f"/data/{NAME}?x", f"/data/{NAME}#x",
+    f"/data/{NAME}%00", f"/data/{NAME}\n", f"/data/{NAME}\0", "/config/", "/config?", "/config\n", "/Config", "config", "/con%66ig",
+    "/?create=false", "/?create=true&x", "?create=true", "/data/?create=true", f"/other/{NAME}", f"/lock/{NAME}",
+    f"http://localhost/data/{NAME}", "http://localhost/config", "/file-", "/file-x", "/file-1/x", f"/file-{'1' * 21}", "/file-1\n",
+    f"/data/{NAME[:-1]}\u0661",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ODD_PATHS)
+def test_other_names(path: str) -> None:
+    for method in ("GET", "HEAD", "POST", "DELETE"):
+        assert "is no part of restic's layout" in refused(BEGIN, request(method, path)), method
+
+
+@pytest.mark.parametrize("method", ["", "PUT", "PATCH", "CONNECT", "OPTIONS", "get", "GET ", "MKCOL"])
+def test_other_methods(method: str) -> None:
+    assert refused(BEGIN, request(method, f"/data/{NAME}"))
+    assert refused(BEGIN, request(method, "/config"))
+
+
+def test_nothing_of_a_refused_request_passes_and_what_came_before_it_does() -> None:
+    said = BEGIN + request("GET", "/config", 1)
+    layout, data = Layout(), said + request("POST", "/junk", 3)
+    for end in range(1, len(data)):
+        # A new one each time, as if so many bytes had come in one piece.
+        assert Layout().passes(memoryview(data[:end])) <= len(said)
+    assert layout.passes(memoryview(said)) == len(said)
+    with pytest.raises(RefusedError):
+        layout.passes(memoryview(data[len(said) :]))
+
+
+def test_what_is_refused_is_said_in_one_short_line() -> None:
+    said = refused(BEGIN, request("POST", "/\x1b[31m\r\nholdfast: \u202e" + "x" * 500))
+    assert said.isascii() or "…" in said
+    assert said.replace("…", "").isprintable()
+    assert len(said) < 250
+    assert "/\\x1b[31m\\r\\nholdfast" in said
+
+
+# --- frames
+
+
+def test_data_and_control_frames_pass_unread() -> None:
+    data = b"".join(
+        [
+            BEGIN, frame(4, flags=1), frame(8, b"\0\0\1\0"), request("POST", f"/data/{NAME}", 1), frame(0, os.urandom(100_000), stream=1),
+            frame(0, b"", flags=1, stream=1), frame(6, b"12345678"), request("GET", "/keys/", 3), frame(3, b"\0\0\0\10", stream=3),
+            frame(2, b"12345", stream=5), frame(7, b"12345678"),
+        ]
+    )  # fmt: skip
+    for step in (1, 7, 4096, 1 << 20):
+        assert passed(data, step=step) == data
+
+
+def test_data_passes_before_all_of_its_frame_is_there() -> None:
+    layout = Layout()
+    assert layout.passes(memoryview(BEGIN)) == len(BEGIN)
+    begun = frame(0, b"x" * 1000, stream=1)[:500]
+    assert layout.passes(memoryview(begun)) == 500
+
+
+def test_headers_in_several_frames_and_with_priority() -> None:
+    block = headers("POST", f"/data/{NAME}")
+    parts = [
+        frame(1, b"\x80\0\0\3\xff" + block[:5], flags=0x20, stream=1),
+        frame(9, stream=1), frame(9, block[5:20], stream=1), frame(9, block[20:], flags=4, stream=1),
+    ]  # fmt: skip
+    data = BEGIN + b"".join(parts)
+    assert passed(data) == data
+    assert passed(data, step=1) == data
+    # None of it before all of it is there.
+    assert passed(BEGIN, *parts[:3]) == BEGIN
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([b"GET /config HTTP/1.1\r\n"], "something else than HTTP/2"),
+        ([b"PRI * HTTP/2.0\r\n\r\nSX"], "something else than HTTP/2"),
+        ([b"\x16\x03\x01"], "something else than HTTP/2"),
+        ([BEGIN, frame(5, headers(), flags=4, stream=1)], "kind 5"),
+        ([BEGIN, frame(9, headers(), flags=4, stream=1)], "kind 9"),
+        ([BEGIN, frame(0x10, b"x")], "kind 16"),
+        ([BEGIN, frame(1, b"\x02" + headers() + b"\0\0", flags=0x8 | 4, stream=1)], "padded"),
+        ([BEGIN, frame(1, b"\0\0\0", flags=0x20 | 4, stream=1)], "too early"),
+        ([BEGIN, frame(1, headers()[:5], stream=1), frame(0, b"x", stream=1)], "interrupt"),
+        ([BEGIN, frame(1, headers()[:5], stream=1), frame(9, headers()[5:], flags=4, stream=3)], "interrupt"),
+        ([BEGIN, frame(1, headers()[:5], stream=1), frame(1, headers()[5:], flags=4, stream=1)], "interrupt"),
+        ([BEGIN, frame(1, headers(), flags=4, stream=0)], "no new request"),
+        ([BEGIN, frame(1, headers(), flags=4, stream=2)], "no new request"),
+        ([BEGIN, request(stream=3), request(stream=3)], "no new request"),
+        ([BEGIN, request(stream=3), request(stream=1)], "no new request"),
+        # A trailer has no method, but it is refused as what it is.
+        ([BEGIN, request(stream=1), frame(1, hpack.Encoder().encode([("x", "y")]), flags=4 | 1, stream=1)], "no new request"),
+        ([BEGIN, frame(1, b"", flags=4, stream=1)], "is no part"),
+        ([BEGIN, frame(1, headers(more=[("x", "y" * 20000)]), flags=4, stream=1)], "more than 16384 bytes"),
+        ([BEGIN, (1 << 23).to_bytes(3, "big") + bytes([1, 4, 0, 0, 0, 1])], "more than 16384 bytes"),
+        ([BEGIN, frame(1, stream=1), frame(9, stream=1) * 3000], "more than 16384 bytes"),
+    ],
+)  # fmt: skip
+def test_frames_that_are_refused(parts: list[bytes], words: str) -> None:
+    assert words in refused(*parts)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([(":path", "/config")], "a second header ':path'"),
+        ([(":method", "POST")], "a second header ':method'"),
+        ([(":authority", "a"), (":authority", "b")], "a second header"),
+        ([(":protocol", "websocket")], "a header ':protocol'"),
+        ([(":PATH", "/junk")], "a header ':PATH'"),
+        ([(":", "/junk")], "a header ':'"),
+        ([(":status", "200")], "a header ':status'"),
+    ],
+)
+def test_pseudo_headers(more: list[tuple[str, str]], words: str) -> None:
+    assert words in refused(BEGIN, frame(1, headers(more=more), flags=4, stream=1))
+
+
+# --- HPACK
+
+
+def test_the_tables_are_those_of_another_implementation() -> None:
+    assert hpack.table.HeaderTable.STATIC_TABLE == _restic_layout._STATIC
+    lengths = zip(REQUEST_CODES_LENGTH, REQUEST_CODES, strict=True)
+    assert {1 << length | code: byte for byte, (length, code) in enumerate(lengths)} == _restic_layout._CODES
+
+
+WWW = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"www.example.com")]
+KEY = (b"custom-key", b"custom-value")
+DATE1, DATE2 = (b"date", b"Mon, 21 Oct 2013 20:13:21 GMT"), (b"date", b"Mon, 21 Oct 2013 20:13:22 GMT")
+LOCATION = (b"location", b"https://www.example.com")
+COOKIE = (b"set-cookie", b"foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1")
+REQUESTS = [
+    WWW,
+    [*WWW, (b"cache-control", b"no-cache")],
+    [
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":path", b"/index.html"),
+        (b":authority", b"www.example.com"),
+        KEY,
+    ],
+]
+RESPONSES = [
+    [(b":status", b"302"), (b"cache-control", b"private"), DATE1, LOCATION],
+    [(b":status", b"307"), (b"cache-control", b"private"), DATE1, LOCATION],
+    [(b":status", b"200"), (b"cache-control", b"private"), DATE2, LOCATION, (b"content-encoding", b"gzip"), COOKIE],
+]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        # RFC 7541, C.2
+        (["400a637573746f6d2d6b65790d637573746f6d2d686561646572"], [[(b"custom-key", b"custom-header")]]),
+        (["040c2f73616d706c652f70617468"], [[(b":path", b"/sample/path")]]),
+        (["100870617373776f726406736563726574"], [[(b"password", b"secret")]]),
+        (["82"], [[(b":method", b"GET")]]),
+        # C.3
+        (
+            [
+                "828684410f7777772e6578616d706c652e636f6d", "828684be58086e6f2d6361636865",
+                "828785bf400a637573746f6d2d6b65790c637573746f6d2d76616c7565",
+            ],
+            REQUESTS,
+        ),
+        # C.4
+        (
+            [
+                "828684418cf1e3c2e5f23a6ba0ab90f4ff", "828684be5886a8eb10649cbf",
+                "828785bf408825a849e95ba97d7f8925a849e95bb8e8b4bf",
+            ],
+            REQUESTS,
+        ),
+        # C.5, whose table of 256 bytes is announced in front
+        (
+            [
+                "3fe101" "4803333032580770726976617465611d4d6f6e2c203231204f637420323031332032303a31333a323120474d54"
+                "6e1768747470733a2f2f7777772e6578616d706c652e636f6d",
+                "4803333037c1c0bf",
+                "88c1611d4d6f6e2c203231204f637420323031332032303a31333a323220474d54c05a04677a69707738666f6f3d4153444a4b48514b425a"
+                "584f5157454f50495541585157454f49553b206d61782d6167653d333630303b2076657273696f6e3d31",
+            ],
+            RESPONSES,
+        ),
+        # C.6
+        (
+            [
+                "3fe101" "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3",
+                "4883640effc1c0bf",
+                "88c16196d07abe941054d444a8200595040b8166e084a62d1bffc05a839bd9ab77ad94e7821dd7f2e6c7b335dfdfcd5b3960d5af27087f3672c1ab"
+                "270fb5291f9587316065c003ed4ee5b1063d5007",
+            ],
+            RESPONSES,
+        ),
+    ],
+)  # fmt: skip
+def test_examples_of_the_rfc(blocks: list[str], expected: list[list[tuple[bytes, bytes]]]) -> None:
+    fields = Fields()
+    assert [list(fields.decode(bytes.fromhex(block))) for block in blocks] == expected
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ("80", "in no table"),
+        ("be", "in no table"),
+        ("ff8001", "in no table"),
+        ("7f80808001", "too large"),
+        ("ffffffffff7f", "too large"),
+        ("3fe21f", "larger than 4096"),
+        ("3fffffff01", "too large"),
+        ("3fffff01", "larger than 4096"),
+        ("8220", "among headers"),
+        ("82", None),
+        ("20", None),
+        ("203fe11f82", None),
+        ("40", "too early"),
+        ("4001", "too early"),
+        ("400161", "too early"),
+        ("4001610561", "too early"),
+        ("ff", "too early"),
+        ("ff80", "too early"),
+        ("00016181ff", "does not end"),
+        # More than seven bits of padding, padding with a zero in it, the end's own code
+        ("00016182ffff", "does not end"),
+        ("00016184ffffffff", "an end before its end"),
+        ("0001618118", "does not end"),
+        ("000161811f", None),
+    ],
+)
+def test_blocks(block: str, words: str | None) -> None:
+    if words is None:
+        assert isinstance(list(Fields().decode(bytes.fromhex(block))), list)
+        return
+    with pytest.raises(RefusedError) as raised:
+        list(Fields().decode(bytes.fromhex(block)))
+    assert words in str(raised.value)
+
+
+def _random_fields(chance: random.Random) -> list[hpack.HeaderTuple]:
+    made: list[hpack.HeaderTuple] = []
+    for _each in range(chance.randrange(1, 8)):
+        kind = chance.choice((hpack.HeaderTuple, hpack.NeverIndexedHeaderTuple))
+        name = chance.choice(
+            [b":path", b"range", b"x-%d" % chance.randrange(40), b"user-agent", bytes(chance.randbytes(5))]
+        )
+        made.append(
+            kind(
+                name,
+                chance.choice([b"", b"GET", chance.randbytes(chance.randrange(200)), b"a" * chance.randrange(3000)]),
+            )
+        )
+    return made
+
+
+def test_the_table_stays_in_step_with_an_encoders() -> None:
+    """Evictions, changed sizes, entries that are larger than the table."""
+    chance = random.Random(7541)
+    for _session in range(60):
+        encoder, fields = hpack.Encoder(), Fields()
+        for _request in range(30):
+            if chance.random() < 0.2:
+                encoder.header_table_size = chance.choice([0, 50, 256, 1000, 4096])
+            wanted = _random_fields(chance)
+            block = encoder.encode(wanted, huffman=chance.random() < 0.5)
+            assert list(fields.decode(block)) == [(bytes(each[0]), bytes(each[1])) for each in wanted]
+
+
+def test_what_is_accepted_of_damaged_blocks_another_decoder_reads_the_same_way() -> None:
+    chance = random.Random(9113)
+    accepted = 0
+    for _session in range(400):
+        encoder, fields, other = hpack.Encoder(), Fields(), hpack.Decoder(max_header_list_size=1 << 30)
+        for _request in range(4):
+            block = bytearray(encoder.encode(_random_fields(chance), huffman=chance.random() < 0.5))
+            for _change in range(chance.randrange(3)):
+                block[chance.randrange(len(block))] = chance.randrange(256)
+            try:
+                found = list(fields.decode(bytes(block)))
+            except RefusedError:
+                break
+            accepted += 1
+            assert found == [tuple(each) for each in other.decode(bytes(block), raw=True)]
+    assert accepted > 300
+
+
+# --- the program
+
+
+def _run(data: bytes) -> tuple[int, bytes, str]:
+    done = subprocess.run(
+        [sys.executable, "-IS", str(PROGRAM), "web1--vault"], input=data, capture_output=True, timeout=30, check=False
+    )
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+def test_program() -> None:
+    session = SESSIONS["0.19.1 backup"]
+    assert _run(session) == (0, session, "")
+    assert _run(b"") == (0, b"", "")
+    # What ends in the middle is passed on as far as it is understood.
+    assert _run(BEGIN + request()[:-1]) == (0, BEGIN, "")
+    code, through, said = _run(BEGIN + request() + request("POST", "/junk", 3))
+    assert (code, said) == (77, "holdfast: web1--vault: refused: 'POST' '/junk' is no part of restic's layout\n")
+    assert (BEGIN + request()).startswith(through)
+
+
+def test_large_data_passes_in_pieces_while_nobody_reads() -> None:
+    """More than all pipes hold; the reader begins late."""
+    data = (
+        BEGIN + request("POST", f"/data/{NAME}") + b"".join(frame(0, bytes([n]) * 300_000, stream=1) for n in range(20))
+    )
+    (source, feed), (drain, target) = os.pipe(), os.pipe()
+
+    def write() -> None:
+        with os.fdopen(feed, "wb") as stream:
+            stream.write(data)
+
+    def read() -> None:
+        with os.fdopen(drain, "rb") as stream:
+            found.append(stream.read())
+
+    found: list[bytes] = []
+    writer, reader = threading.Thread(target=write), threading.Thread(target=read)
+    writer.start()
+    threading.Timer(0.3, reader.start).start()
+    _restic_layout.relay(Layout(), source, target)
+    os.close(target)
+    writer.join(10)
+    reader.join(10)
+    os.close(source)
+    assert found == [data]
+
+
+def test_a_reader_that_is_gone_ends_it() -> None:
+    (source, feed), (drain, target) = os.pipe(), os.pipe()
+    os.close(drain)
+    os.write(feed, BEGIN)
+    _restic_layout.relay(Layout(), source, target)
+    for descriptor in (source, feed, target):
+        os.close(descriptor)
