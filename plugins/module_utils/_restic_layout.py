@@ -42,7 +42,7 @@ _UNREAD = frozenset((_DATA, _PRIORITY, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _
 _END_HEADERS, _PADDED, _PRIORITIZED = 0x4, 0x8, 0x20
 
 _TYPES = rb"\A/(?:data|keys|locks|snapshots|index)/"
-# What restic 0.18 and 0.19 ask for in all their commands.
+# What restic 0.18 and 0.19 ask for, recorded command by command.
 _ALLOWED = (
     (re.compile(_TYPES + rb"[0-9a-f]{64}\Z"), (b"GET", b"HEAD", b"POST", b"DELETE")),
     (re.compile(rb"\A/config\Z"), (b"GET", b"HEAD", b"POST", b"DELETE")),
