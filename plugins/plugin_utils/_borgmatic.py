@@ -79,7 +79,8 @@ def configuration(
         "encryption_passphrase": "{credential systemd password}",
         "borg_base_directory": "/var/lib/holdfast/borg",
         "archive_name_format": archive_name(name, job),
-        "match_archives": f"sh:{job['host']}--{name}--*",
+        # The files alone: a dump's name goes on after the time.
+        "match_archives": f"sh:{job['host']}--{name}--*T??:??:??.??????",
         "compression": COMPRESSION[job["compression"]],
         "lock_wait": max(1, job["retry_lock"]),
         "relocated_repo_access_is_ok": False,
@@ -102,8 +103,11 @@ def configuration(
 
 
 def archive_name(name: str, job: dict[str, t.Any], dump: str | None = None) -> str:
-    """``<host>--<job>--<time>``, for a dump ``<host>--<job>.<dump>--<time>``."""
-    return f"{job['host']}--{name}{f'.{dump}' if dump else ''}--{TIME}"
+    """``<host>--<job>--<time>``, for a dump ``<host>--<job>--<time>.<dump>``.
+
+    One pattern of borg's, which has no alternatives, so finds all archives of a job and none of another.
+    """
+    return f"{job['host']}--{name}--{TIME}{f'.{dump}' if dump else ''}"
 
 
 def comment(name: str, job: dict[str, t.Any], *more: str) -> str:

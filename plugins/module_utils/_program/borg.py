@@ -21,9 +21,9 @@ QUESTION_TIMEOUT = 600
 BASE_DIRECTORY = "/var/lib/holdfast/borg-root"
 LOCATIONS = 4096
 
-_ARCHIVE = re.compile(
-    r"\A(?P<host>.+)--(?P<job>[a-z0-9-]+?)(?:\.(?P<dump>[a-z0-9-]+))?--\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\Z"
-)
+_ARCHIVE = re.compile(r"\A(?P<host>.+)--[a-z0-9-]+?--\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(?:\.[a-z0-9-]+)?\Z")
+# The same for the names of one job: borg's patterns know neither digits nor alternatives.
+_OF_JOB = "*--{job}--????-??-??T??:??:??.??????*"
 # Borg's exit codes, and the reason of the outcome.
 _REASONS = {
     **dict.fromkeys((13, 15), "no repository"),
@@ -161,6 +161,7 @@ def _program(definition: Definition) -> str:
 def _snapshot(content: dict[str, Any]) -> dict[str, Any]:
     name = str(content["name"])
     match = _ARCHIVE.match(name)
+    tags = _borg.tags_of(str(content.get("comment") or ""))
     return {
         "id": str(content["id"]),
         "name": name,
@@ -168,8 +169,8 @@ def _snapshot(content: dict[str, Any]) -> dict[str, Any]:
         "time": f"{str(content['time']).partition('.')[0]}Z",
         "hostname": match["host"] if match else content.get("hostname"),
         "username": content.get("username"),
-        "tags": _borg.tags_of(str(content.get("comment") or "")),
-        "dump": match["dump"] if match else None,
+        "tags": tags,
+        "dump": next((tag[len("dump:") :] for tag in tags if tag.startswith("dump:")), None),
         "paths": [],
         "total_bytes": None,
     }
@@ -191,8 +192,8 @@ def extract(
 
 def mount(host: Host, definition: Definition, mountpoint: str) -> tuple[list[str], dict[str, str]]:
     """The command that mounts the job's archives as root until it is ended, and its environment."""
-    # Borg chooses by name alone. This takes in the job's dumps, and of a job `web` also the archives of one named `web-x`.
-    chosen = f"--glob-archives=*--{definition.job}[.-]*"
+    # Borg chooses by name alone; the job's dumps are among them.
+    chosen = f"--glob-archives={_OF_JOB.format(job=definition.job)}"
     argv = [_program(definition), "mount", "--foreground", "--bypass-lock", "--numeric-ids", chosen]
     return [*argv, "--", location(host, definition), mountpoint], environment(host, definition)
 

@@ -39,7 +39,7 @@ def test_the_whole_configuration() -> None:
         "encryption_passphrase": "{credential systemd password}",
         "borg_base_directory": "/var/lib/holdfast/borg",
         "archive_name_format": "web1--system--{utcnow:%Y-%m-%dT%H:%M:%S.%f}",
-        "match_archives": "sh:web1--system--*",
+        "match_archives": "sh:web1--system--*T??:??:??.??????",
         "compression": "auto,zstd",
         "lock_wait": 300,
         "relocated_repo_access_is_ok": False,
@@ -132,7 +132,7 @@ def test_a_dump_runs_as_its_own_account_only() -> None:
         "--content-from-command",
         "--",
     ]
-    assert arguments[9] == f"{REMOTE['location']}::web1--system.pg--{_borgmatic.TIME}"
+    assert arguments[9] == f"{REMOTE['location']}::web1--system--{_borgmatic.TIME}.pg"
     assert arguments[10:14] == ["/bin/sh", "-c", _jobs.SWITCH, "postgres"]
     assert "--upload-ratelimit=10" not in _borgmatic.dump_arguments("system", job(), REPOSITORY, definition["dumps"][0])
 

@@ -222,8 +222,8 @@ def test_what_borgmatic_takes_literally() -> None:
 
 def archives(host: FakeHost) -> None:
     names = {
-        "web1--other--2026-11-21T10:00:00.000000": (said.OTHER_ID, "holdfast,job:other"),
-        "web1--system.pg--2026-11-21T11:00:00.000000": (DUMP, "holdfast,job:system,dump:pg"),
+        "web1--system-x--2026-11-21T10:00:00.000000": (said.OTHER_ID, "holdfast,job:system-x"),
+        "web1--system--2026-11-21T11:00:00.000000.pg": (DUMP, "holdfast,job:system,dump:pg"),
         "web1--system--2026-11-21T12:00:00.000000": (ARCHIVE, "holdfast,job:system,night"),
         "by-hand": ("9" * 64, "job:system"),
     }
@@ -322,7 +322,7 @@ def test_restore(host: FakeHost, capsys: Capture) -> None:
     assert host.path("/root/r").stat().st_mode & 0o777 == 0o700
     assert "snapshot 24239443 is restored below /root/r" in capsys.readouterr().out
     assert cli.main(["restore", "system", "--target", "/root/d", "--dump", "pg", "--dry-run"], host) == 0
-    assert host.calls[-1][-1] == "/srv/a::web1--system.pg--2026-11-21T11:00:00.000000"
+    assert host.calls[-1][-1] == "/srv/a::web1--system--2026-11-21T11:00:00.000000.pg"
     assert not host.path("/root/d").exists()
     assert cli.main(["restore", "system", "--target", "/root/d", "--snapshot", ARCHIVE[:8]], host) == 0
 

@@ -121,7 +121,7 @@ def test_borg(host: MountingHost) -> None:
         "--foreground",
         "--bypass-lock",
         "--numeric-ids",
-        "--glob-archives=*--system[.-]*",
+        "--glob-archives=*--system--????-??-??T??:??:??.??????*",
         "--",
         "/srv/repository",
         str(host.path("/mnt")),
