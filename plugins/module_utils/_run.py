@@ -103,6 +103,7 @@ def run(
     user: str | None = None,
     stop_on: re.Pattern[str] | None = None,
     stop_after: int = 1,
+    umask: int = 0o077,
 ) -> Result:
     """Run `argv` and return what it did; a failing program is a result, not an error.
 
@@ -132,7 +133,7 @@ def run(
             cwd="/",
             start_new_session=True,
             pass_fds=tuple(opened.values()),
-            umask=0o077,
+            umask=umask,
             user=None if owner is None else owner.pw_uid,
             group=None if owner is None else owner.pw_gid,
             extra_groups=None if owner is None else os.getgrouplist(owner.pw_name, owner.pw_gid),

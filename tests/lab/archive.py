@@ -23,9 +23,9 @@ class Archive:
     security: str
 
     def sources(self, suite: str) -> list[str]:
-        """One-line sources of a suite; no backports."""
-        if suite == "sid":
-            return [f"deb {self.main} sid main"]
+        """One-line sources of a suite; of backports those alone, and only when they are asked for."""
+        if suite == "sid" or suite.endswith("-backports"):
+            return [f"deb {self.main} {suite} main"]
         return [
             f"deb {self.main} {suite} main",
             f"deb {self.main} {suite}-updates main",

@@ -2,7 +2,8 @@
 
 The binaries of Debian's restic, rest-server and rclone run on older releases of Debian too; repacked under
 upstream's file names they let tests install a pinned release without the Internet. restic's packages themselves lie
-there too, as somebody's own apt repository.
+there too, as somebody's own apt repository. What few tests need is made when it is asked for: an index of wheels, and a
+borg in one file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import io
 import json
 import re
 import shutil
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -104,6 +106,24 @@ WANTED = (
 )
 # The flat apt repository, and of which tool it has the packages.
 APT_REPOSITORY, APT_TOOL = "debian", "restic"
+# Of which packages borg's one file is made, by suite; Python's extensions in it are for bookworm.
+BORG = {"bookworm-backports": "borgbackup", "bookworm": "python3-msgpack python3-packaging"}
+BORG_FILE = "borg-linux-glibc236"
+BORG_MAIN = """\
+import atexit, shutil, sys, tempfile, zipfile
+folder = tempfile.mkdtemp(prefix="_MEI")
+atexit.register(shutil.rmtree, folder, True)
+with zipfile.ZipFile(sys.argv[0]) as packed:
+    packed.extractall(folder)
+sys.path[0] = folder
+from borg.archiver import main
+main()
+"""
+# What pip takes on a host: wheels for bookworm's Python and C library.
+WHEELS = (
+    "--only-binary=:all:", "--implementation=cp", "--python-version=3.11", "--abi=cp311",
+    "--platform=manylinux_2_17_x86_64", "--platform=manylinux2014_x86_64",
+)  # fmt: skip
 
 
 def upstream_version(package_version: str) -> str:
@@ -158,7 +178,7 @@ def _build(scratch: Path, root: Path) -> list[Release]:
             if name == APT_TOOL:
                 own.append(package)
             version = upstream_version(run(["dpkg-deb", "--field", str(package), "Version"]).stdout)
-            binary = _extract(package, tool.binary)
+            binary = (_unpack(package) / tool.binary).read_bytes()
             file = tool.file.format(version=version, architecture=architecture)
             stem = file.removesuffix(".tar.gz").removesuffix(".zip")
             content = tool.pack(stem, name, binary)
@@ -172,6 +192,65 @@ def _build(scratch: Path, root: Path) -> list[Release]:
             releases[path] = Release(name, version, architecture, suite, path, digest, plain)
     write_apt_repository(root / APT_REPOSITORY, own)
     return list(releases.values())
+
+
+def borg() -> Release:
+    """A borg in one file, in place of upstream's single binary, which cannot be had here; made once.
+
+    It is Debian's own, and unpacks itself into TMPDIR at each start, as upstream's does. But it takes the host's Python, which
+    upstream's carries along.
+    """
+    recipe = hashlib.sha256(json.dumps([BORG, BORG_MAIN]).encode()).hexdigest()[:12]
+    index = CACHE / f"mirror/borg/{recipe}.json"
+    with locked(CACHE / ".borg.lock", timeout=600, what="the download of borg"):
+        if index.exists():
+            return Release(**json.loads(index.read_text()))
+        scratch = CACHE / ".borg-building"
+        shutil.rmtree(scratch, ignore_errors=True)
+        files: dict[str, bytes] = {"__main__.py": BORG_MAIN.encode()}
+        version = ""
+        for suite, names in BORG.items():
+            for name, package in download(scratch / suite, suite, names.split()).items():
+                if name == "borgbackup":
+                    version = upstream_version(run(["dpkg-deb", "--field", str(package), "Version"]).stdout)
+                modules = _unpack(package) / "usr/lib/python3/dist-packages"
+                for each in sorted(modules.rglob("*")):
+                    if each.is_file():
+                        files[str(each.relative_to(modules))] = each.read_bytes()
+        content = io.BytesIO(b"#!/usr/bin/python3\n")
+        content.seek(0, io.SEEK_END)
+        with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as packed:
+            for name, data in files.items():
+                packed.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+        path = f"borg/{version}/{BORG_FILE}"
+        (CACHE / "mirror" / path).parent.mkdir(parents=True, exist_ok=True)
+        (CACHE / "mirror" / path).write_bytes(content.getvalue())
+        digest = hashlib.sha256(content.getvalue()).hexdigest()
+        made = Release("borg", version, "amd64", "bookworm-backports", path, digest, digest)
+        write_atomic(index, json.dumps(asdict(made)), 0o644)
+        shutil.rmtree(scratch, ignore_errors=True)
+        return made
+
+
+def wheels(requirements: Path) -> str:
+    """The URL of an index of the wheels that a requirements file names, each with its hash; downloaded once."""
+    digest = hashlib.sha256(json.dumps([requirements.read_text(), WHEELS]).encode()).hexdigest()[:12]
+    name = f"wheels/{digest}"
+    with locked(CACHE / ".wheels.lock", timeout=600, what="the download of wheels"):
+        if not (CACHE / "mirror" / name).exists():
+            scratch = CACHE / f".wheels-{digest}"
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", *WHEELS]
+            run([*command, f"--dest={scratch}", f"--requirement={requirements}"], timeout=300)
+            for wheel in scratch.glob("*.whl"):
+                # The server lists a directory as an index would.
+                project = scratch / re.sub(r"[-_.]+", "-", wheel.name.partition("-")[0]).lower()
+                project.mkdir()
+                wheel.rename(project / wheel.name)
+            (CACHE / "mirror/wheels").mkdir(parents=True, exist_ok=True)
+            scratch.rename(CACHE / "mirror" / name)
+    return f"{MIRROR_NAME_URL}{name}/"
 
 
 def write_apt_repository(directory: Path, packages: Sequence[Path]) -> None:
@@ -191,7 +270,7 @@ def write_apt_repository(directory: Path, packages: Sequence[Path]) -> None:
     (directory / "Release").write_text(f"Suite: own\nSHA256:\n {digest} {len(index)} Packages\n")
 
 
-def _extract(package: Path, member: str) -> bytes:
+def _unpack(package: Path) -> Path:
     target = package.with_suffix(".files")
     run(["dpkg-deb", "--extract", str(package), str(target)], timeout=120)
-    return (target / member).read_bytes()
+    return target

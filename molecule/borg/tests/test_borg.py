@@ -16,6 +16,9 @@ import pytest
 
 from tests.attack.fleet_side import Protected
 from tests.fleet import ROOT, Fleet, escrow_key
+from tests.lab import mirror
+from tests.lab.services import MIRROR_NAME_URL
+from tests.lab.state import lab_directory
 
 ARCHIVE = "/var/backups/holdfast/archive"
 LOCKED_AWAY = "/var/backups/holdfast/sealed"
@@ -36,14 +39,16 @@ JOBS = {
                 "command": ["sh", "-c", "id -un; grep Cap /proc/self/status"],
             }
         ],
-    }
+    },
+    # A job whose name goes on where that of the other ends.
+    "system-more": {"paths": ["/etc/skel"], "repositories": ["archive"]},
 }
 
 
 @pytest.fixture(scope="session")
 def fleet() -> Fleet:
     folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-    fleet = Fleet("borg", folder, {"backup_clients": ["web1", "web2"]})
+    fleet = Fleet("borg", folder, {"backup_clients": ["web1", "web2", "web3"]})
     fleet.variables = {
         "backup_jobs": JOBS,
         "backup_escrow": {"recipients": [escrow_key(folder)[1]]},
@@ -82,22 +87,40 @@ def archives(host: Any, unit: str = "system--archive") -> list[dict[str, Any]]:
 
 
 def test_a_host_below_the_floor_says_what_is_missing(fleet: Fleet) -> None:
-    """Bookworm's borg and borgmatic: nothing of that host is changed, and every other goes on."""
+    """Bookworm's borg and borgmatic: nothing of that host is changed, and every other goes on. Then what is said is done."""
     done = fleet.run("site", "--check")
-    assert set(done.failed) == {"web2"}
+    assert set(done.failed) == {"web2", "web3"}
     for words in (
         "borg_package = 'borgbackup': is version 1.2.4",
         "borg_borgmatic_package = 'borgmatic': is version 1.7",
     ):
         assert words in done.text
-    assert not [task for name, task in done.changed if name == "web2"]
-    fleet.groups["backup_clients"] = ["web1"]
+    assert not [task for name, task in done.changed if name != "web1"]
+    fleet.on("web2").check_output(
+        "sed -n 's/ bookworm main/ bookworm-backports main/p' /etc/apt/sources.list >/etc/apt/sources.list.d/backports.list"
+        "; apt-get update"
+    )
+    requirements = Path(__file__).parents[1] / "borgmatic.txt"
+    borgmatic = {
+        "borg_borgmatic_install": "venv",
+        "borg_borgmatic_requirements": requirements.read_text(),
+        "borg_borgmatic_index": mirror.wheels(requirements),
+    }
+    fleet.host_variables["web2"] = {**borgmatic, "borg_package_release": "bookworm-backports"}
+    release = mirror.borg()
+    fleet.host_variables["web3"] = {
+        **borgmatic,
+        "borg_install": "release",
+        "borg_release_version": release.version,
+        "borg_release_url": f"{MIRROR_NAME_URL}{release.path}",
+        "borg_release_sha256": {"x86_64": release.sha256},
+    }
 
 
 def test_what_is_announced_is_done(fleet: Fleet, host: Any) -> None:
-    host.check_output("apt-get install -y -q acl libcap2-bin >/dev/null")
     canary = (ROOT / "tests/canary.py").read_text()
-    host.check_output("mkdir -p /srv/other; python3 -c %s", canary)
+    for name in fleet.groups["backup_clients"]:
+        fleet.on(name).check_output("mkdir -p /srv/other; python3 -c %s", canary)
     fleet.converge()
     assert not host.file("/usr/bin/restic").exists
     for path in (ARCHIVE, "/var/lib/holdfast/borg"):
@@ -111,12 +134,21 @@ def test_what_is_announced_is_done(fleet: Fleet, host: Any) -> None:
     assert "{credential systemd password}" in seen
 
 
-@pytest.mark.parametrize("unit", ["system--archive", "system--sealed"])
-def test_everything_comes_back(host: Any, unit: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("web1", "system--archive"),
+        ("web1", "system--sealed"),
+        ("web2", "system--archive"),
+        ("web3", "system--archive"),
+    ],
+)
+def test_everything_comes_back(fleet: Fleet, name: str, unit: str) -> None:
+    host = fleet.on(name)
     assert ran(host, unit) == ("ok", None)
     found = archives(host, unit)
     assert [each["dump"] for each in found] == ["words", None]
-    assert found[1]["hostname"] == "web1"
+    assert found[1]["hostname"] == name
     assert found[1]["tags"] == ["job:system", "night"]
     host.check_output(f"holdfast restore {unit} --target /root/restored")
     for path in (*PLACES[2:], "/home", "/root/canary", "/srv/odd/glob*[a]?", "/srv/odd/dollar $HOME ${PATH} $$"):
@@ -145,7 +177,21 @@ def test_everything_comes_back(host: Any, unit: str) -> None:
         "/root/restored-part/root:",
         "canary",
     ]
+    # The flag that makes a file immutable comes back where it could be set.
+    host.run("chattr -R -i /root/restored")
     host.check_output("rm -rf /root/restored*")
+
+
+def test_bookworm_runs_what_it_was_told_to_install(fleet: Fleet) -> None:
+    """borg from backports or in one file, and borgmatic at its floor from wheels. Nothing was compiled: there is no compiler."""
+    for name, borg in (("web2", "/usr/bin/borg"), ("web3", "/usr/local/bin/borg")):
+        host = fleet.on(name)
+        versions = json.loads(host.file("/var/lib/holdfast/outcomes/system--archive.json").content_string)["versions"]
+        assert (versions["borg"], versions["borgmatic"]) == ("1.4.0", "1.9.10")
+        assert host.check_output("command -v borg; borg --version") == f"{borg}\nborg 1.4.0"
+        assert host.check_output("/usr/local/lib/holdfast-borgmatic/bin/borgmatic --version") == "1.9.10"
+        assert host.run("command -v cc || command -v gcc || command -v borgmatic").rc != 0
+    fleet.groups["backup_clients"] = ["web1"]
 
 
 def test_a_dry_run_lists_what_would_be_saved(host: Any) -> None:
@@ -186,9 +232,11 @@ def test_archives_can_be_mounted(host: Any) -> None:
     host.check_output("apt-get remove -q -y python3-pyfuse3")
     assert "apt install python3-pyfuse3" in host.run("holdfast mount system--archive /mnt").stderr
     host.check_output("apt-get install -q -y python3-pyfuse3 >/dev/null")
-    found = looked(host, "system--archive", "ls /mnt; cat /mnt/web1--system--*/etc/hostname")
-    assert "web1--system.words--" in found
-    assert found.splitlines()[-1] == "web1"
+    assert ran(host, "system-more--archive") == ("ok", None)
+    assert [each["tags"] for each in archives(host, "system-more--archive")] == [["job:system-more"]]
+    found = looked(host, "system--archive", "ls /mnt; cat /mnt/web1--system--*[0-9]/etc/hostname").splitlines()
+    assert found[:-1] == sorted(each["name"] for each in archives(host)[:2])
+    assert found[-1] == "web1"
 
 
 def test_the_key_is_in_the_escrow_and_no_backup_is_made_without(fleet: Fleet, host: Any) -> None:
