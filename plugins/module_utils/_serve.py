@@ -147,17 +147,23 @@ def _borg(definition: Mapping[str, Any]) -> Command:
     return Command((*argv, *definition["arguments"]), directory=os.path.dirname(definition["path"]))
 
 
+def interpreter(program: str) -> str:
+    """Return the Python that a program's first line names, empty where it names none. Raises OSError."""
+    with open(program, "rb") as stream:
+        found = _INTERPRETER.match(stream.readline(256))
+    return os.fsdecode(found[1]) if found else ""
+
+
 def _interpreter(name: str, program: str) -> str:
     """Return the Python that runs borg. Raises RefusedError."""
     try:
-        with open(program, "rb") as stream:
-            found = _INTERPRETER.match(stream.readline(256))
+        found = interpreter(program)
     except OSError as error:
         raise RefusedError(CONFIG, f"{name}: {program}: {error.strerror}") from None
     if not found:
         words = "is no Python program, which could not be kept from destroying a repository: install borg as a package"
         raise RefusedError(CONFIG, f"{name}: {program} {words}")
-    return os.fsdecode(found[1])
+    return found
 
 
 def _sftp(definition: Mapping[str, Any]) -> Command:

@@ -47,6 +47,11 @@ options:
     type: list
     elements: path
     default: []
+  interpreters:
+    description: Paths of programs of which to tell the Python that their first line names.
+    type: list
+    elements: path
+    default: []
   mounts:
     description: Paths of which to tell whether something is mounted there.
     type: list
@@ -138,6 +143,11 @@ files:
   returned: always
   type: dict
   sample: {/usr/local/bin/holdfast: null}
+interpreters:
+  description: By path the Python that runs a program, empty for one that is no program of Python's, null where there is none.
+  returned: always
+  type: dict
+  sample: {/usr/bin/borg: /usr/bin/python3}
 mounts:
   description: Whether something is mounted on a path, null where that cannot be known in time.
   returned: always
@@ -249,6 +259,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.backup.plugins.module_utils import (
     _location,
     _run,
+    _serve,
     _ssh,
     _tree_seen,
     _unit_requests,
@@ -301,6 +312,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "resolve": {"type": "list", "elements": "raw", "default": []},
     "accounts": {"type": "list", "elements": "str", "default": []},
     "files": {"type": "list", "elements": "path", "default": []},
+    "interpreters": {"type": "list", "elements": "path", "default": []},
     "mounts": {"type": "list", "elements": "path", "default": []},
     "file_systems": {"type": "list", "elements": "path", "default": []},
     "trees": {"type": "list", "elements": "str", "default": []},
@@ -571,6 +583,8 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         tasks[f"binary {name}"] = functools.partial(_version, name, timeout)
     for address in wanted:
         tasks[f"address {address}"] = functools.partial(_resolve, address)
+    for path in params["interpreters"]:
+        tasks[f"interpreter {path}"] = functools.partial(_serve.interpreter, path)
     for path in params["mounts"]:
         tasks[f"mount {path}"] = functools.partial(_is_mounted, path)
     for path in params["file_systems"]:
@@ -599,6 +613,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         },
         "accounts": {name: _has_account(name) for name in params["accounts"]},
         "files": {path: done[f"file {path}"] for path in params["files"]},
+        "interpreters": {path: done[f"interpreter {path}"] for path in params["interpreters"]},
         "mounts": {path: done[f"mount {path}"] for path in params["mounts"]},
         "file_systems": {path: done[f"file system {path}"] for path in params["file_systems"]},
         "running": done.get("running"),

@@ -151,6 +151,7 @@ RESULTS: dict[str, dict[str, Field]] = {
         "resolve": Field("answers by address", _map(_with(addresses=_list(_text), error=_maybe_text))),
         "accounts": Field("true or false by account", _map(_flag)),
         "files": Field("SHA-256 by path", _map(_maybe_text)),
+        "interpreters": Field("interpreters by program", _map(_maybe_text)),
         "mounts": Field("true, false or null by path", _map(_or_none(_flag))),
         "file_systems": Field("types of file systems by path", _map(_maybe_text)),
         "running": Field("a list of units or null", _or_none(_list(_text))),

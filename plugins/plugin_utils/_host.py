@@ -12,6 +12,8 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import P
 
 TESTED = {"bookworm", "trixie", "sid", "forky"}
 ANALYZE_SECONDS = 10.0
+# Where the package borgbackup puts it, which a server of borg gets.
+PACKAGED_BORG = "/usr/bin/borg"
 
 
 def host_problems(
@@ -26,7 +28,8 @@ def host_problems(
 
     ``info`` is the result of the module host_info, ``client`` the host's side of the fleet's model, ``tool`` how its
     restic is installed (``install``, ``package``, ``version``, ``binary``, ``checksums``), ``server`` what is asked of it
-    as a server (``path``, and ``quotas``, the users that have one).
+    as a server (``path``, and ``quotas``, the users that have one; ``borg``, the program that serves, where it has to be
+    append-only).
     """
     errors: list[Problem] = []
     warnings: list[Problem] = []
@@ -75,6 +78,8 @@ def host_problems(
         _addresses(info, client, error)
     if server is not None and server.get("quotas"):
         _quotas(info, server, error)
+    if server is not None and server.get("borg"):
+        _borg_served(info, server["borg"], error)
     return {"errors": [str(problem) for problem in errors], "warnings": [str(problem) for problem in warnings]}
 
 
@@ -233,6 +238,10 @@ def _borg(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
         elif _floors.below(name, version):
             error(variable, value, f"is version {version}, below the floor {floor.minimum}: {floor.reason}", cure[name])
     if tool["install"] == "release":
+        if not tool["url"]:
+            error(
+                "borg_release_url", "", "is missing", "Give the address of the release, or of a copy of it on a mirror"
+            )
         if not tool["sha256"]:
             error(
                 "borg_release_sha256",
@@ -317,6 +326,24 @@ def _quotas(info: dict[str, t.Any], server: dict[str, t.Any], error: Report) -> 
         f"lies on {kind or 'an unknown file system'}, and needs btrfs for the quota of"
         f" {', '.join(sorted(quota['name'] for quota in quotas))}",
         "Put rest_server_path on a btrfs file system (is it mounted?), or remove `quota` of these repositories",
+    )
+
+
+def _borg_served(info: dict[str, t.Any], program: str, error: Report) -> None:
+    """The program that has to be kept from destroying what it serves; the package would be one of Python's."""
+    found = (info.get("interpreters") or {}).get(program)
+    if found or (found is None and program == PACKAGED_BORG):
+        return
+    wrong = (
+        "is not on this host"
+        if found is None
+        else "is no Python program, which could not be kept from destroying a repository of a client"
+    )
+    error(
+        "ssh_access_borg",
+        program,
+        wrong,
+        f"Install borg as a package on this server, and leave ssh_access_borg out, or set it to {PACKAGED_BORG}",
     )
 
 

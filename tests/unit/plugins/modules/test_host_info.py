@@ -107,6 +107,7 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
         "resolve": {},
         "accounts": {},
         "files": {},
+        "interpreters": {},
         "mounts": {},
         "file_systems": {},
         "running": None,
@@ -136,6 +137,21 @@ def test_host_keys_of_ssh(info: Info, tmp_path: Path) -> None:
         (tmp_path / "ssh").mkdir(exist_ok=True)
         (tmp_path / "ssh" / name).write_text(text)
     assert info()["ssh_host_keys"] == [key]
+
+
+def test_what_runs_a_program(info: Info, tmp_path: Path) -> None:
+    expected = {}
+    for name, content, interpreter in (
+        ("package", b"#!/usr/bin/python3\nimport borg\n", "/usr/bin/python3"),
+        ("script", b"#!/bin/sh\n", ""),
+        ("binary", b"\x7fELF\x00\xff", ""),
+        ("missing", None, None),
+    ):
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        expected[str(path)] = interpreter
+    assert info(interpreters=list(expected))["interpreters"] == expected
 
 
 def test_accounts(info: Info) -> None:

@@ -48,6 +48,7 @@ HOST: dict[str, t.Any] = {
     "resolve": {"vault1": {"addresses": ["192.0.2.1"], "error": None, "variable": None}},
     "accounts": {"holdfast": True},
     "files": {"/usr/local/bin/holdfast": None},
+    "interpreters": {"/usr/bin/borg": "/usr/bin/python3", "/opt/borg": "", "/gone": None},
     "mounts": {"/mnt": True, "/slow": None},
     "file_systems": {"/srv/holdfast": "btrfs", "/slow": None},
     "running": ["holdfast-system--vault.service"],

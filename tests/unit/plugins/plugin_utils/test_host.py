@@ -306,6 +306,33 @@ def test_a_quota_needs_btrfs() -> None:
     assert "lies on an unknown file system" in found(None)[0]
 
 
+@pytest.mark.parametrize(
+    ("program", "interpreter", "wrong"),
+    [
+        ("/usr/bin/borg", "/usr/bin/python3", ""),
+        # The package that has it is installed by this run.
+        ("/usr/bin/borg", None, ""),
+        ("/usr/bin/borg", "", "is no Python program, which could not be kept from destroying a repository of a client"),
+        ("/opt/borg", "", "is no Python program, which could not be kept from destroying a repository of a client"),
+        ("/opt/borg", None, "is not on this host"),
+        ("", "", ""),
+    ],
+)
+def test_a_server_of_borg_needs_a_program_that_can_be_restrained(
+    program: str, interpreter: str | None, wrong: str
+) -> None:
+    server = {"path": "/srv/holdfast", "quotas": [], "borg": program}
+    info = {**INFO, "interpreters": {program: interpreter}}
+    assert _host.host_problems(info, FACTS, None, TOOL, "vault1", server)["errors"] == (
+        [
+            f"vault1: ssh_access_borg = '{program}': {wrong}. Install borg as a package on this server, and leave"
+            " ssh_access_borg out, or set it to /usr/bin/borg"
+        ]
+        if wrong
+        else []
+    )
+
+
 @pytest.mark.parametrize("release", [["trixie"], {"a": 1}, 5])
 def test_a_fact_of_another_type_is_no_traceback(release: t.Any) -> None:
     assert judged(facts={"distribution_release": release})["errors"] == []
@@ -317,6 +344,7 @@ BORG = {
     "package": "borgbackup",
     "release": "",
     "version": "",
+    "url": "",
     "sha256": "",
     "architecture": "x86_64",
     "binary": "/usr/bin/borg",
@@ -355,10 +383,11 @@ def test_borg_as_it_is_in_trixie() -> None:
         ),
         ({"borgmatic": {}}, {}, "borg_borgmatic_package = 'borgmatic': is not known on this host"),
         ({}, {"install": "none", "binary": "/opt/borg"}, "borg_binary = '/opt/borg': is version 1.2.4, below"),
-        ({}, {"install": "release", "version": "1.4.1"}, "borg_release_sha256: has no checksum for x86_64"),
+        ({}, {"install": "release", "version": "1.4.1", "sha256": "a"}, "borg_release_url: is missing"),
+        ({}, {"install": "release", "version": "1.4.1", "url": "u"}, "borg_release_sha256: has no checksum for x86_64"),
         (
             {},
-            {"install": "release", "version": "1.2.7", "sha256": "a"},
+            {"install": "release", "version": "1.2.7", "sha256": "a", "url": "u"},
             "borg_release_version = '1.2.7': is no version at",
         ),
         ({}, {"borgmatic_install": "venv"}, "borg_borgmatic_requirements: is empty"),
