@@ -335,8 +335,11 @@ def ssh_host_keys(
     for repository in repositories:
         if repository["ssh"]:
             server = repository["server"]
-            seen = _believed("host_info", hostvars.get(server, {}).get("__holdfast_host"))
-            found[repository["name"]] = seen.get("ssh_host_keys") or known[server]["ssh_host_keys"]
+            said = hostvars.get(server, {})
+            # Of a server that had no sshd before, only the second look saw some.
+            looks = (_believed("host_info", said.get(name)) for name in ("__holdfast_host", "__ssh_access_seen"))
+            keys = next((seen["ssh_host_keys"] for seen in looks if seen.get("ssh_host_keys")), None)
+            found[repository["name"]] = keys or known[server]["ssh_host_keys"]
     return found
 
 

@@ -382,13 +382,18 @@ def test_host_keys_are_pinned_as_read_on_the_server() -> None:
     ]
     known = {"vault1": {"ssh_host_keys": [OLD]}}
 
-    def pinned(said: t.Any) -> dict[str, list[str]]:
-        return _delivered.ssh_host_keys(repositories, known, {"vault1": {"__holdfast_host": said}})
+    def pinned(said: t.Any, **later: t.Any) -> dict[str, list[str]]:
+        return _delivered.ssh_host_keys(repositories, known, {"vault1": {"__holdfast_host": said, **later}})
 
     assert pinned(HOST) == {"offsite": [PUBLIC]}
     assert pinned({**HOST, "ssh_host_keys": []}) == {"offsite": [OLD]}
     assert pinned({**HOST, "ssh_host_keys": ["* ssh-rsa AAAA"]}) == {"offsite": [OLD]}
     assert pinned(None) == {"offsite": [OLD]}
+    # A server that has sshd since this run is looked at again.
+    bare = {**HOST, "ssh_host_keys": []}
+    assert pinned(bare, __ssh_access_seen=HOST) == {"offsite": [PUBLIC]}
+    assert pinned(bare, __ssh_access_seen={"skipped": True, "changed": False}) == {"offsite": [OLD]}
+    assert pinned(bare, __ssh_access_seen={**HOST, "ssh_host_keys": ["* ssh-rsa AAAA"]}) == {"offsite": [OLD]}
 
 
 PLAY = """
