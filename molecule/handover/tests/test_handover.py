@@ -17,10 +17,15 @@ from tests.fleet import Fleet
 NOWHERE = {"ansible_host": "192.0.2.1"}
 FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 QUESTION, ANSWER = FOLDER / "from-administrator.json", FOLDER / "from-operator.json"
+SECRETS = "/etc/holdfast/secrets"
 REPOSITORIES: dict[str, dict[str, Any]] = {
     "vault": {"server": "vault1"},
     "offsite": {"access": "sftp", "server": "vault1"},
+    "proxied": {"access": "rclone", "server": "vault1"},
+    # Its key is on the client alone, so that nothing of it may be found on the other side.
+    "archive": {"engine": "borg", "access": "ssh", "server": "vault1", "encryption": "keyfile-blake2"},
 }
+OVER_SSH = tuple(name for name, repository in REPOSITORIES.items() if "access" in repository)
 
 
 def side(name: str, groups: dict[str, list[str]], **variables: Any) -> Fleet:
@@ -69,14 +74,30 @@ def key_lines(operator: Fleet) -> list[str]:
     return operator.on("vault1").file("/etc/ssh/authorized_keys.d/bk-web1").content_string.splitlines()
 
 
-def secrets(fleet: Fleet) -> list[str]:
-    """What opens the repositories: passwords, and a line of each private key."""
+def logins(fleet: Fleet) -> dict[str, str]:
+    """What lets the client in: the REST password, and a line of each private key of SSH, by repository."""
     read = fleet.on("web1").check_output
-    passwords = read("cat /etc/holdfast/secrets/*.password").split()
-    rest = re.findall(r"://[^:]+:([^@]+)@", read("cat /etc/holdfast/secrets/vault.repository"))
-    key = read("cat /etc/holdfast/secrets/offsite.ssh_key").splitlines()[-2]
-    assert (len(passwords), len(rest)) == (2, 1)
-    return [*passwords, *rest, key]
+    found = {name: read(f"tail -n 2 {SECRETS}/{name}.ssh_key").splitlines()[0] for name in OVER_SSH}
+    rest = re.findall(r"://[^:]+:([^@]+)@", read(f"cat {SECRETS}/vault.repository"))
+    return {**found, "vault": rest[0]}
+
+
+def secrets(fleet: Fleet) -> list[str]:
+    """What opens the repositories: passwords, the key of borg, and what lets the client in."""
+    read = fleet.on("web1").check_output
+    passwords = read(f"cat {SECRETS}/*.password").split()
+    assert len(passwords) == len(REPOSITORIES)
+    return [*passwords, read(f"tail -n 1 {SECRETS}/archive.borg_key"), *logins(fleet).values()]
+
+
+def let_in(fleet: Fleet, name: str, key: str) -> bool:
+    """Whether the server lets the client in to a repository with this key; any other end than its refusal is an error."""
+    dial = f"timeout 60 ssh -F /etc/holdfast/ssh/{name}.conf -i {key} holdfast-{name} </dev/null"
+    # 255 is ssh's own: whatever else, the server ran what the key may run.
+    said = fleet.on("web1").run(f"{dial} >/dev/null; echo ended with $? >&2")
+    refused = said.stderr.endswith("ended with 255\n")
+    assert refused == ("Permission denied (publickey)" in said.stderr), said
+    return not refused
 
 
 def test_without_the_operators_file_site_says_what_to_do(administrator: Fleet) -> None:
@@ -121,21 +142,44 @@ def test_the_operator_has_nothing_that_opens_a_repository(administrator: Fleet, 
     kept = [path for path in [*operator.folder.rglob("*"), QUESTION, ANSWER] if path.is_file()]
     assert operator.state / "hosts/web1/rest/vault.json" in kept
     assert not [path for path in kept if any(secret in path.read_text(errors="replace") for secret in found)]
-    assert list(administrator.state.glob("hosts/web1/escrow/vault/*.age"))
+    for name in REPOSITORIES:
+        assert list(administrator.state.glob(f"hosts/web1/escrow/{name}/*.age")), name
     assert not list(operator.state.glob("hosts/*/escrow"))
 
 
 def test_secrets_are_rotated_by_another_exchange(administrator: Fleet, operator: Fleet) -> None:
-    before, old = key_lines(operator), secrets(administrator)
-    administrator.good("site", "-e", "backup_rotate_rest=true", "-e", "backup_rotate_ssh=true")
+    before, old = key_lines(operator), logins(administrator)
+    client = administrator.on("web1")
+    client.check_output(f"mkdir -m 700 /root/old && cp {SECRETS}/*.ssh_key /root/old/")
+    administrator.good("rotate", "-e", "rotate=rest,ssh")
     # The server knows nothing of it yet, and the client goes on with what the server takes.
-    assert secrets(administrator) == old
+    assert logins(administrator) == old
     exchange(administrator, operator, QUESTION, "web1")
     operator.good("site")
     assert len(key_lines(operator)) == 2 * len(before)
     exchange(operator, administrator, ANSWER, "vault1")
     administrator.good("site")
-    assert not {*old[len(REPOSITORIES) :]} & {*secrets(administrator)}
+    used = logins(administrator)
+    assert not {*old.values()} & {*used.values()}
+    client.check_output("holdfast run --wait files")
+    assert outcomes(administrator) == dict.fromkeys(REPOSITORIES, "ok")
+
+
+def test_a_third_exchange_takes_the_old_keys_away(administrator: Fleet, operator: Fleet) -> None:
+    used = logins(administrator)
+    keys = {name: (f"/root/old/{name}.ssh_key", f"{SECRETS}/{name}.ssh_key") for name in OVER_SSH}
+
+    def taken() -> dict[str, tuple[bool, ...]]:
+        return {name: tuple(let_in(administrator, name, key) for key in both) for name, both in keys.items()}
+
+    # Until then the server takes both.
+    assert taken() == dict.fromkeys(OVER_SSH, (True, True))
+    exchange(administrator, operator, QUESTION, "web1")
+    operator.good("site")
+    assert taken() == dict.fromkeys(OVER_SSH, (False, True))
+    assert len(key_lines(operator)) == len(OVER_SSH)
+    assert not administrator.good("site").changed
+    assert logins(administrator) == used
     administrator.on("web1").check_output("holdfast run --wait files")
     assert outcomes(administrator) == dict.fromkeys(REPOSITORIES, "ok")
 
@@ -148,4 +192,4 @@ def test_a_client_that_the_operator_takes_out_has_no_access_and_its_data_stays(
     assert outcomes(administrator) == dict.fromkeys(REPOSITORIES, "failed")
     server = operator.on("vault1")
     assert server.check_output("ls /srv/holdfast") == "web1--vault"
-    assert server.check_output("ls /srv/holdfast-ssh") == "web1--offsite"
+    assert server.check_output("ls /srv/holdfast-ssh").split() == sorted(f"web1--{name}" for name in OVER_SSH)
