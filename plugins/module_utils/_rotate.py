@@ -77,35 +77,53 @@ class Rotation:
 
     def use(self) -> Rotated:
         """Make the next password the current one, if there is one. Raises EngineError, UnsafePathError, OSError."""
-        if self._check_mode:
-            # Without a file it is the one that the real run will have made.
-            known = self._target.record
-            return Rotated(self.name, "use", True, id=known.id if known is not None else PLACEHOLDER, key=PLACEHOLDER)
         following = self._read(self._next_file)
+        if self._check_mode:
+            return self._foreseen(following)
         if following is None:
             return Rotated(self.name)
-        source, record = self._known()
+        source, record = self._source(), self._target.record
         new = replace(source, password_file=self._next_file, password=following)
         if self._target.options["engine"] == _borg.ENGINE:
             return self._use_borg(source, new, record)
         look = self._tool(new).look(key=True)
         if look.state == WRONG_KEY:
+            record = record or self._adopted(source)
             added = self._restic(source, record.key).key_add(following)
             look = self._tool(new).look(key=True)
             if look.state != PRESENT and added.code != 0:
                 raise EngineError(f"its next key cannot be made: {self._tool(new).explain(added)}")
         return self._switch(look, source, new, record)
 
-    def _use_borg(self, source: Source, new: Source, record: Record) -> Rotated:
+    def _foreseen(self, following: bytes | None) -> Rotated:
+        """What the real run will do. Without a next password it will have made one by then."""
+        record = self._target.record
+        used = Rotated(self.name, "use", True, id=record.id if record is not None else PLACEHOLDER, key=PLACEHOLDER)
+        if record is None or self._target.source is None:
+            # Nothing is here yet that could look.
+            return used
+        borg = self._target.options["engine"] == _borg.ENGINE
+        busy = _hold.running(self.name, runner=self._runner) if borg else []
+        if busy:
+            return self._wait(record, f"a backup runs ({', '.join(busy)})")
+        source = self._target.source
+        key = self._kept_key()
+        look = self._tool(source, key).look()
+        if look.state != PRESENT and following is not None:
+            look = self._tool(replace(source, password_file=self._next_file, password=following), key).look()
+        return used if look.state == PRESENT else self._wait(record, f"its password does not open it: {look.reason}")
+
+    def _use_borg(self, source: Source, new: Source, record: Record | None) -> Rotated:
         # borg has one key: a backup that has begun would go on with a passphrase that opens nothing.
         with _hold.held_off(self.name, runner=self._runner):
             busy = _hold.running(self.name, runner=self._runner)
             if busy:
-                return Rotated(self.name, id=record.id, key=record.key, kept=f"a backup runs ({', '.join(busy)})")
-            key = _borg.read_key(self._options["key_file"]) if self._options["encryption"] == KEYFILE else None
+                return self._wait(record, f"a backup runs ({', '.join(busy)})")
+            key = self._kept_key()
             # A run that was cut off may have changed it.
             look = self._tool(new, key).look(key=True)
             if look.state != PRESENT:
+                record = record or self._adopted(source, key)
                 result, key = self._borg(source, key).change_passphrase(new.password)
                 # Whatever it says, it may have got so far: a connection that broke after the server wrote the key, say.
                 look = self._tool(new, key).look(key=True)
@@ -113,11 +131,18 @@ class Rotation:
                     raise EngineError(f"its passphrase cannot be changed: {self._borg(source).explain(result)}")
             return self._switch(look, source, new, record)
 
-    def _switch(self, look: Look, source: Source, new: Source, record: Record) -> Rotated:
+    def _adopted(self, source: Source, key: str | None = None) -> Record:
+        """What the password in use opens, of a client that was lost and has no record yet."""
+        look = self._tool(source, key).look(key=True)
+        if look.state != PRESENT or look.id is None or look.key is None:
+            raise EngineError(f"it has no record, and its password does not open it: {look.reason}")
+        return Record(look.id, look.key, PLACEHOLDER)
+
+    def _switch(self, look: Look, source: Source, new: Source, record: Record | None) -> Rotated:
         """Write down what the next password was seen to open."""
         if look.state != PRESENT or look.id is None or look.key is None:
             raise EngineError(f"its next password does not open it: {look.reason}")
-        if look.id != record.id:
+        if record is not None and look.id != record.id:
             raise EngineError(f"it has the id {look.id}, but the record says {record.id}: run the playbook site")
         directory = os.path.dirname(self._password_file)
         with Tree() as tree:
@@ -133,6 +158,10 @@ class Rotation:
             _write(tree, self._password_file, new.password)
             tree.unlink(self._next_file)
         return Rotated(self.name, "use", True, id=look.id, key=look.key)
+
+    def _kept_key(self) -> str | None:
+        """The key of a keyfile repository of borg, which is on this host alone."""
+        return _borg.read_key(self._options["key_file"]) if self._options["encryption"] == KEYFILE else None
 
     def _keep_key_hash(self, tree: Tree, key_hash: str) -> None:
         """Say in the identity that the escrow holds today's key of borg: its bundle has both passphrases, and either opens it."""
@@ -184,6 +213,9 @@ class Rotation:
         """What there will be to do in the real run, which comes here with a new password."""
         if self._options["engine"] == _borg.ENGINE:
             return Rotated(self.name)
+        busy = _hold.running(self.name, runner=self._runner)
+        if busy:
+            return Rotated(self.name, kept=f"a backup runs ({', '.join(busy)})")
         if self._options["remove"] == "server" and not forget:
             return Rotated(self.name, key=PLACEHOLDER, old_key=PLACEHOLDER, kept="its server has to remove it")
         return Rotated(self.name, "remove", True, key=PLACEHOLDER)
@@ -194,13 +226,19 @@ class Rotation:
                 tree.unlink(self._old_file)
         return Rotated(self.name, "remove", True, id=record.id, key=record.key)
 
-    def _wait(self, record: Record, why: str) -> Rotated:
-        return Rotated(self.name, id=record.id, key=record.key, kept=why)
+    def _wait(self, record: Record | None, why: str) -> Rotated:
+        waits = Rotated(self.name, kept=why)
+        return waits if record is None else replace(waits, id=record.id, key=record.key)
+
+    def _source(self) -> Source:
+        if self._target.source is None:
+            raise EngineError(f"it cannot be opened yet: {self._target.unchecked}")
+        return self._target.source
 
     def _known(self) -> tuple[Source, Record]:
-        if self._target.source is None or self._target.record is None:
+        if self._target.record is None:
             raise EngineError("it has no record yet: run the playbook site first")
-        return self._target.source, self._target.record
+        return self._source(), self._target.record
 
     def _read(self, path: str) -> bytes | None:
         with Tree() as tree:

@@ -159,9 +159,14 @@ class Wanted:
     rest_user: str | None = None
     rest_password: str | None = None
     password: str | None = None
+    # Out of the escrow beside `password`: the one that was to replace it, and the one before it.
+    next_password: str | None = dataclasses.field(default=None, repr=False)
+    old_password: str | None = dataclasses.field(default=None, repr=False)
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     known: bool = False
     password_rotate: bool = False
+    # The module `repository_password` took the next one into use, or would have: only check mode needs to be told.
+    password_used: bool = False
     rest_rotate: bool = False
     rest_promote: bool = False
     rest_server_hash: str | None = None
@@ -258,13 +263,14 @@ def plan(
     old = _kept_identity(wanted, stored)
     identity = old or Identity(salt=secrets.token_hex(32))
     password = stored.password or wanted.password or secrets.token_urlsafe(32)
-    repository, warning = wanted.location, None
+    repository, warnings = wanted.location, []
     if wanted.access == "rest":
         identity, warning = _plan_rest(wanted, identity, cost, hasher)
+        warnings += [warning] if warning else []
         repository = rest_location(wanted.location, *_rest_login(identity))
+    stored = _with_escrow(wanted, stored)
     password_next, password_old = _plan_password(wanted, stored, password, passwordmaker)
-    if wanted.password_rotate and wanted.password is not None:
-        warning = f"repository `{wanted.name}`: its `password` is in the inventory, so it is not this host that makes a new one"
+    warnings += _password_warnings(wanted, password_old)
     ssh_key, ssh_next = stored.ssh_key, stored.ssh_next
     if wanted.over_ssh:
         comment = f"{fleet[1]} {wanted.name} {time.strftime('%Y-%m-%d', time.gmtime(now))}"
@@ -305,8 +311,8 @@ def plan(
         or (wanted.over_ssh and stored.ssh_key is None),
         unborn=old is None
         or not _rest_passwords(identity) <= _rest_passwords(old) | {wanted.rest_password}
-        or UNBORN in (ssh_key, ssh_next, password_next),
-        warning=warning,
+        or UNBORN in (ssh_key, ssh_next, password, password_next, wanted.key_id),
+        warning="\n".join(warnings) or None,
         over_ssh=wanted.over_ssh,
     )
 
@@ -335,12 +341,12 @@ def _check_form(wanted: Wanted) -> list[str]:
         errors.append(f"`location` {wanted.location!r} is not of the form rest:https://HOST:PORT/PATH/")
     if wanted.access == "rest" and not wanted.rest_user:
         errors.append("`rest_user` is missing: access `rest` needs one")
-    if wanted.password is not None and (
-        not wanted.password or wanted.password != wanted.password.strip() or _CONTROL.search(wanted.password)
-    ):
-        errors.append(
-            "`password` is empty, has spaces around it or control characters: restic cannot read it from a file"
-        )
+    for option in ("password", "next_password", "old_password"):
+        value = getattr(wanted, option)
+        if value is not None and (not value or value != value.strip() or _CONTROL.search(value)):
+            errors.append(
+                f"`{option}` is empty, has spaces around it or control characters: restic cannot read it from a file"
+            )
     if wanted.ssh_key is not None and _public(wanted.ssh_key) is None:
         errors.append("`ssh_key` is no private ed25519 key of OpenSSH without a passphrase")
     if wanted.borg_key is not None and not _borg.is_key(wanted.borg_key):
@@ -386,7 +392,8 @@ def _check_conflict(wanted: Wanted, stored: Stored, identity: Identity | None) -
             f"repository `{wanted.name}`: its file {wanted.name}.borg_key holds no exported key of borg; restore it with the"
             " playbook `restore_identity`, or remove it to have the key exported again"
         )
-    if stored.password is not None and wanted.password not in (None, stored.password):
+    # This host may have taken the next one of that bundle into use.
+    if stored.password not in (None, wanted.next_password) and wanted.password not in (None, stored.password):
         errors.append(
             f"repository `{wanted.name}`: `password` is another one than this host uses, which is never overwritten."
             " Add the new one with `restic key add`, replace the password file by hand and remove the old key; or take"
@@ -423,6 +430,46 @@ def _public(private: str) -> str | None:
 def public_half(private: str | None) -> str | None:
     """The public half of a private key as a server takes it. Raises SshError for text that is no private key."""
     return private if private in (None, UNBORN) else _ssh.public_of(str(private))
+
+
+def foreseen(wanted: Wanted, stored: Stored) -> Stored:
+    """What is there, as the module `repository_password` would have left it: check mode plans with that."""
+    if not wanted.password_used or stored.password is None:
+        return stored
+    used = dataclasses.replace(stored, password=stored.password_next or UNBORN, password_next=None)
+    if wanted.engine == _borg.ENGINE:
+        return dataclasses.replace(used, borg_key=UNBORN)
+    return dataclasses.replace(used, password_old=stored.password)
+
+
+def _with_escrow(wanted: Wanted, stored: Stored) -> Stored:
+    """What is there, with what the escrow says of a change of the password that may not have ended; nothing is replaced."""
+    # The identity is written last. A client that has all of it knows best what has ended.
+    lost = stored.password is None or (stored.password == wanted.password and stored.identity is None)
+    if wanted.password is None or not lost:
+        return stored
+    return dataclasses.replace(
+        stored,
+        password_next=stored.password_next or wanted.next_password,
+        # borg has one key, and no old one.
+        password_old=stored.password_old or (wanted.old_password if wanted.engine != _borg.ENGINE else None),
+    )
+
+
+def _password_warnings(wanted: Wanted, old: str | None) -> list[str]:
+    where = f"repository `{wanted.name}`:"
+    if wanted.old_password is not None and old == wanted.old_password:
+        return [
+            f"{where} the escrow does not say whether the key of the password before this one was removed. After the playbook"
+            " `site`, `rotate -e rotate=pending` looks, and removes it"
+        ]
+    if wanted.password_rotate and wanted.password is not None:
+        return [f"{where} its `password` is in the inventory, so it is not this host that makes a new one"]
+    if wanted.password_rotate and old is not None:
+        return [
+            f"{where} the key of its password before is still to be removed, so no new one is made now: rotate again"
+        ]
+    return []
 
 
 def _plan_password(

@@ -42,7 +42,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 secrets:
-  description: For each repository C(password), and where there are such C(rest_password) and C(environment).
+  description:
+    - For each repository C(password), and where there are such C(rest_password), C(ssh_key), C(borg_key) and C(environment).
+    - Where the password was being changed, C(next_password), or C(old_password) where it had been.
   type: dict
   returned: success
 """

@@ -78,6 +78,16 @@ options:
           - Password of a repository that exists already, or the one from the escrow.
           - Without it one is made on the client.
         type: str
+      next_password:
+        description:
+          - Password from the escrow that was to replace O(repositories[].password), for a client that was lost. It is kept in
+            C(<name>.password_next), and the change is gone on with.
+        type: str
+      old_password:
+        description:
+          - Password from the escrow that O(repositories[].password) replaced, for a client that was lost. Its key may not have been
+            removed, so it is kept in C(<name>.password_old). Not for borg, which has one key.
+        type: str
       environment:
         description: Credentials of the storage, as environment variables.
         type: dict
@@ -91,6 +101,12 @@ options:
           - Make a next password of the repository, unless one is there or the key of the one before has not been removed yet. It
             is kept in C(<name>.password_next) and is part of the bundle; the module M(holdfast.backup.repository_password)
             takes it into use.
+        type: bool
+        default: false
+      password_used:
+        description:
+          - The module M(holdfast.backup.repository_password) took the next password into use, or would have. In check mode it has not,
+            and what is to follow is announced by this.
         type: bool
         default: false
       rest_rotate:
@@ -302,7 +318,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils._quiet import Quie
 from ansible_collections.holdfast.backup.plugins.module_utils._source import Source
 
 _CENSORED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
-_SECRET_OPTIONS = ("password", "rest_password", "ssh_key", "borg_key", "environment")
+_SECRET_OPTIONS = ("password", "next_password", "old_password", "rest_password", "ssh_key", "borg_key", "environment")
 _LOCK_SECONDS = 60.0
 # One line each.
 _PASSWORDS = ("password", "password_next", "password_old")
@@ -326,9 +342,12 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "rest_user": {"type": "str"},
             "rest_password": {"type": "str", "no_log": True},
             "password": {"type": "str", "no_log": True},
+            "next_password": {"type": "str", "no_log": True},
+            "old_password": {"type": "str", "no_log": True},
             "environment": {"type": "dict", "default": {}, "no_log": True},
             "known": {"type": "bool", "default": False},
             "password_rotate": {"type": "bool", "default": False, "no_log": False},
+            "password_used": {"type": "bool", "default": False, "no_log": False},
             "rest_rotate": {"type": "bool", "default": False},
             "rest_promote": {"type": "bool", "default": False},
             "rest_server_hash": {"type": "str"},
@@ -375,6 +394,8 @@ class _Run:
         errors = [error for each in wanted for error in _secrets.check(each, stored[each.name], self._directory)]
         if errors:
             raise _secrets.SecretsError("\n".join(errors))
+        if self._check_mode:
+            stored = {each.name: _secrets.foreseen(each, stored[each.name]) for each in wanted}
         plans = {each.name: self._plan(each, stored[each.name]) for each in wanted}
         repositories = {name: self._public(name, each) for name, each in plans.items()}
         for one in wanted:
@@ -534,7 +555,8 @@ class _Run:
                 self._remove(path, before[suffix])
                 continue
             entry = self._tree.entry(path)
-            safe = entry is not None and (entry.uid, entry.gid, entry.mode) == (0, 0, 0o400)
+            # Without an entry it is what check mode foresees to be there by now.
+            safe = entry is None or (entry.uid, entry.gid, entry.mode) == (0, 0, 0o400)
             if safe and before[suffix] == text:
                 continue
             self._changes.append((path, "file root:root 0400 (content hidden)"))

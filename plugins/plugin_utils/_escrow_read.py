@@ -13,7 +13,7 @@ import typing as t
 from ansible_collections.holdfast.backup.plugins.module_utils._escrow import BUNDLE_NAME
 from ansible_collections.holdfast.backup.plugins.plugin_utils._fields import NAME
 
-KEYS = ("password", "rest_password", "ssh_key", "borg_key", "environment")
+KEYS = ("password", "next_password", "rest_password", "ssh_key", "borg_key", "environment")
 AGE_SECONDS = 60
 
 
@@ -21,7 +21,8 @@ def secrets_of(directory: str, repositories: t.Sequence[str], key: str | None) -
     """The secrets of each repository out of its newest bundle; ``directory`` is the host's in the state directory.
 
     A bundle made after init (it knows the repository's id) wins over one made before; one that ``key`` cannot open, since
-    it was made for other recipients, does not count. Raises ValueError with the cure when there is none that opens; the
+    it was made for other recipients, does not count. Where an earlier one says which password the newest one's replaced, that is
+    the C(old_password): its key may be left in the repository. Raises ValueError with the cure when there is none that opens; the
     message never holds a secret.
     """
     result = {}
@@ -47,7 +48,17 @@ def secrets_of(directory: str, repositories: t.Sequence[str], key: str | None) -
             raise refused[-1]
         best = max(opened, key=lambda each: each[:3])[3]
         result[repository] = {name: best[name] for name in KEYS if best.get(name)}
+        result[repository].update(_replaced(best, [each[3] for each in sorted(opened, key=lambda each: each[:3])]))
     return result
+
+
+def _replaced(best: dict[str, t.Any], bundles: list[dict[str, t.Any]]) -> dict[str, t.Any]:
+    """The password that the newest one replaced, if the bundles say so."""
+    # A change does not begin before the one before has ended.
+    if best.get("next_password"):
+        return {}
+    old = [each["password"] for each in bundles if each.get("next_password") == best["password"] != each["password"]]
+    return {"old_password": old[-1]} if old else {}
 
 
 def _made(bundle: dict[str, t.Any]) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.fleet import ROOT, Fleet
+from tests.fleet import ROOT, Fleet, Run
 
 SECRETS = "/etc/holdfast/secrets"
 RECORDS = "/var/lib/holdfast/repositories"
@@ -110,6 +110,20 @@ def keys(host: Any, directory: str) -> set[str]:
     return set(host.check_output(f"ls {directory}").split())
 
 
+def as_announced(fleet: Fleet, playbook: str, *arguments: str) -> Run:
+    """Run a playbook in check mode, and then for real: it changes nothing, and announces what the other does."""
+    look = "find /etc/holdfast /var/lib/holdfast -type f -exec sha256sum {} + | sort"
+    before = [fleet.on(name).check_output(look) for name in ("web1", "vault1")]
+    announced = fleet.run(playbook, "--check", *arguments)
+    assert [fleet.on(name).check_output(look) for name in ("web1", "vault1")] == before
+    real = fleet.run(playbook, *arguments)
+    assert (announced.code, announced.changed) == (real.code, real.changed), (
+        f"only announced: {sorted(announced.changed - real.changed)}\nonly done: {sorted(real.changed - announced.changed)}\n"
+        f"{announced.output}\n{real.output}"
+    )
+    return real
+
+
 @pytest.fixture(scope="session")
 def first(fleet: Fleet, web1: Any) -> dict[str, str]:
     """A fleet with a backup; its passwords."""
@@ -149,7 +163,8 @@ def test_a_change_that_is_cut_off_stops_no_backup(fleet: Fleet, web1: Any, first
     running = "holdfast-files--disk.service holdfast-files--sealed.service"
     web1.check_output(f"touch {HELD} && systemctl start --no-block {running}")
     fleet.on("vault1").check_output(f"touch {MAINTENANCE}")
-    said = fleet.good("site", "-e", "backup_rotate_passwords=true", "-e", "backup_rotate_rest=true")
+    said = as_announced(fleet, "site", "-e", "backup_rotate_passwords=true", "-e", "backup_rotate_rest=true")
+    assert said.code == 0, said.output
     assert "maintenance" in said.text
     assert "sealed: its password stays for now, since a backup runs (holdfast-files--sealed.service)" in said.text
     fleet.on("vault1").check_output(f"rm {MAINTENANCE}")
@@ -176,7 +191,7 @@ def test_the_next_run_goes_on_with_it(fleet: Fleet, web1: Any, first: dict[str, 
     old = keys(fleet.on("vault1"), VAULT_KEYS)
     assert len(old) == 2
     fleet.on("vault1").check_output(f"touch {MAINTENANCE}")
-    said = fleet.run("rotate", "-e", "rotate=passwords")
+    said = as_announced(fleet, "rotate", "-e", "rotate=passwords")
     fleet.on("vault1").check_output(f"rm {MAINTENANCE}")
     assert said.code != 0
     assert "archive: its old password still opens it" in said.failed["web1"], said.output
@@ -217,18 +232,62 @@ def ended(fleet: Fleet, web1: Any, name: str, old: str) -> None:
         assert directory[name].split() == [newest["key_id"]]
 
 
+def test_a_client_that_was_lost_in_mid_change(fleet: Fleet, web1: Any, first: dict[str, str]) -> None:
+    """Its secrets come back from the escrow, with what tells which password opens what, and which key is one too many."""
+    disk = DISK_KEYS.removesuffix("/keys")
+    fleet.on("vault1").check_output(f"touch {MAINTENANCE}")
+    web1.check_output(f"mv {disk}/config {disk}/config.away")
+    fleet.good("site", "-e", "backup_rotate_passwords=true")
+    fleet.on("vault1").check_output(f"rm {MAINTENANCE}")
+    web1.check_output(f"mv {disk}/config.away {disk}/config")
+    used = {name: password(web1, name) for name in REPOSITORIES}
+    following = {name: password(web1, name, "password_next") for name in REPOSITORIES}
+    old = password(web1, "vault", "password_old")
+    assert [name for name in REPOSITORIES if following[name]] == ["disk", "archive"]
+    assert old
+    # What a run does before it is cut off: the repositories know the next password, and nobody was told.
+    key_add = (
+        f"restic --no-cache --repository-file {SECRETS}/disk.repository --password-file {SECRETS}/disk.password key add"
+    )
+    web1.check_output(f"{key_add} --new-password-file {SECRETS}/disk.password_next && chown -R holdfast: {DISK_KEYS}")
+    web1.check_output(
+        f"BORG_BASE_DIR=/run/tried-borg BORG_PASSPHRASE={used['archive']} BORG_NEW_PASSPHRASE={following['archive']}"
+        f' BORG_RSH="ssh -F /etc/holdfast/ssh/archive.conf -i {SECRETS}/archive.ssh_key"'
+        f" borg key change-passphrase $(cat {SECRETS}/archive.repository)"
+    )
+    web1.check_output(
+        "systemctl stop 'holdfast-*.timer'; rm -r /etc/holdfast /var/lib/holdfast /var/cache/holdfast /usr/local/bin/holdfast"
+        " /etc/systemd/system/holdfast-* && systemctl daemon-reload"
+    )
+    said = fleet.good("restore_identity", "--limit", "web1", "-e", f"escrow_key={fleet.folder / 'escrow.key'}")
+    assert "rotate -e rotate=pending" in said.text
+    assert not [secret for secret in {old, *used.values(), *following.values()} if secret and secret in said.output]
+    assert {name: password(web1, name) for name in REPOSITORIES} == used
+    assert {name: password(web1, name, "password_next") for name in REPOSITORIES} == following
+    assert password(web1, "vault", "password_old") == old
+    fleet.good("site")
+    now = {name: password(web1, name) for name in REPOSITORIES}
+    assert now == {name: following[name] or used[name] for name in REPOSITORIES}
+    assert not fleet.good("site").changed
+    back_up(web1)
+    # One key too many each; the client and the server remove theirs.
+    assert len(keys(web1, DISK_KEYS)) == len(keys(fleet.on("vault1"), VAULT_KEYS)) == 2
+    said = as_announced(fleet, "rotate", "-e", "rotate=pending")
+    assert said.code == 0, said.output
+    for name, before in (("vault", old), ("disk", used["disk"]), ("archive", used["archive"])):
+        ended(fleet, web1, name, before or "")
+    # Nothing else was begun.
+    assert {name: password(web1, name) for name in REPOSITORIES} == now
+
+
 def test_everything_at_once(fleet: Fleet, web1: Any, first: dict[str, str]) -> None:
     def secrets() -> dict[str, str]:
         names = [f"{name}.password" for name in REPOSITORIES] + ["vault.repository", "archive.ssh_key"]
         return {name: web1.file(f"{SECRETS}/{name}").content_string for name in names}
 
     before = secrets()
-    announced = fleet.good("rotate", "--check", "--diff")
-    assert secrets() == before
-    real = fleet.good("rotate", "--diff")
-    assert announced.changed == real.changed, (
-        f"only announced: {sorted(announced.changed - real.changed)}\nonly done: {sorted(real.changed - announced.changed)}"
-    )
+    real = as_announced(fleet, "rotate", "--diff")
+    assert real.code == 0, real.output
     after = secrets()
     assert {name for name in before if before[name] == after[name]} == set()
     assert not [name for name, secret in {**before, **after}.items() if secret.strip() in real.output]
@@ -241,4 +300,5 @@ def test_everything_at_once(fleet: Fleet, web1: Any, first: dict[str, str]) -> N
 
 
 def test_a_kind_that_does_not_exist_is_refused(fleet: Fleet, first: dict[str, str]) -> None:
-    assert "rotate = keys" in fleet.refused("rotate", "-e", "rotate=keys").text
+    for words in ("keys", "ssh,pending"):
+        assert f"rotate = {words}" in fleet.refused("rotate", "-e", f"rotate={words}").text

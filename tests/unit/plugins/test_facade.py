@@ -226,12 +226,16 @@ def test_what_became_of_passwords_is_known() -> None:
     said = identity(password_next=False, password_old=True)
     assert faced("__holdfast_next_passwords", __escrow_identity=said) == []
     assert faced("__holdfast_old_passwords", __escrow_identity=said) == ["offsite"]
-    used = {"__jobs_passwords": {"repositories": [{"name": "offsite", "id": "b" * 64, "key": "c" * 64}]}}
+    used = {"__jobs_passwords": {"repositories": [
+        {"name": "offsite", "action": "use", "id": "b" * 64, "key": "c" * 64},
+        {"name": "local", "action": "none", "id": "d" * 64, "key": "e" * 64},
+    ]}}  # fmt: skip
     recorded = {"HOLDFAST_REPOSITORY_ID": "b" * 64, "RESTIC_KEY_HINT": "a" * 64}
     host = {"running": [], "records": {"offsite": recorded}}
-    assert faced("__holdfast_old_passwords", __escrow_identity=identity(), ansible_check_mode=True, **used) == [
-        "offsite"
-    ]
+    # Check mode has used none; the module identity goes by what the real run would have.
+    assert faced("escrow_password_used", **used) == []
+    assert faced("escrow_password_used", ansible_check_mode=True, **used) == ["offsite"]
+    assert faced("escrow_password_used", ansible_check_mode=True) == []
     assert faced("escrow_records", __holdfast_host=host)["offsite"]["key"] == "a" * 64
     assert faced("escrow_records", __holdfast_host=host, **used)["offsite"]["key"] == "c" * 64
 

@@ -230,6 +230,53 @@ def test_a_password_from_the_escrow_brings_a_wiped_client_back() -> None:
     assert done.unborn  # the salt is new, so check mode cannot know the name of the bundle
 
 
+def test_a_change_of_the_password_comes_back_from_the_escrow() -> None:
+    """Whatever the client had done of it, what is there goes on with it."""
+    wanted = changed(LOCAL, known=True, password="first", next_password="second")
+    assert errors(wanted) == []
+    done = make(wanted)
+    assert passwords(done) == ("first", "second", None)
+    assert done.bundle["next_password"] == "second"
+    # A run that was cut off, and one more.
+    left = Stored(password="first")
+    assert passwords(make(wanted, left)) == ("first", "second", None)
+    assert make(wanted, done.files).files == done.files
+    # The client that was not lost after all had used it, and goes on with that.
+    used = dataclasses.replace(done.files, password="second", password_next=None, password_old="first")
+    assert errors(wanted, used) == []
+    assert passwords(make(wanted, used)) == ("second", None, "first")
+    another = dataclasses.replace(done.files, password_next="third")
+    assert passwords(make(wanted, another)) == ("first", "third", None)
+    assert "never overwritten" in errors(wanted, dataclasses.replace(used, password="third"))[0]
+
+
+def passwords(plan: Plan) -> tuple[str | None, str | None, str | None]:
+    """The current password, the next one and the one before."""
+    return plan.files.password, plan.files.password_next, plan.files.password_old
+
+
+def test_an_old_password_whose_key_may_be_left_comes_back_from_the_escrow() -> None:
+    wanted = changed(LOCAL, known=True, password="second", old_password="first")
+    done = make(wanted)
+    assert passwords(done) == ("second", None, "first")
+    assert "rotate=pending" in str(done.warning)
+    assert "first" not in str(done.warning)
+    assert make(wanted, done.files).files == done.files
+    # A run that was cut off, and a client that was not lost: it knows best what has ended.
+    assert passwords(make(wanted, Stored(password="second"))) == ("second", None, "first")
+    there = dataclasses.replace(done.files, password_old=None)
+    assert (make(wanted, there).files, make(wanted, there).warning) == (there, None)
+    # borg has one key.
+    assert passwords(make(changed(BORG, password="second", old_password="first"))) == ("second", None, None)
+
+
+@pytest.mark.parametrize("name", ["next_password", "old_password"])
+def test_passwords_of_the_escrow_that_no_file_can_hold_are_refused(name: str) -> None:
+    (error,) = errors(changed(LOCAL, password="first", **{name: "second\nthird"}))
+    assert f"`{name}`" in error
+    assert "second" not in error
+
+
 def test_a_changed_location_is_written() -> None:
     before = make(REST)
     after = make(changed(REST, location="rest:https://other:8000/web1--vault/"), before.files)
@@ -588,6 +635,7 @@ def test_one_change_is_ended_before_the_next_begins() -> None:
     plan = make(rotating, used)
     assert (plan.files.password_next, plan.files.password_old) == (None, "first")
     assert "next_password" not in plan.bundle
+    assert "rotate again" in str(plan.warning)
     ended = dataclasses.replace(used, password_old=None)
     assert make(rotating, ended).files.password_next is not None
 

@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _record, _secrets, _source, _ssh
+from ansible_collections.holdfast.backup.plugins.module_utils import (
+    _bcrypt,
+    _escrow,
+    _hold,
+    _record,
+    _secrets,
+    _source,
+    _ssh,
+)
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree
 from ansible_collections.holdfast.backup.plugins.modules import identity
 
@@ -409,3 +417,34 @@ def test_a_next_password_is_born_here_and_not_shown(client: Client) -> None:
     name = said["bundle_name"]
     assert client.run(prune=True, escrow={**AGE, "have": {"vault": [name]}})["pruned"] == ["vault"]
     assert not list(client.directory.glob("vault.*"))
+
+
+@pytest.mark.parametrize("engine", ["restic", "borg"])
+@pytest.mark.parametrize("pending", [False, True])
+def test_check_mode_goes_by_the_next_password_that_is_in_use_by_then(
+    client: Client, engine: str, pending: bool
+) -> None:
+    bare = {"name": "local", "engine": engine, "access": "local", "location": "/srv/local"}
+    client.run(bare, escrow=AGE)
+    local = {**bare, "repository_id": "1", "key_id": "2"}
+    client.run(local, escrow=AGE)
+    rotating = {**local, "password_rotate": True}
+    if pending:
+        client.run(rotating, escrow=AGE)
+    before = client.snapshot()
+    used = {**local, "password_used": True, "key_id": _secrets.UNBORN}
+    announced = client.run(used, escrow=AGE, check=True)
+    assert client.snapshot() == before
+    if not pending:
+        client.run(rotating, escrow=AGE)
+    # What the module repository_password does, before the real run asks.
+    if engine == "restic":
+        (client.directory / "local.password").rename(client.directory / "local.password_old")
+    (client.directory / "local.password_next").rename(client.directory / "local.password")
+    done = client.run({**used, "key_id": "3"}, escrow=AGE)
+    assert announced["changed"] is done["changed"] is True
+    assert announced["diff"] == done["diff"]
+    states = [each["repositories"]["local"] for each in (announced, done)]
+    for name in ("password_next", "password_old", "made", "bundle_valid"):
+        assert states[0][name] == states[1][name], name
+    assert states[0]["bundle_name"] == states[0]["bundle"] == _secrets.UNBORN

@@ -190,8 +190,9 @@ def test_restic_gets_another_key_and_loses_the_old_one(make: Any) -> None:
     play = make()
     host = play.host
     announced = play(check=True)
-    assert host.calls == []
+    assert host.calls == ["cat config"]
     assert announced["changed"]
+    host.calls.clear()
     done = play()
     assert done["repositories"] == [
         {"name": "vault", "action": "use", "changed": True, "kept": None, "id": ID, "key": key_of(NEW), "old_key": None}
@@ -230,6 +231,40 @@ def test_check_mode_announces_what_the_server_and_the_client_will_do(make: Any) 
     found = [play(phase, check=True) for phase in ("use", "retire", "forget")]
     assert [each["changed"] for each in found] == [True, False, True]
     assert found[1]["repositories"][0]["old_key"] == _secrets.UNBORN
+
+
+@pytest.mark.parametrize("engine", ["restic", "borg"])
+@pytest.mark.parametrize("pending", [False, True])
+def test_check_mode_foresees_what_will_wait(make: Any, engine: str, pending: bool) -> None:
+    """Also where the real run has yet to make the next password."""
+    play = make(engine, remove="server" if engine == "restic" else "client")
+    if not pending:
+        (play.host.root / "vault.password_next").unlink()
+    play.host.running = ["holdfast-system--vault.service"]
+    busy = "a backup runs (holdfast-system--vault.service)"
+    if engine == "borg":
+        assert kept(play(check=True)) == busy
+    else:
+        # Only its old key waits.
+        assert play(check=True)["changed"] is True
+        for phase in ("retire", "forget"):
+            found = play(phase, check=True)
+            assert kept(found) == busy
+            assert found["repositories"][0]["old_key"] is None
+    play.host.running = []
+    play.host.opened_by = ["another"]
+    assert "its password does not open it" in kept(play(check=True))
+    assert play.host.text("password") == OLD
+
+
+@pytest.mark.parametrize("engine", ["restic", "borg"])
+def test_check_mode_looks_with_the_password_that_opens_it(make: Any, engine: str) -> None:
+    play = make(engine)
+    play.host.opened_by = [NEW]
+    assert play(check=True)["changed"] is True
+    # Where nothing is there yet that could look, the real run will see.
+    os.unlink(play._options["record"])
+    assert play(check=True)["changed"] is True
 
 
 def test_a_client_that_cannot_delete_keeps_the_old_password_and_says_why(make: Any) -> None:
@@ -377,11 +412,40 @@ def test_another_repository_is_not_taken_for_the_one_on_record(make: Any) -> Non
     assert play.host.text("password") == OLD
 
 
-def test_without_a_record_nothing_is_done(make: Any) -> None:
-    play = make()
+@pytest.mark.parametrize("engine", ["restic", "borg"])
+@pytest.mark.parametrize("used", [False, True])
+def test_a_client_that_was_lost_goes_on_with_what_the_escrow_had(make: Any, engine: str, used: bool) -> None:
+    """Without a record: whether the repository knew the next password before, it does so afterwards, and has no other key."""
+    play = make(engine)
     os.unlink(play._options["record"])
-    assert "run the playbook site first" in kept(play())
-    assert play.host.calls == []
+    if used:
+        play.host.opened_by = [NEW] if engine == "borg" else [OLD, NEW]
+    assert play()["changed"]
+    old = OLD if engine == "restic" else None
+    host = play.host
+    assert (host.text("password"), host.text("password_next"), host.text("password_old")) == (NEW, None, old)
+    assert play.record.key == (key_of(NEW) if engine == "restic" else _borg.key_hash(host.exported(NEW)))
+    assert host.opened_by == ([OLD, NEW] if engine == "restic" else [NEW])
+
+
+@pytest.mark.parametrize("engine", ["restic", "borg"])
+def test_without_a_record_and_with_no_password_that_opens_it_nothing_is_done(make: Any, engine: str) -> None:
+    play = make(engine)
+    os.unlink(play._options["record"])
+    play.host.opened_by = ["another"]
+    assert "it has no record, and its password does not open it" in kept(play())
+    assert (play.host.text("password"), play.host.text("password_next")) == (OLD, NEW)
+    assert not Path(play._options["record"]).exists()
+
+
+@pytest.mark.parametrize("phase", ["retire", "forget"])
+def test_without_a_record_no_key_is_removed(make: Any, phase: str) -> None:
+    """Only a record says which key is the one in use."""
+    play = make()
+    play()
+    os.unlink(play._options["record"])
+    assert "run the playbook site first" in kept(play(phase))
+    assert play.host.opened_by == [OLD, NEW]
 
 
 def test_an_empty_or_foreign_next_password_is_refused(make: Any) -> None:

@@ -75,6 +75,19 @@ def test_the_newest_bundle_made_after_init(state: State) -> None:
     assert state.read() == {"vault": {"password": "newer", "rest_password": "rest", "environment": {"A": "b"}}}
 
 
+def test_a_change_of_the_password_that_may_not_have_ended(state: State) -> None:
+    known = {**BUNDLE, "rest_password": None, "repository_id": "1"}
+    state.bundle({**known, "password": "first", "made": 1})
+    state.bundle({**known, "password": "first", "next_password": "second", "made": 2})
+    assert state.read() == {"vault": {"password": "first", "next_password": "second"}}
+    state.bundle({**known, "password": "second", "made": 3})
+    # The key of the first one may still be there; restic says so.
+    assert state.read() == {"vault": {"password": "second", "old_password": "first"}}
+    state.bundle({**known, "password": "second", "next_password": "third", "made": 4})
+    # No change begins before the one before has ended.
+    assert state.read() == {"vault": {"password": "second", "next_password": "third"}}
+
+
 def test_what_is_no_bundle_is_not_read(state: State) -> None:
     path = state.bundle(BUNDLE)
     (path.parent / ".tmp1234").write_text("junk")
@@ -85,6 +98,7 @@ def test_what_is_no_bundle_is_not_read(state: State) -> None:
 ODD = [
     b"[" * 100000,
     b'{"password": "x", "rest_password": ["y"]}',
+    b'{"password": "x", "next_password": ["y"]}',
     b'{"password": "x", "environment": "LD_PRELOAD=y"}',
     b'{"password": "x", "environment": {"A": {"b": 1}}}',
 ]
