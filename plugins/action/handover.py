@@ -57,6 +57,9 @@ class ActionModule(ActionBase):
 
     def _export(self, path: str, hosts: Hosts, known: Hosts, limited: set[str]) -> dict[str, t.Any]:
         check_mode = bool(self._task.check_mode)
+        folder = os.path.dirname(path)
+        if not os.path.isdir(folder):
+            raise ValueError(f"export_to = {path}: there is no directory {folder}. Make it, or give another place")
         document = _handover.offered(hosts, known, limited, check_mode=check_mode)
         content = _handover_file.serialise(document)
         try:
@@ -71,7 +74,11 @@ class ActionModule(ActionBase):
 
     def _import(self, path: str, state_dir: str, hosts: Hosts, known: Hosts, limited: set[str]) -> dict[str, t.Any]:
         try:
-            document = _handover_file.parse(_handover_file.read(path))
+            content = _handover_file.read(path)
+        except OSError as error:
+            raise ValueError(f"import_from = {path}: cannot be read: {error.strerror}") from None
+        try:
+            document = _handover_file.parse(content)
             taken = _handover.taken(document, hosts, limited)
         except ValueError as error:
             raise ValueError(f"import_from = {path}: {error}") from None

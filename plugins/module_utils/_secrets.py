@@ -40,6 +40,10 @@ GRACE_SECONDS = 3600
 # not before the new bundle is known here. So a run that is cut off stops no backup, however long nobody looks. (Where borg's
 # one key is encrypted anew no old key is left, and the shorter time counts.)
 ROTATION_SECONDS = 365 * 24 * 3600
+# While a file of the repository's name is here, a playbook gives client and server a new REST password or SSH key: a run that
+# begins waits. It does not wait for a playbook that was cut off: the time is more than most fleets take.
+HELD = "/run/holdfast/held"
+HELD_SECONDS = 900
 # More changes than any run of a playbook makes.
 PREVIOUS = 8
 
@@ -164,6 +168,7 @@ class Wanted:
     old_password: str | None = dataclasses.field(default=None, repr=False)
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     known: bool = False
+    hold: bool = False
     password_rotate: bool = False
     # The module `repository_password` took the next one into use, or would have: only check mode needs to be told.
     password_used: bool = False

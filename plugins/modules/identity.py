@@ -96,6 +96,13 @@ options:
         description: Whether the controller's state directory has a hash or an escrow bundle of this repository.
         type: bool
         default: false
+      hold:
+        description:
+          - Let runs of this repository that begin wait, if there is a next REST password or SSH key of any repository of the client,
+            since servers are told of it now, and end connections that were made with the one before. They wait until this
+            module is run without this option, a quarter of an hour at most.
+        type: bool
+        default: false
       password_rotate:
         description:
           - Make a next password of the repository, unless one is there or the key of the one before has not been removed yet. It
@@ -231,6 +238,14 @@ repositories:
       description: bcrypt hash of the next REST password, null unless a rotation is under way.
       type: str
       returned: success
+    busy:
+      description: Whether a run of the repository had begun before the others were made to wait; null where this run made none wait.
+      type: bool
+      returned: success
+    held:
+      description: Whether runs that begin are waiting now.
+      type: bool
+      returned: success
     ssh_public_key:
       description:
         - Public half of the SSH key, as C(ssh-ed25519 BASE64). Null for accesses without one, C(<made in the first real run>) where
@@ -280,6 +295,8 @@ repositories:
       rest_user: web1--vault
       rest_hash: $2b$12$0123456789abcdefghijkeO8mDmXLRuzh7s5tvMpwBkjMlBsM.1k6
       rest_next_hash: null
+      busy: null
+      held: false
       ssh_public_key: null
       ssh_next_public_key: null
       password_next: false
@@ -311,10 +328,11 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _record, _secrets, _ssh
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _hold, _record, _secrets, _ssh
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
 from ansible_collections.holdfast.backup.plugins.module_utils._location import parse_environment
 from ansible_collections.holdfast.backup.plugins.module_utils._quiet import QuietModule
+from ansible_collections.holdfast.backup.plugins.module_utils._restic import EngineError
 from ansible_collections.holdfast.backup.plugins.module_utils._source import Source
 
 _CENSORED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
@@ -346,6 +364,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "old_password": {"type": "str", "no_log": True},
             "environment": {"type": "dict", "default": {}, "no_log": True},
             "known": {"type": "bool", "default": False},
+            "hold": {"type": "bool", "default": False},
             "password_rotate": {"type": "bool", "default": False, "no_log": False},
             "password_used": {"type": "bool", "default": False, "no_log": False},
             "rest_rotate": {"type": "bool", "default": False},
@@ -400,6 +419,15 @@ class _Run:
         repositories = {name: self._public(name, each) for name, each in plans.items()}
         for one in wanted:
             repositories[one.name]["recorded"] = self._is_recorded(one, plans[one.name].files)
+        waiting = {each.name for each in wanted if each.hold} if any(map(_is_rotated, plans.values())) else set()
+        for name in waiting:
+            self._let_wait(name)
+        # Only now: who is not seen finds the file, and goes by what is there afterwards.
+        busy = {name: _is_busy(name) for name in waiting}
+        for one in wanted:
+            if not one.hold:
+                self._let_go(one.name)
+            repositories[one.name].update(busy=busy.get(one.name), held=one.name in waiting or self._waits(one.name))
         for name, each in plans.items():
             self._write(name, stored[name], each.files)
             if each.warning:
@@ -564,6 +592,19 @@ class _Run:
                 content = f"{text}\n" if suffix in _PASSWORDS else text
                 self._tree.write(path, content.encode("utf-8"), uid=0, gid=0, mode=0o400)
 
+    def _let_wait(self, name: str) -> None:
+        if not self._check_mode:
+            path = posixpath.join(_secrets.HELD, name)
+            self._tree.make_parents(path)
+            self._tree.write(path, b"", uid=0, gid=0, mode=0o400)
+
+    def _let_go(self, name: str) -> None:
+        if not self._check_mode and self._waits(name):
+            self._tree.unlink(posixpath.join(_secrets.HELD, name))
+
+    def _waits(self, name: str) -> bool:
+        return self._tree.entry(posixpath.join(_secrets.HELD, name)) is not None
+
     def _remove(self, path: str, before: str | None) -> None:
         if before is not None:
             self._changes.append((path, "absent"))
@@ -601,6 +642,17 @@ class _Run:
             "before_header": self._directory,
             "after_header": self._directory,
         }
+
+
+def _is_rotated(plan: _secrets.Plan) -> bool:
+    return plan.identity.rest_next is not None or plan.files.ssh_next is not None
+
+
+def _is_busy(name: str) -> bool:
+    try:
+        return bool(_hold.running(name))
+    except (EngineError, OSError):
+        return True
 
 
 def _keep_short_values_out_of_masking(module: AnsibleModule) -> dict[str, Any]:

@@ -187,6 +187,8 @@ RESULTS: dict[str, dict[str, Field]] = {
                     rest_user=_or_none(_like(_USER)),
                     rest_hash=_or_none(_unborn(_hash)),
                     rest_next_hash=_or_none(_unborn(_hash)),
+                    busy=_or_none(_flag),
+                    held=_flag,
                     ssh_public_key=_or_none(_unborn(_public_key)),
                     ssh_next_public_key=_or_none(_unborn(_public_key)),
                     password_next=_flag,
@@ -289,12 +291,15 @@ def rest_accounts(
         elsewhere = user.get("elsewhere", False)
         running = seen.get("running") if isinstance(seen, dict) else [] if elsewhere else None
         unit = re.compile(rf"--{re.escape(user['repository'])}(--|\.service)")
+        busy = born.get("busy")
+        if busy is None:
+            busy = not isinstance(running, list) or any(unit.search(str(each)) for each in running)
         accounts.append(
             {
                 **{key: user[key] for key in ("name", "host", "backup_id", "quota")},
                 "hash": born.get("rest_hash") or stored.get("hash") or "",
                 "next_hash": born.get("rest_next_hash") or stored.get("next_hash"),
-                "busy": not isinstance(running, list) or any(unit.search(str(each)) for each in running),
+                "busy": busy,
             }
         )
     return accounts

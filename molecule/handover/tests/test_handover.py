@@ -151,7 +151,9 @@ def test_secrets_are_rotated_by_another_exchange(administrator: Fleet, operator:
     before, old = key_lines(operator), logins(administrator)
     client = administrator.on("web1")
     client.check_output(f"mkdir -m 700 /root/old && cp {SECRETS}/*.ssh_key /root/old/")
-    administrator.good("rotate", "-e", "rotate=rest,ssh")
+    said = administrator.good("rotate", "-e", "rotate=rest,ssh").text
+    assert "archive, offsite, proxied, vault are not managed from here" in said
+    assert "handover -e export_to=FILE" in said
     # The server knows nothing of it yet, and the client goes on with what the server takes.
     assert logins(administrator) == old
     exchange(administrator, operator, QUESTION, "web1")

@@ -112,7 +112,8 @@ def keys(host: Any, directory: str) -> set[str]:
 
 def as_announced(fleet: Fleet, playbook: str, *arguments: str) -> Run:
     """Run a playbook in check mode, and then for real: it changes nothing, and announces what the other does."""
-    look = "find /etc/holdfast /var/lib/holdfast -type f -exec sha256sum {} + | sort"
+    # Not borg's own state: a look is enough for borg to write there.
+    look = "find /etc/holdfast /var/lib/holdfast -type f -not -path '*/borg/*' -not -path '*/borg-root/*' -exec sha256sum {} + | sort"
     before = [fleet.on(name).check_output(look) for name in ("web1", "vault1")]
     announced = fleet.run(playbook, "--check", *arguments)
     assert [fleet.on(name).check_output(look) for name in ("web1", "vault1")] == before
@@ -154,6 +155,71 @@ def test_a_backup_that_starts_while_a_passphrase_of_borg_changes_waits(
         "subprocess.run(start, check=True)\n"
     )
     web1.check_output("PYTHONPATH=/root/holdfast.zip timeout 300 python3 -c %s", script)
+
+
+# Backups as unlucky as can be, until the playbook is over: one opens its repository when the password has just become invalid,
+# one has a connection open when the server takes the key away.
+UNLUCKY = {
+    "vault": f"""
+import os, ssl, time, urllib.error, urllib.parse, urllib.request
+place = urllib.parse.urlsplit(open("{SECRETS}/vault.repository").read().strip().removeprefix("rest:"))
+url = f"https://{{place.hostname}}:{{place.port}}{{place.path}}config"
+logins = urllib.request.HTTPPasswordMgrWithPriorAuth()
+logins.add_password(None, url, place.username, urllib.parse.unquote(place.password), is_authenticated=True)
+trust = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile="/etc/holdfast/repositories/vault.pem"))
+opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(logins), trust)
+while not os.path.exists("/root/over"):
+    try:
+        opener.open(url).close()
+    except urllib.error.HTTPError as error:
+        print("unlucky: the server answers", error.code)
+        break
+    time.sleep(0.1)
+""",
+    "archive": f"""
+import os, subprocess, time
+dial = ["ssh", "-F", "/etc/holdfast/ssh/archive.conf", "-i", "{SECRETS}/archive.ssh_key", "holdfast-archive"]
+with subprocess.Popen(dial, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as session:
+    while not os.path.exists("/root/over"):
+        if session.poll() is not None:
+            print("unlucky: the connection is cut, with status", session.returncode)
+            break
+        time.sleep(0.1)
+""",
+}
+
+
+def test_backups_that_begin_while_servers_are_told_are_neither_refused_nor_cut_off(
+    fleet: Fleet, web1: Any, first: dict[str, str]
+) -> None:
+    used = (f"{SECRETS}/vault.repository", f"{SECRETS}/archive.ssh_key")
+    before = [web1.file(path).content_string for path in used]
+    units = "/run/systemd/system"
+    for name, script in UNLUCKY.items():
+        unit = f"holdfast-files--{name}.service"
+        fleet.lab.put("web1", f"/root/{name}.py", script.encode())
+        late = f"[Service]\nExecStartPre=+/usr/bin/python3 /root/{name}.py\n"
+        # It begins as soon as the client has a next secret.
+        start = f"[Path]\nPathChanged={SECRETS}/{name}.identity\nUnit={unit}\n"
+        web1.check_output(f"mkdir {units}/{unit}.d && printf '{late}' >{units}/{unit}.d/late.conf")
+        web1.check_output(
+            f"printf '{start}' >{units}/{name}.path && systemctl daemon-reload && systemctl start {name}.path"
+        )
+    fleet.good("site", "-e", "backup_rotate_rest=true", "-e", "backup_rotate_ssh=true")
+    web1.check_output("touch /root/over")
+    for name in UNLUCKY:
+        unit = f"holdfast-files--{name}"
+        history = f"/var/lib/holdfast/outcomes/files--{name}.history.jsonl"
+        web1.check_output(f"systemctl stop {name}.path && rm -r {units}/{unit}.service.d {units}/{name}.path")
+        web1.check_output(f"timeout 120 sh -c 'until test $(wc -l <{history}) -gt 1; do sleep 0.5; done'")
+        said = web1.check_output(f"journalctl -o cat --no-pager -u {unit}")
+        assert "unlucky" not in said, said
+        assert "the run waits until it goes by them" in said, said
+        ran = [json.loads(line) for line in web1.file(history).content_string.splitlines()]
+        assert {run["outcome"] for run in ran} == {"ok"}, ran
+    web1.check_output("systemctl daemon-reload")
+    # Nobody had to wait for another run.
+    assert not [path for path, content in zip(used, before) if web1.file(path).content_string == content]
 
 
 def test_a_change_that_is_cut_off_stops_no_backup(fleet: Fleet, web1: Any, first: dict[str, str]) -> None:

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from .. import _record, _secrets
 from . import borg, hooks, journal, running, sources
 from .definition import Definition, Dump
 from .host import ESCROW, Host, ProgramError
 from .state import State
-from .text import complain
+from .text import complain, say
 
 
 class _Refused(Exception):
@@ -36,16 +38,19 @@ def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) 
     state.save(host)
     running.begin(host, definition.unit, state.invocation, state.started)
     try:
+        _wait(host, definition)
         _check(host, definition)
         _pre(definition)
+        if definition.borg is not None:
+            borg.write_environment(host)
+        _dumps(host, definition, state)
+        # Hooks and dumps may have taken hours. systemd reads the files anew for what comes next.
+        _settle(host, definition)
     except _Refused as refused:
         state.stopped, state.message = refused.reason, str(refused)
         state.save(host)
         complain(f"{refused.reason}: {refused}")
         return 1
-    if definition.borg is not None:
-        borg.write_environment(host)
-    _dumps(host, definition, state)
     # After the hooks, which may be what makes the sources.
     extra, state.missing = sources.gather(host, definition)
     sources.write(host, definition, extra)
@@ -53,6 +58,25 @@ def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) 
     for path in state.missing:
         complain(f"declared but not there: {path}")
     return 0
+
+
+def _wait(host: Host, definition: Definition) -> None:
+    """Wait while a playbook changes what the server takes: it would be refused, or cut off, in the middle of the run."""
+    path = host.path(f"{_secrets.HELD}/{definition.repository}")
+    told = False
+    # The clock may have been set back since.
+    while _age(host, path) < _secrets.HELD_SECONDS:
+        if not told:
+            say("the server is being told of new secrets: the run waits until it goes by them")
+        told = True
+        host.sleep(1)
+
+
+def _age(host: Host, path: Path) -> float:
+    try:
+        return abs(host.now() - path.stat().st_mtime)
+    except OSError:
+        return math.inf
 
 
 def _check(host: Host, definition: Definition) -> None:
@@ -65,13 +89,19 @@ def _check(host: Host, definition: Definition) -> None:
         raise _Refused("no repository", f"{definition.record} is not there; run the site playbook for this host")
     if definition.escrow_mode in ("age", "controller"):
         _check_escrow(host, definition)
-    if definition.rest is not None:
-        # What speaks HTTP is slow to import, and most calls of the program need none of it.
-        from . import rest
+    _settle(host, definition)
 
-        problem = rest.settle(host, definition)
-        if problem:
-            raise _Refused("wrong password", problem)
+
+def _settle(host: Host, definition: Definition) -> None:
+    """Go by the REST password that the server takes now."""
+    if definition.rest is None:
+        return
+    # What speaks HTTP is slow to import, and most calls of the program need none of it.
+    from . import rest
+
+    problem = rest.settle(host, definition)
+    if problem:
+        raise _Refused("wrong password", problem)
 
 
 def _check_escrow(host: Host, definition: Definition) -> None:

@@ -94,6 +94,16 @@ def test_a_next_key_is_tried_where_the_server_takes_it_and_nothing_runs() -> Non
         assert faced("__holdfast_ssh_next", **ROTATING, __holdfast_host={"running": running}) == []
     other = {"running": ["holdfast-system--offsite-two.service"]}
     assert faced("__holdfast_ssh_next", **ROTATING, __holdfast_host=other) == ["offsite"]
+    # What was seen last counts, also of another repository: its server ends all connections of the client.
+    for busy, names in ((False, ["offsite"]), (True, [])):
+        assert faced("__holdfast_ssh_next", **{**ROTATING, "__escrow_identity": identity(ssh_next_public_key="B", busy=busy)},
+                     __holdfast_host={"running": ["holdfast-files--offsite.service"]}) == names  # fmt: skip
+    second = {**OFFSITE, "name": "second"}
+    both = {"__holdfast_preflight": {"hosts": {"web1": {"client": {"repositories": [OFFSITE, second]}}}}}
+    runs = {"running": ["holdfast-files--second.service"]}
+    assert faced("__holdfast_ssh_next", **ROTATING, **both, __holdfast_host=runs) == []
+    second["server"] = "vault2"
+    assert faced("__holdfast_ssh_next", **ROTATING, **both, __holdfast_host=runs) == ["offsite"]
     # Check mode has made none.
     asked = {"__escrow_identity": identity(), "backup_rotate_ssh": True, "ansible_check_mode": True}
     assert faced("__holdfast_ssh_next", **asked) == ["offsite"]
@@ -110,6 +120,27 @@ def test_a_server_that_is_managed_elsewhere_says_by_file_what_it_takes() -> None
         said = {"repositories": {"vault": {"rest_hash": "A", "rest_next_hash": "B"}}}
         hashes = faced("escrow_rest_server_hashes", __escrow_identity=said, **elsewhere)
         assert hashes == ({"web1--vault": "B"} if wanted else {})
+
+
+def test_what_has_to_be_handed_over_is_known() -> None:
+    vault = {"name": "vault", "server": "vault1", "accepts": ["A"]}
+    repositories = [vault, {**vault, "name": "own", "server": "vault2"}, {"name": "local", "server": None}]
+    hosts = {
+        "web1": {"client": {"repositories": repositories}},
+        "vault1": {"elsewhere": True},
+        "vault2": {"elsewhere": False},
+    }
+    for said, wanted in (
+        ({"rest_hash": "A", "rest_next_hash": "B"}, ["vault"]),
+        ({"ssh_public_key": "A", "ssh_next_public_key": "B"}, ["vault"]),
+        ({"rest_hash": "B", "rest_next_hash": "A"}, []),
+        ({"rest_hash": "A", "rest_next_hash": None, "ssh_next_public_key": None}, []),
+    ):
+        given = {"repositories": dict.fromkeys(("vault", "own", "local"), said)}
+        assert (
+            faced("__holdfast_to_hand_over", __holdfast_preflight={"hosts": hosts}, __escrow_identity=given) == wanted
+        )
+    assert faced("__holdfast_to_hand_over", __holdfast_preflight={"hosts": hosts}) == []
 
 
 def test_secrets_are_made_for_a_hand_over_where_there_are_none() -> None:
@@ -193,6 +224,20 @@ def test_a_next_rest_password_is_asked_for_once_in_a_run() -> None:
     assert wanted() == wanted(__rest_server_htpasswd={"switched": []}) == ["vault"]
     assert wanted(__rest_server_htpasswd={"switched": ["web1--vault"]}) == []
     assert faced("escrow_rest_rotate", __holdfast_preflight=model) == []
+
+
+def test_runs_wait_for_servers_of_this_inventory_until_they_are_let_go() -> None:
+    vault = {"name": "vault", "access": "rest", "server": "vault1", "rest_user": "web1--vault", "ssh": None}
+    others = [{**vault, "name": "theirs", "server": "vault2"}, {**vault, "name": "local", "server": None}]
+    hosts = {
+        "web1": {"client": {"repositories": [vault, *others]}},
+        "vault1": {"elsewhere": False},
+        "vault2": {"elsewhere": True},
+    }
+    assert faced("escrow_hold", __holdfast_preflight={"hosts": hosts}) == ["vault"]
+    for held in (False, True):
+        assert faced("jobs_held", __escrow_identity={"repositories": {"vault": {"held": held}}}) is held
+    assert faced("jobs_held", __escrow_identity={"failed": True}) is faced("jobs_held") is False
 
 
 def test_a_next_password_is_asked_for_once_in_a_run() -> None:

@@ -137,8 +137,13 @@ def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:
     assert handed(state, ADMINISTRATOR, export_to=link)["changed"] is True
     assert not link.is_symlink()
     assert place.read_text() == "x"
-    with pytest.raises(AnsibleActionFail, match="missing"):
-        handed(state, ADMINISTRATOR, export_to=tmp_path / "missing/file.json")
+    for check in (True, False):
+        with pytest.raises(
+            AnsibleActionFail, match=r"export_to = .*missing/file\.json: there is no directory .*missing\. Make it"
+        ):
+            handed(state, ADMINISTRATOR, export_to=tmp_path / "missing/file.json", check=check)
+    with pytest.raises(AnsibleActionFail, match=r"import_from = .*nothing\.json: cannot be read: No such file"):
+        handed(state, ADMINISTRATOR, "vault1", import_from=tmp_path / "nothing.json")
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(AnsibleActionFail, match="directory"):

@@ -24,6 +24,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils import (
     _ssh,
 )
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree
+from ansible_collections.holdfast.backup.plugins.module_utils._restic import EngineError
 from ansible_collections.holdfast.backup.plugins.modules import identity
 
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
@@ -82,6 +83,7 @@ class Client:
 def client(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Client:
     tmp_path.chmod(0o755)
     made = Client(tmp_path / "holdfast" / "secrets", capsys)
+    monkeypatch.setattr(_secrets, "HELD", str(tmp_path / "held"))
     monkeypatch.setattr(_escrow, "encrypt", made.encrypt)
     monkeypatch.setattr(AnsibleModule, "warn", lambda _module, text: made.warnings.append(text))
     return made
@@ -255,6 +257,64 @@ def test_rotation_from_end_to_end(client: Client) -> None:
     assert client.warnings == []
     client.run(dict(REST, rest_promote=True, rest_server_hash=first["rest_hash"]))
     assert "not of this host's passwords" in client.warnings[0]
+
+
+def test_runs_wait_from_before_servers_are_told_until_they_are_let_go(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Path(_secrets.HELD) / "vault"
+    seen: list[tuple[str, bool]] = []
+    units: list[str] = []
+
+    def running(name: str) -> list[str]:
+        # A unit that does not run by now sees that it has to wait.
+        seen.append((name, held.exists()))
+        return units
+
+    def waiting(done: dict[str, Any]) -> tuple[bool | None, bool]:
+        said = done["repositories"]["vault"]
+        assert held.exists() is said["held"]
+        return said["busy"], said["held"]
+
+    monkeypatch.setattr(_hold, "running", running)
+    hold = dict(REST, hold=True)
+    assert waiting(client.run(hold)) == (None, False)
+    assert seen == []
+    announced = client.run(dict(hold, rest_rotate=True), check=True)["repositories"]["vault"]
+    assert (announced["busy"], announced["held"], held.exists()) == (False, True, False)
+    seen.clear()
+    made = client.run(dict(hold, rest_rotate=True))
+    assert (waiting(made), seen) == ((False, True), [("vault", True)])
+    units.append("holdfast-system--vault.service")
+    assert waiting(client.run(hold)) == (True, True)
+    promote = dict(rest_promote=True, rest_server_hash=made["repositories"]["vault"]["rest_next_hash"])
+    # The servers may have something to take away.
+    assert waiting(client.run({**hold, **promote})) == (None, True)
+    done = client.run(REST)
+    assert (waiting(done), done["changed"]) == ((None, False), False)
+
+
+def test_where_one_key_is_rotated_all_runs_of_the_client_wait(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server ends all connections of the client."""
+    monkeypatch.setattr(_hold, "running", lambda name: ["holdfast-system--vault.service"] if name == "vault" else [])
+    both = [dict(REST, hold=True), dict(OFFSITE, hold=True)]
+    client.run(*both)
+    said = client.run(both[0], dict(both[1], ssh_rotate=True))["repositories"]
+    assert {name: (each["busy"], each["held"]) for name, each in said.items()} == {
+        "vault": (True, True),
+        "offsite": (False, True),
+    }
+
+
+def test_where_systemd_does_not_say_what_runs_the_server_does_not_switch(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(_name: str) -> list[str]:
+        raise EngineError("no bus")
+
+    monkeypatch.setattr(_hold, "running", unknown)
+    client.run(REST)
+    assert client.run(dict(REST, rest_rotate=True, hold=True))["repositories"]["vault"]["busy"] is True
 
 
 def test_mode_owner_and_content_are_put_right(client: Client) -> None:

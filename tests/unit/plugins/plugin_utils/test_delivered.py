@@ -26,6 +26,8 @@ IDENTITY: dict[str, t.Any] = {
             "rest_user": "web1--vault",
             "rest_hash": HASH,
             "rest_next_hash": None,
+            "busy": None,
+            "held": False,
             "ssh_public_key": PUBLIC,
             "ssh_next_public_key": None,
             "password_next": False,
@@ -334,6 +336,13 @@ def test_without_a_hash_of_this_run_the_stored_one_counts(said: dict[str, t.Any]
 def test_the_hash_of_this_run_counts() -> None:
     born = {"__escrow_identity": {**IDENTITY, "repositories": entry(rest_next_hash=NEXT)}}
     assert (accounts(born)[0]["hash"], accounts(born)[0]["next_hash"]) == (HASH, NEXT)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_what_a_client_said_last_of_its_running_backups_counts(busy: bool) -> None:
+    seen = {"__holdfast_host": {"running": [] if busy else ["holdfast-system--vault.service"]}}
+    born = {"__escrow_identity": {**IDENTITY, "repositories": entry(rest_next_hash=NEXT, busy=busy)}}
+    assert accounts({**seen, **born})[0]["busy"] is busy
 
 
 def test_a_client_that_was_given_up_has_no_account() -> None:
