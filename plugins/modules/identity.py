@@ -98,7 +98,7 @@ options:
         default: false
       hold:
         description:
-          - Let runs of this repository that begin wait, if there is a next REST password or SSH key of any repository of the client,
+          - Let runs of this repository that begin wait, if there is a next REST password or SSH key of any repository with this option,
             since servers are told of it now, and end connections that were made with the one before. They wait until this
             module is run without this option, a quarter of an hour at most.
         type: bool
@@ -419,7 +419,9 @@ class _Run:
         repositories = {name: self._public(name, each) for name, each in plans.items()}
         for one in wanted:
             repositories[one.name]["recorded"] = self._is_recorded(one, plans[one.name].files)
-        waiting = {each.name for each in wanted if each.hold} if any(map(_is_rotated, plans.values())) else set()
+        waiting = {each.name for each in wanted if each.hold}
+        if not any(_is_rotated(plans[name]) for name in waiting):
+            waiting = set()
         for name in waiting:
             self._let_wait(name)
         # Only now: who is not seen finds the file, and goes by what is there afterwards.

@@ -304,6 +304,9 @@ def test_where_one_key_is_rotated_all_runs_of_the_client_wait(client: Client, mo
         "vault": (True, True),
         "offsite": (False, True),
     }
+    # A server of somebody else may take days, and knows of no run here.
+    said = client.run(both[0], OFFSITE)["repositories"]
+    assert [said[name]["busy"] for name in ("vault", "offsite")] == [None, None]
 
 
 def test_where_systemd_does_not_say_what_runs_the_server_does_not_switch(
