@@ -195,6 +195,10 @@ def test_down_leaves_nothing() -> None:
     lab.up(["a=trixie:disk=/x:16M,btrfs=/b", "b=bookworm"])
     state = load(name)
     assert state is not None
-    assert len(remains(name, state.index)) > 4
+    for host, user in (("a", "root"), ("a", "ops"), ("b", "root")):
+        lab.exec(host, ["true"], user=user, check=True)
+    # The connections that are kept for the next command are among it.
+    assert sum("ControlMaster=yes" in each for each in remains(name, state.index)) == 3
+    assert len(remains(name, state.index)) > 7
     lab.down()
     assert remains(name, state.index) == []

@@ -161,7 +161,7 @@ class Lab:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on a host over ssh."""
         state = self._state()
-        done = hosts.ssh(state, self._host(state, name), argv, timeout=timeout, input=input, user=user)
+        done = hosts.ssh(state, self._host(state, name), argv, timeout=timeout, input=input, user=user, keep=True)
         out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         if check and done.returncode != 0:
             raise LabError(f"`{' '.join(argv)}` on {name} ended with {done.returncode}: {err or out}")
@@ -176,7 +176,7 @@ class Lab:
     def get(self, name: str, path: str) -> bytes:
         """Read a file of a host."""
         state = self._state()
-        done = hosts.ssh(state, self._host(state, name), ["cat", "--", path])
+        done = hosts.ssh(state, self._host(state, name), ["cat", "--", path], keep=True)
         if done.returncode != 0:
             raise LabError(f"{name} does not give {path}: {done.stderr.decode().strip()}")
         return done.stdout

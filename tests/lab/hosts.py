@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from .state import CGROUP, HostState, LabState
 BTRFS_SIZE = 2 << 30
 # The package cache serves no other ports than those of the web.
 OWN_REPOSITORY = f'Acquire::http::Proxy::{SERVICES_NAME} "DIRECT";\n'
+# Seconds that a connection is kept for the next command.
+KEPT = 60
 HOSTS_BEGIN, HOSTS_END = "# lab: begin", "# lab: end"
 
 
@@ -173,6 +176,7 @@ def wait_ready(lab: LabState, host: HostState, timeout: float) -> str:
 
 def stop(lab: LabState, host: HostState, *, timeout: float = 30) -> None:
     """Shut a host down in good order; its disk stays."""
+    _hang_up(lab, host)
     if host.process is not None:
         end(host.process, timeout=timeout)
     kill(lab, host)
@@ -180,6 +184,7 @@ def stop(lab: LabState, host: HostState, *, timeout: float = 30) -> None:
 
 def kill(lab: LabState, host: HostState) -> None:
     """End everything of a host at once and wait until its mounts and loop devices are gone."""
+    _hang_up(lab, host)
     group = _cgroup(lab, host)
     process = host.process
 
@@ -240,10 +245,15 @@ def ssh(
     timeout: float = 60,
     input: bytes | None = None,
     user: str = "root",
+    keep: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command on a host; the words of `argv` arrive as they are."""
+    """Run a command on a host; the words of `argv` arrive as they are.
+
+    With `keep` the connection serves the next commands too: to make one costs more than what most commands do.
+    """
     words = shlex.join(argv)
-    command = [*ssh_command(lab, host, user), "-o", "BatchMode=yes", "--", words]
+    kept = _kept_connection(lab, host, user) if keep else []
+    command = [*ssh_command(lab, host, user), *kept, "-o", "BatchMode=yes", "--", words]
     try:
         return subprocess.run(
             command,
@@ -255,6 +265,46 @@ def ssh(
         )
     except subprocess.TimeoutExpired as error:
         raise LabError(f"{words} on {host.name} did not end within {timeout:.0f} s.") from error
+
+
+_connecting = threading.Lock()
+
+
+def _kept_connection(lab: LabState, host: HostState, user: str) -> list[str]:
+    """Options of ssh that share a connection; makes it where there is none.
+
+    Where that fails ssh connects by itself, and says why it cannot.
+    """
+    socket_path = _sockets(lab, host) / f"ssh-{user}"
+    options = ["-o", f"ControlPath={socket_path}"]
+    with _connecting:
+        if not socket_path.exists():
+            first = ["-f", "-N", "-o", "ControlMaster=yes", "-o", f"ControlPersist={KEPT}"]
+            # One that lost its host ends.
+            first += ["-o", "ServerAliveInterval=5", "-o", "BatchMode=yes"]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(
+                    [*ssh_command(lab, host, user), *options, *first],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=30,
+                    check=False,
+                )
+    return options
+
+
+def _hang_up(lab: LabState, host: HostState) -> None:
+    """End the connections that are kept."""
+    for path in _sockets(lab, host).glob("ssh-*"):
+        end_it = ["ssh", "-F", "none", "-o", f"ControlPath={path}", "-O", "exit", "-"]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(end_it, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
+        path.unlink(missing_ok=True)
+
+
+def _sockets(lab: LabState, host: HostState) -> Path:
+    return lab.directory / "hosts" / host.name
 
 
 class _Writer:
