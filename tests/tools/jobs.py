@@ -8,26 +8,29 @@ import signal
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".cache/test"
 GRACE = 30
+NICE = 15
 TAIL = 120
 
 
 @dataclass(frozen=True)
 class Job:
-    """A program: `limit` in seconds; `after` always runs when it has ended."""
+    """A program: `limit` in seconds; `after` always runs when it has ended; others go before one that is `behind`."""
 
     name: str
     command: Sequence[str]
     limit: float
     after: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    behind: bool = False
 
     @property
     def log(self) -> Path:
@@ -53,20 +56,39 @@ class Runner:
         self._lock = threading.Lock()
         self._ending = False
 
-    def run(self, jobs: Sequence[Job]) -> list[Result]:
-        """Run all jobs, in order as workers become free."""
+    def run(self, jobs: Sequence[Job], beside: Sequence[Job] = ()) -> list[Result]:
+        """Run all jobs, in order as workers become free.
+
+        Those that may run beside them start at once, one at a time, and get of the processors what is left; the workers
+        help when they have nothing else to do.
+        """
         RESULTS.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(self._workers) as pool:
-            futures = [pool.submit(self._one, job) for job in jobs]
+        first = deque(jobs)
+        second = deque(replace(job, behind=True) for job in beside)
+        with ThreadPoolExecutor(self._workers + 1) as pool:
+            futures = [pool.submit(self._all, first, second) for _number in range(self._workers)]
+            futures.append(pool.submit(self._all, second))
             try:
-                return [future.result() for future in futures]
+                results = {result.job.name: result for future in futures for result in future.result()}
             except BaseException:
                 with self._lock:
                     self._ending = True
                     for process in self._running:
                         _signal(process, signal.SIGTERM)
-                pool.shutdown(cancel_futures=True)
                 raise
+        return [results[job.name] for job in [*jobs, *beside]]
+
+    def _all(self, *queues: deque[Job]) -> list[Result]:
+        """What one worker did of some queues, one queue after the other."""
+        done = []
+        for queue in queues:
+            while True:
+                try:
+                    job = queue.popleft()
+                except IndexError:
+                    break
+                done.append(self._one(job))
+        return done
 
     def _one(self, job: Job) -> Result:
         print(f"{job.name}: started", flush=True)
@@ -99,6 +121,8 @@ class Runner:
                 stderr=log,
                 start_new_session=True,
             )
+            if job.behind:
+                _put_behind(process)
             self._running.add(process)
         try:
             code = process.wait(timeout=job.limit)
@@ -118,6 +142,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(timeout=GRACE)
     _signal(process, signal.SIGKILL)
     process.wait()
+
+
+def _put_behind(process: subprocess.Popen[bytes]) -> None:
+    """Let others have the processors first. Linux may weigh whole sessions against each other, and this is one."""
+    with contextlib.suppress(ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{process.pid}/autogroup").write_text(str(NICE))
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
