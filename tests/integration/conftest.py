@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import ansible_commands
 from tests.lab.api import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,29 +55,13 @@ def run_module(inventory: Path, tmp_path: Path) -> RunModule:
     """Run a module of the collection on a host as Ansible does, and return its result."""
 
     def run(host: str, module: str, args: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
-        command = [
-            str(Path(sys.executable).parent / "ansible"),
-            host,
-            "-i",
-            str(inventory),
-            "-t",
-            str(tmp_path / "tree"),
-        ]
-        command += [
-            "-m",
-            f"holdfast.backup.{module}",
-            "-a",
-            json.dumps(args),
-            *(["--check"] if check else []),
-            "--diff",
-        ]
+        arguments = [host, "-i", str(inventory), "-t", str(tmp_path / "tree"), "-m", f"holdfast.backup.{module}"]
+        arguments += ["-a", json.dumps(args), *(["--check"] if check else []), "--diff"]
         environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "ANSIBLE_PIPELINING": "1"}
         environment["ANSIBLE_DEPRECATION_WARNINGS"] = "0"
-        done = subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-        )
+        done = ansible_commands.run("ansible", arguments, cwd=tmp_path, environment=environment, timeout=300)
         path = tmp_path / "tree" / host
-        assert path.exists(), done.stdout + done.stderr
+        assert path.exists(), done.stdout
         result: dict[str, Any] = json.loads(path.read_text())
         path.unlink()
         return {"failed": done.returncode != 0, **result}

@@ -25,6 +25,8 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils import _zipapp
 from tests.lab import mirror
 from tests.lab.api import Lab
 
+from . import cheap_key
+
 COLLECTION = Path(__file__).resolve().parents[2]
 UNIT = "system--vault"
 SERVICE = f"holdfast-{UNIT}.service"
@@ -182,6 +184,12 @@ class Client:
         """A new repository in the place of the one that was there."""
         self.sh("find /srv/repository -mindepth 1 -delete")
         self.restic("init")
+        # Each test opens it several times.
+        keys = "/srv/repository/keys"
+        key = self.sh(f"ls {keys}").strip()
+        content = cheap_key.cheap(self.lab.get(self.name, f"{keys}/{key}"), PASSWORD)
+        self.sh(f"rm -f {keys}/{key}")
+        self.lab.put(self.name, f"{keys}/{cheap_key.name(content)}", content, mode=0o400)
         self.sh("chown -R holdfast: /srv/repository")
 
     def know(self) -> str:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ import bcrypt
 import pytest
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _repositories
 
+from tests.integration.cheap_key import make_cheap
 from tests.integration.debian_binaries import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,7 @@ PASSWORD = "correct horse battery staple"
 REST_PASSWORD = "p@ss%word"
 REST_PASSWORD_IN_URL = "p%40ss%25word"
 SECONDS = 120
+Prepare = Callable[..., None]
 MODULES = "ansible_collections.holdfast.backup.plugins.modules"
 
 
@@ -59,6 +61,26 @@ def tools(request: pytest.FixtureRequest) -> Tools:
 def restic(request: pytest.FixtureRequest, tools: Tools) -> str:
     """restic 0.18 and 0.19."""
     return tools.restic(request.param)
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `prepare` keeps what it copies."""
+    return tmp_path_factory.mktemp("templates")
+
+
+@pytest.fixture
+def prepare(templates: Path, place: Path, restic: str) -> Prepare:
+    """Put an empty repository there as restic makes it, that opens at once: where init is not what is tested."""
+
+    def run_once(name: str = "vault") -> None:
+        made = templates / hashlib.sha256(restic.encode()).hexdigest()
+        if not made.exists():
+            run(restic, place, "init", location=str(made))
+            make_cheap(made, PASSWORD)
+        shutil.copytree(made, place / name, dirs_exist_ok=True)
+
+    return run_once
 
 
 @pytest.fixture
@@ -188,8 +210,9 @@ def test_from_nothing_to_converged(place: Path, restic: str) -> None:
     assert len(calls(place)) == 2
 
 
-def test_info_of_a_local_repository_agrees_with_and_without_key(place: Path, restic: str) -> None:
+def test_info_of_a_local_repository_agrees_with_and_without_key(place: Path, restic: str, prepare: Prepare) -> None:
     assert info(place, restic)["state"] == "absent"
+    prepare()
     bring(entry(place, restic))
     (place / "source").mkdir()
     for number in range(3):
@@ -223,8 +246,8 @@ def test_info_of_a_local_repository_agrees_with_and_without_key(place: Path, res
     assert (keyless["keys"], keyless["locks"], keyless["size"]) == (1, [], found["size"])
 
 
-def test_info_waits_for_no_lock_and_takes_none(place: Path, restic: str) -> None:
-    bring(entry(place, restic))
+def test_info_waits_for_no_lock_and_takes_none(place: Path, restic: str, prepare: Prepare) -> None:
+    prepare()
     holder = subprocess.Popen(
         [restic, "--no-cache", "-q", "-r", str(place / "vault"), "backup", "--stdin"],
         env={"PATH": "/usr/bin:/bin", "RESTIC_PASSWORD_FILE": str(place / "password")},
@@ -248,8 +271,10 @@ def test_info_waits_for_no_lock_and_takes_none(place: Path, restic: str) -> None
         holder.communicate()
 
 
-def test_an_existing_repository_is_adopted_and_never_initialised_again(place: Path, restic: str) -> None:
-    run(restic, place, "init")
+def test_an_existing_repository_is_adopted_and_never_initialised_again(
+    place: Path, restic: str, prepare: Prepare
+) -> None:
+    prepare()
     before = fingerprint(place / "vault")
     assert bring(entry(place, restic, adopt=False))["failed"] is True
     result = bring(entry(place, restic))
@@ -258,14 +283,14 @@ def test_an_existing_repository_is_adopted_and_never_initialised_again(place: Pa
     assert result["repositories"][0]["id"] == json.loads(run(restic, place, "cat", "config"))["id"]
 
 
-def test_a_replaced_repository_is_an_error(place: Path, restic: str) -> None:
+def test_a_replaced_repository_is_an_error(place: Path, restic: str, prepare: Prepare) -> None:
     wanted = entry(place, restic)
     old = bring(wanted)["repositories"][0]["id"]
     shutil.rmtree(place / "vault")
     gone = bring(wanted, verify=True)
     assert f"says that repository {old} was here" in gone["msg"]
     assert not (place / "vault").exists()
-    run(restic, place, "init")
+    prepare()
     new = json.loads(run(restic, place, "cat", "config"))["id"]
     record = (place / "records/vault.env").read_text()
     replaced = bring(wanted, verify=True)
@@ -273,8 +298,8 @@ def test_a_replaced_repository_is_an_error(place: Path, restic: str) -> None:
     assert (place / "records/vault.env").read_text() == record
 
 
-def test_a_wrong_password_is_not_a_reason_to_initialise(place: Path, restic: str) -> None:
-    run(restic, place, "init")
+def test_a_wrong_password_is_not_a_reason_to_initialise(place: Path, restic: str, prepare: Prepare) -> None:
+    prepare()
     before = fingerprint(place / "vault")
     (place / "password").write_text("another one")
     assert info(place, restic)["state"] == "wrong_key"
@@ -285,8 +310,8 @@ def test_a_wrong_password_is_not_a_reason_to_initialise(place: Path, restic: str
 
 
 @pytest.mark.parametrize("what", ["config missing", "config empty", "config short", "keys missing"])
-def test_damage_is_not_absence(place: Path, restic: str, what: str) -> None:
-    run(restic, place, "init")
+def test_damage_is_not_absence(place: Path, restic: str, prepare: Prepare, what: str) -> None:
+    prepare()
     config = place / "vault/config"
     config.chmod(0o600)
     if what == "config missing":
@@ -302,8 +327,11 @@ def test_damage_is_not_absence(place: Path, restic: str, what: str) -> None:
     assert fingerprint(place / "vault") == before
 
 
-def test_junk_among_the_keys_does_not_keep_the_recorded_key_from_opening(place: Path, restic: str) -> None:
+def test_junk_among_the_keys_does_not_keep_the_recorded_key_from_opening(
+    place: Path, restic: str, prepare: Prepare
+) -> None:
     wanted = entry(place, restic)
+    prepare()
     bring(wanted)
     directory = place / "vault/keys"
     (key,) = os.listdir(directory)
@@ -347,11 +375,12 @@ def owners(target: Path) -> set[str]:
     return {path.owner() for path in [target, *target.rglob("*")]}
 
 
-def test_a_local_repository_is_given_to_another_account(place: Path, restic: str) -> None:
+def test_a_local_repository_is_given_to_another_account(place: Path, restic: str, prepare: Prepare) -> None:
     """And back; restic then writes to it as that account, and the runs after change nothing."""
     target = place / "vault"
-    target.mkdir(mode=0o700)
-    shutil.chown(target, "nobody", "nogroup")
+    prepare()
+    for path in [target, *target.rglob("*")]:
+        shutil.chown(path, "nobody", "nogroup")
     binary = place / "restic"
     shutil.copy(restic, binary)
     binary.chmod(0o755)
@@ -376,9 +405,10 @@ def test_a_local_repository_is_given_to_another_account(place: Path, restic: str
 
 
 @pytest.mark.parametrize("plant", ["symlink", "hard link", "directory link", "fifo"])
-def test_nothing_outside_is_given_away(place: Path, restic: str, plant: str) -> None:
+def test_nothing_outside_is_given_away(place: Path, restic: str, prepare: Prepare, plant: str) -> None:
     """The account that has the repository until now may put what it likes there."""
     wanted = entry(place, restic, user="root")
+    prepare()
     bring(wanted)
     for path in [place / "vault", *(place / "vault").rglob("*")]:
         shutil.chown(path, "nobody")
@@ -405,8 +435,8 @@ def test_nothing_outside_is_given_away(place: Path, restic: str, plant: str) -> 
     assert owners(place / "vault") == {"root"}
 
 
-def test_chunker_parameters_and_format_are_taken_over(place: Path, restic: str) -> None:
-    run(restic, place, "init", location=str(place / "first"))
+def test_chunker_parameters_and_format_are_taken_over(place: Path, restic: str, prepare: Prepare) -> None:
+    prepare("first")
     other = {"repository": str(place / "first"), "password_file": str(place / "password")}
     bring(entry(place, restic, from_repo=other), entry(place, restic, "plain", repository_version="1"))
     first, second, plain = (
