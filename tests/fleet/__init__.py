@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import ansible_commands
 from tests.hosts import Hosts
 from tests.lab import Lab, mirror
 
@@ -63,14 +64,13 @@ class Fleet:
         # Where Ansible finds the collection.
         self.collections = ROOT / ".collections"
         self._hosts = Hosts(self.lab)
-        configuration = folder / "ansible.cfg"
-        configuration.write_text("[defaults]\n")
         self._environment = {
             **os.environ,
             "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callback_plugins"),
             "ANSIBLE_CALLBACKS_ENABLED": "events",
             "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
-            "ANSIBLE_CONFIG": str(configuration),
+            # Nobody else's settings.
+            "ANSIBLE_CONFIG": str(Path(__file__).with_name("ansible.cfg")),
             "ANSIBLE_FORKS": "10",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "true",
@@ -105,22 +105,17 @@ class Fleet:
         inventory = self.inventory()
         events = self.folder / "events.jsonl"
         events.write_text("")
-        command = [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, f"holdfast.backup.{playbook}", *arguments]
-        done = subprocess.run(
-            [str(part) for part in command],
+        done = ansible_commands.run(
+            "ansible-playbook",
+            ["-i", str(inventory), f"holdfast.backup.{playbook}", *arguments],
             cwd=self.folder,
-            env={
+            environment={
                 **self._environment,
                 "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
                 "HOLDFAST_EVENTS": str(events),
                 **(environment or {}),
             },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
             timeout=TIMEOUT,
-            check=False,
         )
         return Run(done.returncode, done.stdout, [json.loads(line) for line in events.read_text().splitlines()])
 
