@@ -273,7 +273,7 @@ _connecting = threading.Lock()
 def _kept_connection(lab: LabState, host: HostState, user: str) -> list[str]:
     """Options of ssh that share a connection; makes it where there is none.
 
-    Where that fails ssh connects by itself, and says why it cannot.
+    Where that fails, or for more than sshd's ten sessions at once, ssh connects by itself, and says why.
     """
     socket_path = _sockets(lab, host) / f"ssh-{user}"
     options = ["-o", f"ControlPath={socket_path}"]
