@@ -20,9 +20,11 @@ from typing import Any
 
 import pytest
 
-from tests.fleet import Fleet
+from tests.fleet import Fleet, Run
 
 SERVED = "/srv/holdfast"
+# The second run, which changes nothing: two tests look at it.
+IDLE: list[Run] = []
 STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"  # the journal's message "a unit is about to start"
 
 
@@ -95,7 +97,8 @@ def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet
     real = fleet.good("site")
     assert announced.changed == real.changed
     assert {"vault1", "web1", "web2"} <= {host for host, _task in real.changed}
-    assert not fleet.good("site").changed
+    IDLE.append(fleet.good("site"))
+    assert not IDLE[0].changed
     (fleet.folder / "authority.json").write_text(json.dumps((fleet.state / "hosts/vault1/ca.pem").read_text()))
     for name in ("web1", "web2"):
         host = fleet.on(name)
@@ -109,7 +112,7 @@ def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet
 
 def test_L5_the_work_of_a_server_is_done_once_and_on_the_server(fleet: Fleet) -> None:
     """Two clients do not race for the server's package lock: nothing is delegated, each task runs there once."""
-    events = [event for event in fleet.good("site").events if event["what"] == "ok"]
+    events = [event for event in IDLE[0].events if event["what"] == "ok"]
     assert not [event["task"] for event in events if event["delegated"]]
     serving = [(event["host"], event["task"]) for event in events if event["task"].startswith("Serve the repositories")]
     assert {host for host, _task in serving} == {"vault1"}
@@ -171,7 +174,8 @@ def test_a_job_is_declared_again(fleet: Fleet) -> None:
         # For the rotation below: a backup that takes a while.
         slow={"paths": ["/srv/slow"], "limit_upload": 300, "schedule": {"calendar": "2099-01-01", "spread": 0}},
     )
-    fleet.converge("--limit", "web1")
+    # That it leaves nothing to do is seen with the next change that reaches web1.
+    fleet.good("site", "--limit", "web1")
     assert fleet.on("web1").service(TIMER).is_running
     assert starts(fleet, "web1", SERVICE) == before
 
@@ -319,7 +323,8 @@ def test_a_new_name_of_the_server_waits_for_a_client_that_is_down(fleet: Fleet, 
     assert trusts(fleet, "web1")
     fleet.host_variables["vault1"] = {"rest_server_tls_names": ["forced.example" if forced else "waits.example"]}
     fleet.host_variables["web1"] = {"ansible_host": "127.0.0.9", "ansible_port": 1}
-    for _run in range(2):
+    # It goes on to wait.
+    for _run in range(1 if forced else 2):
         said = fleet.run("site")
         assert set(said.failed) == {"web1"}, said.output
         assert "waits for clients that this run did not reach" in said.text
