@@ -351,3 +351,10 @@ def test_what_is_new_to_clients_is_looked_for_once() -> None:
     assert new({}, {"__rest_server_authority": {"pending": True}}) is True
     assert new({}, {"__rest_server_authority": {"pending": False}}) is False
     assert faced("__holdfast_something_new", groups={}) is False
+    # A fact of that name, which nobody has checked, stops nobody and asks for nothing.
+    odd: tuple[t.Any, ...] = (
+        5, "text", None, [], {"repositories": 5}, {"repositories": ["x"]}, {"repositories": {"a": 5}},
+        {"repositories": {"a": {"ssh_next_public_key": 5, "password_next": "x"}}}, {"pending": 5},
+    )  # fmt: skip
+    for told in odd:
+        assert new(told, told) is False
