@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# HARNESS of that file.
+NOT_STARTED = 254
 # Read when they are needed; what else is for Ansible or Python counts when it is loaded.
 LATE = ("ANSIBLE_SSH_CONTROL_PATH_DIR",)
 
@@ -44,6 +46,7 @@ def run(
         )
         said = output.read().decode(errors="replace")
     idle.append(server)
+    assert code != NOT_STARTED, f"{program} was not started:\n{said}"
     assert code >= 0, f"{program} {' '.join(arguments)} did not end within {timeout} s, or was killed:\n{said}"
     return subprocess.CompletedProcess([program, *arguments], code, said)
 
@@ -53,7 +56,8 @@ class _Server:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("ansible_server.py"))],
+            # Plugins find no module of the tests: the program's folder is not theirs (-P).
+            [sys.executable, "-P", str(Path(__file__).with_name("ansible_server.py"))],
             cwd=ROOT,
             env={name: value for name, value in environment.items() if not name.startswith("COVERAGE_")},
             stdin=subprocess.PIPE,

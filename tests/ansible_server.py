@@ -20,6 +20,8 @@ from ansible import constants, plugins
 from ansible.cli.adhoc import AdHocCLI
 from ansible.cli.playbook import PlaybookCLI
 
+# Not a code of Ansible: the command was not started at all.
+HARNESS = 254
 PROGRAMS = {"ansible": AdHocCLI, "ansible-playbook": PlaybookCLI}
 
 
@@ -48,16 +50,17 @@ def main() -> None:
 
 def command(order: dict[str, Any]) -> None:
     """Be one command; does not return."""
-    signal.alarm(order["timeout"])
-    output = os.open(order["output"], os.O_WRONLY | os.O_TRUNC)
-    for number in (1, 2):
-        os.dup2(output, number)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.environ.clear()
-    os.environ.update(order["environment"])
-    os.chdir(order["cwd"])
-    code = 1
+    code = HARNESS
     try:
+        signal.alarm(order["timeout"])
+        output = os.open(order["output"], os.O_WRONLY | os.O_TRUNC)
+        for number in (1, 2):
+            os.dup2(output, number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        os.chdir(order["cwd"])
+        code = 1
         os.makedirs(constants.DEFAULT_LOCAL_TMP, mode=0o700, exist_ok=True)
         PROGRAMS[order["program"]].cli_executor([order["program"], *order["arguments"]])
     except SystemExit as end:

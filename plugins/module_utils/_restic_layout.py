@@ -27,17 +27,7 @@ TABLE_LIMIT = 4096
 # sysexits.h
 NO_PERMISSION = 77
 
-_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    6,
-    7,
-    8,
-    9,
-)
+_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 2, 3, 4, 6, 7, 8
 _UNREAD = frozenset((_DATA, _PRIORITY, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE))
 _END_HEADERS, _PADDED, _PRIORITIZED = 0x4, 0x8, 0x20
 
@@ -301,43 +291,27 @@ class Layout:
 
     def _headers(self, data: memoryview, start: int) -> int | None:
         """Judge the request that begins here and return where it ends, or None as long as not all of it is there."""
-        block = b""
-        position, wanted, stream = start, _HEADERS, 0
-        while True:
-            if len(data) - position < 9:
-                return None
-            length, kind, flags = (
-                int.from_bytes(data[position : position + 3], "big"),
-                data[position + 3],
-                data[position + 4],
-            )
-            number = int.from_bytes(data[position + 5 : position + 9], "big") & 0x7FFFFFFF
-            if kind != wanted or (stream and number != stream):
-                raise RefusedError("headers that other frames interrupt")
-            position += 9
-            if position + length - start > HEADERS_LIMIT:
-                raise RefusedError(f"headers of more than {HEADERS_LIMIT} bytes")
-            if position + length > len(data):
-                return None
-            text = bytes(data[position : position + length])
-            if wanted == _HEADERS:
-                if flags & _PADDED:
-                    raise RefusedError("headers that are padded")
-                if flags & _PRIORITIZED:
-                    if length < 5:
-                        raise RefusedError("headers that end too early")
-                    text = text[5:]
-            block += text
-            position += length
-            if flags & _END_HEADERS:
-                break
-            wanted, stream = _CONTINUATION, number
+        length, flags = int.from_bytes(data[start : start + 3], "big"), data[start + 4]
+        number = int.from_bytes(data[start + 5 : start + 9], "big") & 0x7FFFFFFF
+        # restic's are short, so none has to go on in another frame.
+        if length > HEADERS_LIMIT or not flags & _END_HEADERS:
+            raise RefusedError(f"headers of more than {HEADERS_LIMIT} bytes")
+        if flags & _PADDED:
+            raise RefusedError("headers that are padded")
+        position = start + 9
+        end = position + length
+        if end > len(data):
+            return None
+        if flags & _PRIORITIZED:
+            if length < 5:
+                raise RefusedError("headers that end too early")
+            position += 5
         # A stream's second block is a trailer, and rclone reads no request from it; restic has none.
         if not number & 1 or number <= self._stream:
             raise RefusedError("headers of no new request")
         self._stream = number
-        judge(self._fields.decode(block))
-        return position
+        judge(self._fields.decode(bytes(data[position:end])))
+        return end
 
 
 def judge(fields: Iterable[tuple[bytes, bytes]]) -> None:
@@ -373,7 +347,11 @@ def relay(layout: Layout, source: int, target: int) -> None:
     buffer = memoryview(bytearray(BUFFER))
     used = 0
     while True:
-        count = os.readv(source, [buffer[used:]])
+        try:
+            count = os.readv(source, [buffer[used:]])
+        except ConnectionResetError:
+            # The session is gone, and an answer with it.
+            return
         if not count:
             return
         used += count

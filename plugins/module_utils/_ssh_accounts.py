@@ -177,7 +177,8 @@ def _name(value: str, where: str) -> str:
 def _source(value: str, where: str) -> str:
     """Return a source address or network in the spelling that goes into the line."""
     try:
-        if "%" in value:
+        # A mask in another spelling is none that sshd reads everywhere.
+        if "%" in value or ("/" in value and not value.partition("/")[2].isdigit()):
             raise ValueError
         return str(ipaddress.ip_network(value) if "/" in value else ipaddress.ip_address(value))
     except ValueError:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import posixpath
 import re
@@ -25,6 +26,9 @@ from typing import Any
 STAMPS = "/var/lib/systemd/timers"
 _UNIT_DIRECTORY = re.compile(r"\A(/etc|/run|/usr/lib|/usr/local/lib|/lib)/systemd/system(\.control|\.attached)?/")
 _UNIT_DIRECTORIES = tuple(f"{each}/systemd/system" for each in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
+# Set at boot and by a reload, and what is touched then.
+_LOADED = "UnitsLoadTimestampMonotonic,UnitsLoadStartTimestampMonotonic"
+_LOADED_FILE = "/run/systemd/systemd-units-load"
 _NAME = re.compile(r"\A[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]+)?\.(service|socket|timer|path|target|mount)\Z")
 _PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,NeedDaemonReload,Type,RemainAfterExit,"
@@ -435,20 +439,29 @@ def unit_files_changed() -> float:
     """
     latest = 0.0
     for directory in _UNIT_DIRECTORIES:
-        try:
-            latest = max(latest, os.stat(directory).st_ctime)
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    drop_ins = entry.name.endswith(".d") and entry.is_dir()
-                    if drop_ins:
-                        latest = max(
-                            [latest, *(each.stat(follow_symlinks=False).st_ctime for each in os.scandir(entry.path))]
-                        )
-                    if drop_ins or not directory.startswith("/usr/lib/"):
-                        latest = max(latest, entry.stat(follow_symlinks=False).st_ctime)
-        except FileNotFoundError:
+        if not os.path.isdir(directory):
             continue
+        try:
+            latest = max(latest, _changed(directory))
+            for name in os.listdir(directory):
+                path = f"{directory}/{name}"
+                drop_ins = (
+                    [f"{path}/{each}" for each in os.listdir(path)]
+                    if name.endswith(".d") and os.path.isdir(path)
+                    else []
+                )
+                if not directory.startswith("/usr/lib/") or name.endswith(".d"):
+                    latest = max([latest, _changed(path), *(_changed(each) for each in drop_ins)])
+        except FileNotFoundError:
+            # It went in this moment.
+            return math.inf
     return latest
+
+
+def _changed(path: str) -> float:
+    """When a file, or that which a link leads to, last changed."""
+    latest = os.lstat(path).st_ctime
+    return max(latest, os.stat(path).st_ctime) if os.path.isfile(path) or os.path.isdir(path) else latest
 
 
 def _open_regular(path: str, flags: int) -> int:
@@ -509,12 +522,18 @@ class Systemctl:
             return {}
 
     def loaded(self) -> float:
-        """Return when systemd last read all unit files, in seconds since 1970; 0 where it does not say."""
-        output = self._run("systemctl", "show", "--property", "UnitsLoadTimestampMonotonic")[1].strip()
-        _name, _equals, microseconds = output.partition("=")
-        if not microseconds.isdigit() or microseconds == "0":
+        """Return when systemd last read all unit files, in seconds since 1970; 0 where it does not say.
+
+        It says so on a clock that stands still while the host sleeps, and by a file on one that may be set: the earlier counts.
+        """
+        output = self._run("systemctl", "show", "--property", _LOADED)[1]
+        microseconds = [int(found) for found in re.findall(r"^UnitsLoad\w*=([0-9]+)$", output, re.MULTILINE)]
+        try:
+            touched = os.stat(_LOADED_FILE).st_mtime
+        except OSError:
             return 0.0
-        return time.time() - time.monotonic() + int(microseconds) / 1e6
+        latest = max(microseconds, default=0)
+        return min(touched, time.time() - time.monotonic() + latest / 1e6) if latest else 0.0
 
     def stop(self, names: Sequence[str]) -> None:
         """Stop units."""

@@ -100,16 +100,17 @@ PRIVATE = "/run/sshd"
 _TIMEOUT = 30.0
 
 
-def _complete(module: AnsibleModule) -> str:
-    """The content with those of the lines that this sshd knows."""
-    params = module.params
-    lines: list[str] = params["where_known"]
-    # Asked without the configuration of this host, which may be what has to be mended.
-    known = parse_settings(run([SSHD, "-T", "-f", "/dev/null"], timeout=_TIMEOUT).stdout) if lines else {}
-    return "".join(f"{line}\n" for line in lines if line.split()[0].lower() in known) + str(params["content"])
+def _known(lines: list[str]) -> list[str]:
+    """Those of the lines that this sshd knows. Raises ValueError for what is no line."""
+    for line in lines:
+        if len(line.splitlines()) != 1 or len(line.split(None, 1)) != 2:
+            raise ValueError(f"where_known: {line!r} is not one line with a keyword and a value")
+    # Asked without the configuration of this host, which may be what has to be mended. Before -G (9.3) nothing is known.
+    known = parse_settings(run([SSHD, "-G", "-f", "/dev/null"], timeout=_TIMEOUT).stdout) if lines else {}
+    return [line for line in lines if line.split()[0].lower() in known]
 
 
-def _verify(module: AnsibleModule, tree: Tree, scratch: str, content: str) -> None:
+def _verify(module: AnsibleModule, tree: Tree, scratch: str, content: str, require: dict[str, str]) -> None:
     """Raise ValueError unless the configuration with the new file is right."""
     params = module.params
     main = tree.entry(MAIN)
@@ -130,7 +131,7 @@ def _verify(module: AnsibleModule, tree: Tree, scratch: str, content: str) -> No
         raise ValueError(f"sshd refuses the configuration, nothing was changed: {said}")
     for probe in probes([check_user(user) for user in params["users"]], candidate.others_match):
         shown = run([SSHD, "-T", "-f", whole, "-C", probe], timeout=_TIMEOUT)
-        wrong = differences(parse_settings(shown.stdout), params["require"])
+        wrong = differences(parse_settings(shown.stdout), require)
         if shown.code != 0 or wrong:
             what = "; ".join(wrong) if shown.code == 0 else shown.stderr.strip()
             raise ValueError(
@@ -152,8 +153,10 @@ def _run(module: AnsibleModule, scratch: str) -> dict[str, Any]:
             not_checked.append(f"{path}: {missing[0]} is not there")
         else:
             os.makedirs(PRIVATE, mode=0o755, exist_ok=True)
-            content = _complete(module)
-            _verify(module, tree, scratch, content)
+            known = _known(params["where_known"])
+            content = "".join(f"{line}\n" for line in known) + content
+            written = {keyword.lower(): value for keyword, value in (line.split(None, 1) for line in known)}
+            _verify(module, tree, scratch, content, {**params["require"], **written})
         wanted = Entry("file", 0, 0, 0o644, content.encode("utf-8", "surrogateescape"))
         before = tree.entry(path)
         pending = tree.entry(PENDING) is not None

@@ -192,7 +192,8 @@ class Side:
         try:
             done = until or (lambda: False)
             if wait_for(lambda: done() or self.processes(account), 15):
-                wait_for(done, 2)
+                # What is to be seen takes a busy server longer.
+                wait_for(done, 2 if until is None else 20)
             yield process
         finally:
             self.on_client("pkill -x ssh; pkill -x sleep; pkill -x ssh-agent; rm -f /root/*.sock")

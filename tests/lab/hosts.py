@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shlex
@@ -11,7 +12,6 @@ import signal
 import socket
 import stat
 import subprocess
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -267,9 +267,6 @@ def ssh(
         raise LabError(f"{words} on {host.name} did not end within {timeout:.0f} s.") from error
 
 
-_connecting = threading.Lock()
-
-
 def _kept_connection(lab: LabState, host: HostState, user: str) -> list[str]:
     """Options of ssh that share a connection; makes it where there is none.
 
@@ -277,8 +274,11 @@ def _kept_connection(lab: LabState, host: HostState, user: str) -> list[str]:
     """
     socket_path = _sockets(lab, host) / f"ssh-{user}"
     options = ["-o", f"ControlPath={socket_path}"]
-    with _connecting:
-        if not socket_path.exists():
+    # One at a time, of other processes, too.
+    with (_sockets(lab, host) / ".connecting").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _answers(socket_path):
+            socket_path.unlink(missing_ok=True)
             first = ["-f", "-N", "-o", "ControlMaster=yes", "-o", f"ControlPersist={KEPT}"]
             # One that lost its host ends.
             first += ["-o", "ServerAliveInterval=5", "-o", "BatchMode=yes"]
@@ -292,6 +292,16 @@ def _kept_connection(lab: LabState, host: HostState, user: str) -> list[str]:
                     check=False,
                 )
     return options
+
+
+def _answers(socket_path: Path) -> bool:
+    """Whether a connection is kept there: what a killed one leaves behind is a file that nobody answers at."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        try:
+            asking.connect(str(socket_path))
+        except OSError:
+            return False
+    return True
 
 
 def _hang_up(lab: LabState, host: HostState) -> None:

@@ -81,13 +81,15 @@ class Runner:
 
     def _all(self, *queues: deque[Job]) -> list[Result]:
         """What one worker did of some queues, one queue after the other."""
-        done = []
+        done: list[Result] = []
         for queue in queues:
             while True:
                 try:
                     job = queue.popleft()
                 except IndexError:
                     break
+                if self._ending:
+                    return done
                 done.append(self._one(job))
         return done
 

@@ -31,7 +31,7 @@ def log(host: Host, job: str) -> int:
 
 
 def _log(host: Host, definition: Definition) -> list[str]:
-    state = systemd.ask(host, [definition])[definition.unit]
+    state = systemd.ask(host, [definition], closely=True)[definition.unit]
     last = outcomes.last(host, definition.unit)
     recorded = str((last or {}).get("invocation_id") or "")
     invocation = state.invocation if state.running or not recorded else recorded

@@ -26,12 +26,13 @@ class UnitState:
     next: float | None = None
 
 
-def ask(host: Host, definitions: Iterable[Definition]) -> dict[str, UnitState]:
-    """The state of each run unit, by its name. Raises ProgramError when systemd does not answer."""
+def ask(host: Host, definitions: Iterable[Definition], *, closely: bool = False) -> dict[str, UnitState]:
+    """The state of each run unit, by its name; `closely` with the invocation of what does not run, too. Raises ProgramError
+    when systemd does not answer."""
     wanted = list(definitions)
     if not wanted:
         return {}
-    blocks = _listed(host, [each.service for each in wanted])
+    blocks = {} if closely else _listed(host, [each.service for each in wanted])
     # All properties of a unit take systemd 3 ms, so only where they are of use: what runs, and what systemd has no need of in memory.
     asked = [each.service for each in wanted if blocks.get(each.service, {}).get("ActiveState", "active") in RUNNING]
     if asked:

@@ -185,17 +185,12 @@ def test_data_passes_before_all_of_its_frame_is_there() -> None:
     assert layout.passes(memoryview(begun)) == 500
 
 
-def test_headers_in_several_frames_and_with_priority() -> None:
-    block = headers("POST", f"/data/{NAME}")
-    parts = [
-        frame(1, b"\x80\0\0\3\xff" + block[:5], flags=0x20, stream=1),
-        frame(9, stream=1), frame(9, block[5:20], stream=1), frame(9, block[20:], flags=4, stream=1),
-    ]  # fmt: skip
-    data = BEGIN + b"".join(parts)
+def test_headers_with_priority() -> None:
+    data = BEGIN + frame(1, b"\x80\0\0\3\xff" + headers("POST", f"/data/{NAME}"), flags=0x20 | 4, stream=1)
     assert passed(data) == data
     assert passed(data, step=1) == data
     # None of it before all of it is there.
-    assert passed(BEGIN, *parts[:3]) == BEGIN
+    assert passed(data[:-1]) == BEGIN
 
 
 @pytest.mark.parametrize(
@@ -209,9 +204,9 @@ def test_headers_in_several_frames_and_with_priority() -> None:
         ([BEGIN, frame(0x10, b"x")], "kind 16"),
         ([BEGIN, frame(1, b"\x02" + headers() + b"\0\0", flags=0x8 | 4, stream=1)], "padded"),
         ([BEGIN, frame(1, b"\0\0\0", flags=0x20 | 4, stream=1)], "too early"),
-        ([BEGIN, frame(1, headers()[:5], stream=1), frame(0, b"x", stream=1)], "interrupt"),
-        ([BEGIN, frame(1, headers()[:5], stream=1), frame(9, headers()[5:], flags=4, stream=3)], "interrupt"),
-        ([BEGIN, frame(1, headers()[:5], stream=1), frame(1, headers()[5:], flags=4, stream=1)], "interrupt"),
+        # What goes on in another frame would be long, and to put it together takes time.
+        ([BEGIN, frame(1, headers()[:5], stream=1)], "more than 16384 bytes"),
+        ([BEGIN, request(stream=1), frame(9, b"", flags=4, stream=1)], "kind 9"),
         ([BEGIN, frame(1, headers(), flags=4, stream=0)], "no new request"),
         ([BEGIN, frame(1, headers(), flags=4, stream=2)], "no new request"),
         ([BEGIN, request(stream=3), request(stream=3)], "no new request"),
@@ -221,7 +216,6 @@ def test_headers_in_several_frames_and_with_priority() -> None:
         ([BEGIN, frame(1, b"", flags=4, stream=1)], "is no part"),
         ([BEGIN, frame(1, headers(more=[("x", "y" * 20000)]), flags=4, stream=1)], "more than 16384 bytes"),
         ([BEGIN, (1 << 23).to_bytes(3, "big") + bytes([1, 4, 0, 0, 0, 1])], "more than 16384 bytes"),
-        ([BEGIN, frame(1, stream=1), frame(9, stream=1) * 3000], "more than 16384 bytes"),
     ],
 )  # fmt: skip
 def test_frames_that_are_refused(parts: list[bytes], words: str) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import time
@@ -408,12 +409,30 @@ def test_units_in_memory_are_listed_in_one_question(recorder: Recorder) -> None:
         assert Systemctl().listed(["hf.timer"]) == {}
 
 
-def test_when_unit_files_were_read(recorder: Recorder) -> None:
-    recorder.answers = [(0, f"UnitsLoadTimestampMonotonic={int(time.monotonic() * 1e6)}\n", "")]
-    assert abs(Systemctl().loaded() - time.time()) < 60
+def test_when_unit_files_were_read(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touched = tmp_path / "systemd-units-load"
+    monkeypatch.setattr(_systemd, "_LOADED_FILE", str(touched))
+
+    def loaded(reload: str, boot: int, file: float = 1000.0) -> float:
+        recorder.answers = [(0, f"UnitsLoadStartTimestampMonotonic={boot}\nUnitsLoadTimestampMonotonic={reload}\n", "")]
+        touched.touch()
+        os.utime(touched, (file, file))
+        return Systemctl().loaded()
+
+    monkeypatch.setattr(time, "time", lambda: 2000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 1100.0)
+    # After a boot, and after a reload.
+    assert loaded("0", 100_000_000) == 1000.0
+    assert loaded("500000000", 100_000_000, 1400.0) == 1400.0
+    # The clock was set forward or the host slept since, and the clock was set back.
+    assert loaded("500000000", 100_000_000, 900.0) == 900.0
+    assert loaded("500000000", 100_000_000, 5000.0) == 1400.0
     for answer in ("", "UnitsLoadTimestampMonotonic=\n", "UnitsLoadTimestampMonotonic=0\n"):
         recorder.answers = [(0, answer, "")]
         assert Systemctl().loaded() == 0.0
+    touched.unlink()
+    recorder.answers = [(0, "UnitsLoadTimestampMonotonic=500000000\n", "")]
+    assert Systemctl().loaded() == 0.0
 
 
 def test_when_unit_files_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,6 +455,11 @@ def test_when_unit_files_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [changed(), changed()] == [True, False]
     (etc / "link.timer").symlink_to("/dev/null")
     assert [changed(), changed()] == [True, False]
+    (etc / "linked.service").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").write_text("a")
+    assert [changed(), changed()] == [True, False]
+    (tmp_path / "elsewhere").write_text("b")
+    assert [changed(), changed()] == [True, False]
     # What a package's unit says is its own.
     monkeypatch.setattr(_systemd, "_UNIT_DIRECTORIES", (f"/usr/lib/../..{packages}",))
     packages.mkdir(parents=True)
@@ -446,6 +470,9 @@ def test_when_unit_files_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not changed()
     (packages / "service.d/all.conf").write_text("a")
     assert changed()
+    monkeypatch.setattr(os, "listdir", lambda _path: ["gone.service"])
+    monkeypatch.setattr(_systemd, "_UNIT_DIRECTORIES", (str(etc),))
+    assert unit_files_changed() == math.inf, "what goes just now has changed"
 
 
 def test_refusals_are_told(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

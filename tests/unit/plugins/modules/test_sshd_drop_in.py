@@ -38,7 +38,7 @@ class Sshd:
         self.calls.append(argv)
         if argv[0] == "systemctl":
             return self.reload
-        if argv[1:] == ["-T", "-f", "/dev/null"]:
+        if argv[1:] == ["-G", "-f", "/dev/null"]:
             return self.known
         scratch = Path(argv[3])
         assert f"Include {scratch.parent}/drop-in.conf" in scratch.read_text()
@@ -95,11 +95,21 @@ def test_lines_that_only_newer_ones_know(run: Run, place: Path, sshd: Sshd) -> N
     path = place / "ssh/sshd_config.d/10-holdfast.conf"
     line = "PerSourcePenaltyExemptList 127.0.0.1"
     sshd.wanted = f"{line}\n{CONTENT}"
+    sshd.settings = Result(0, "permittty no\npersourcepenaltyexemptlist 127.0.0.1\n")
     assert run(where_known=[line])["diff"]["after"] == sshd.wanted
     assert path.read_text() == sshd.wanted
     assert not run(where_known=[line])["changed"]
-    # OpenSSH 9.2.
-    sshd.known, sshd.wanted = Result(0, "port 22\n"), CONTENT
+    # Another file says otherwise before.
+    sshd.settings = Result(0, "permittty no\npersourcepenaltyexemptlist none\n")
+    assert "persourcepenaltyexemptlist is 'none' and must be '127.0.0.1'" in run(where_known=[line])["msg"]
+    for bad in ("", "PerSourcePenaltyExemptList", f"{line}\nPermitRootLogin yes"):
+        assert "is not one line with a keyword and a value" in run(where_known=[bad])["msg"]
+    # OpenSSH 9.2 does not know the option either.
+    sshd.known, sshd.wanted, sshd.settings = (
+        Result(1, "", "unknown option -- G\n"),
+        CONTENT,
+        Result(0, "permittty no\n"),
+    )
     assert run(where_known=[line])["changed"]
     assert path.read_text() == CONTENT
 

@@ -463,6 +463,14 @@ def test_log(ready: FakeHost, capsys: Capture) -> None:
     ]
 
 
+def test_log_of_a_run_whose_outcome_could_not_be_recorded(ready: FakeHost, capsys: Capture) -> None:
+    said = {"unit": SERVICE, "load": "loaded", "active": "failed", "sub": "failed", "description": "Backup"}
+    ready.answer("systemctl", "list-units", SERVICE, stdout=json.dumps([said]))
+    ready.journal(FATAL.format(1, "no space left on device"), invocation=INVOCATION)
+    assert call(ready, "log", "system") == 0
+    assert "no space left on device" in capsys.readouterr().out
+
+
 def test_log_of_nothing(host: FakeHost, capsys: Capture) -> None:
     define(host)
     define(host, repository="offsite")
