@@ -294,6 +294,57 @@ def test_what_waits_is_said_with_its_reason() -> None:
     assert faced("__holdfast_passwords_kept") == faced("__holdfast_old_keys_kept") == []
 
 
+def test_what_servers_do_not_go_by_yet_is_said_with_its_reason() -> None:
+    vault = {"name": "vault", "server": "vault1", "access": "rest", "rest_user": "web1--vault", "ssh": None}
+    theirs = {**OFFSITE, "name": "theirs", "server": "vault2"}
+    hosts = {
+        "web1": {"client": {"repositories": [vault, OFFSITE, theirs, {"name": "local", "server": None, "ssh": None}]}},
+        "vault1": {"elsewhere": False},
+        "vault2": {"elsewhere": True},
+    }
+    took: dict[str, t.Any] = {"__ssh_access_accounts": {"changed_keys": []}}
+
+    def kept(names: t.Iterable[str], server: dict[str, t.Any], **more: t.Any) -> t.Any:
+        said: dict[str, t.Any] = {
+            name: {"rest_next_hash": "B"} if name == "vault" else {"ssh_next_public_key": "B"} for name in names
+        }
+        return faced(
+            "__holdfast_next_kept",
+            __holdfast_preflight={"hosts": hosts},
+            __escrow_identity={"repositories": said},
+            hostvars={"vault1": server, "vault2": {}},
+            **more,
+        )
+
+    # What is told by a file is said elsewhere.
+    assert kept(["theirs", "local"], took) == kept([], {}) == []
+    busy = {**took, "__rest_server_htpasswd": {"switched": [], "deferred": ["web1--vault"]}}
+    runs = {"__holdfast_host": {"running": ["holdfast-files--offsite.service"]}}
+    rest, ssh = "vault: its old REST password stays in use: ", "offsite: its old SSH key stays in use: "
+    both = ["vault", "offsite"]
+    for check in (False, True):
+        found = kept(both, busy, ansible_check_mode=check, **runs)
+        assert found == [f"{rest}a backup runs", f"{ssh}a backup runs over SSH into its server"]
+        for silent in ({}, {"__ssh_access_accounts": {"failed": True}, "__rest_server_htpasswd": {"failed": True}}):
+            found = kept(both, silent, ansible_check_mode=check, **runs)
+            assert found == [
+                f"{rest}its server did not take the next one",
+                f"{ssh}its server did not take the next one",
+            ]
+    assert kept(["offsite"], took) == [f"{ssh}the next one was not seen to open it"]
+    # Check mode has not made the next ones current.
+    switched = {**took, "__rest_server_htpasswd": {"switched": ["web1--vault"], "deferred": []}}
+    assert kept(both, switched, ansible_check_mode=True) == []
+
+
+def test_whoever_waits_for_the_servers_is_let_go_before_anybody_waits_for_it() -> None:
+    tasks = DataLoader().load_from_file(str(ROOT / "roles/jobs/tasks/before.yml"))
+    names = [task["name"] for task in tasks]
+    assert names.index("Let runs begin that waited for the servers") < names.index(
+        "Stop the timers of jobs that are gone"
+    )
+
+
 def test_a_client_names_keys_of_its_own_repositories_only() -> None:
     repositories = [
         {"name": "vault", "server": "vault1", "append_only": True, "rest_user": "web1--vault", "ssh": None, "remote": None},
