@@ -37,8 +37,9 @@ SUFFIXES = (
 # How long a run unit may still go by the bundle it knew before, while a playbook brings the new one to the controller.
 GRACE_SECONDS = 3600
 # While a repository's password is changed, the bundle from before opens what there is until the old key is removed, which is
-# not before the new bundle is known here. So a run that is cut off stops no backup, however long nobody looks. (Where borg's
-# one key is encrypted anew no old key is left, and the shorter time counts.)
+# not before the new bundle is known here; a REST password and an SSH key open no data, and the next ones are on the controller
+# before a server hears of them. So a run that is cut off stops no backup, however long nobody looks. (Where borg's one key is
+# encrypted anew no old key is left, and the shorter time counts.)
 ROTATION_SECONDS = 365 * 24 * 3600
 # While a file of the repository's name is here, a playbook gives client and server a new REST password or SSH key: a run that
 # begins waits. It does not wait for a playbook that was cut off: the time is more than most fleets take.
@@ -295,7 +296,8 @@ def plan(
         if identity.borg_key != kept:
             # A bundle without today's key opens nothing: it is not good enough for a while, either.
             identity = dataclasses.replace(identity, borg_key=kept, fingerprint=None, previous=())
-    grace = GRACE_SECONDS if password_next is None and password_old is None else ROTATION_SECONDS
+    changing = (password_next, password_old, identity.rest_next, old and old.rest_next, ssh_next, stored.ssh_next)
+    grace = ROTATION_SECONDS if any(changing) else GRACE_SECONDS
     identity = _with_fingerprint(identity, _escrow.fingerprint(bundle, identity.salt), now, grace)
     return Plan(
         files=Stored(

@@ -215,6 +215,24 @@ def test_a_fingerprint_that_changes_twice_keeps_both_before() -> None:
     ]
 
 
+def test_a_rotation_that_is_cut_off_stops_no_backup() -> None:
+    """Wherever that is: the bundle that the client knew before opens what there is."""
+    first = make(REST)
+    begun = make(changed(REST, rest_rotate=True), first.files, now=NOW + 10)
+    assert begun.identity.rest_next is not None
+    ended = make(
+        changed(REST, rest_promote=True, rest_server_hash=begun.identity.rest_next.hash), begun.files, now=NOW + 20
+    )
+    assert_still_good(first, begun, ended)
+
+
+def assert_still_good(first: Plan, *later: Plan) -> None:
+    """A month later the first bundle is good enough, though there were others since."""
+    for plan in later:
+        assert plan.identity.fingerprint != first.identity.fingerprint
+        assert first.identity.fingerprint in plan.identity.accepted_fingerprints(NOW + 30 * 86400)
+
+
 def test_the_users_own_password_is_kept() -> None:
     done = make(changed(LOCAL, password="their own"))
     assert done.files.password == "their own"
@@ -570,6 +588,14 @@ def test_rotation_of_a_key_makes_the_next_and_then_uses_it(keys: list[str]) -> N
     # Nothing to promote, and a key that was made just now needs no other.
     assert make(changed(OFFSITE, ssh_promote=True), before).files.ssh_key == keys[0]
     assert make(changed(OFFSITE, ssh_rotate=True)).files.ssh_next is None
+
+
+def test_a_rotation_of_a_key_that_is_cut_off_stops_no_backup(keys: list[str]) -> None:
+    first = make(OFFSITE, Stored(password="p", ssh_key=keys[0]))
+    begun = make(OFFSITE, dataclasses.replace(first.files, ssh_next=keys[1]), now=NOW + 10)
+    ended = make(changed(OFFSITE, ssh_promote=True), begun.files, now=NOW + 20)
+    assert ended.files.ssh_key == keys[1]
+    assert_still_good(first, begun, ended)
 
 
 def test_public_halves(keys: list[str]) -> None:
