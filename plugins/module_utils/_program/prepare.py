@@ -63,12 +63,14 @@ def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) 
 def _wait(host: Host, definition: Definition) -> None:
     """Wait while a playbook changes what the server takes: it would be refused, or cut off, in the middle of the run."""
     path = host.path(f"{_secrets.HELD}/{definition.repository}")
-    told = False
-    # The clock may have been set back since.
-    while _age(host, path) < _secrets.HELD_SECONDS:
-        if not told:
+    # A playbook that fails each time, and is run again and again, renews the file; and systemd ends a run at its timeout.
+    limit = min(_secrets.HELD_SECONDS, (definition.timeout_seconds or definition.longest) // 2)
+    for waited in range(limit):
+        # The clock may have been set back since.
+        if _age(host, path) >= _secrets.HELD_SECONDS:
+            return
+        if not waited:
             say("the server is being told of new secrets: the run waits until it goes by them")
-        told = True
         host.sleep(1)
 
 

@@ -38,7 +38,8 @@ def settle(host: Host, definition: Definition) -> str | None:
         return None
     path = host.path(definition.identity_file)
     try:
-        identity = _secrets.Identity.parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        identity = _secrets.Identity.parse(text)
     except (OSError, _secrets.SecretsError) as error:
         return f"{definition.identity_file} cannot be used: {error}"
     current, following = identity.rest_current, identity.rest_next
@@ -52,8 +53,10 @@ def settle(host: Host, definition: Definition) -> str | None:
     # The location first: should the second write not happen, the next run finds `next` accepted again.
     location = _secrets.rest_location(rest.url, rest.user, following.password) + "\n"
     host.write(definition.repository_file, location.encode("utf-8"), mode=0o400)
-    promoted = dataclasses.replace(identity, rest_current=following, rest_next=None)
-    host.write(definition.identity_file, promoted.render().encode("utf-8"), mode=0o400)
+    if path.read_text(encoding="utf-8") == text:
+        promoted = dataclasses.replace(identity, rest_current=following, rest_next=None)
+        host.write(definition.identity_file, promoted.render().encode("utf-8"), mode=0o400)
+    # Else a playbook wrote it meanwhile, and what it knows of the escrow must not be lost.
     say("the server takes the next REST password: it is the current one from now on")
     return None
 

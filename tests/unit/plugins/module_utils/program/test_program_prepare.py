@@ -477,6 +477,27 @@ def test_a_run_does_not_wait_for_a_playbook_that_was_cut_off(host: FakeHost, ser
     assert prepare(host, definition, ENVIRONMENT) == 0
 
 
+@pytest.mark.parametrize(
+    ("timeout", "longest"), [(None, _secrets.HELD_SECONDS), (3600, _secrets.HELD_SECONDS), (600, 300)]
+)
+def test_a_run_does_not_wait_for_playbooks_that_fail_again_and_again(
+    host: FakeHost, timeout: int | None, longest: int
+) -> None:
+    """Each makes the time begin anew; and systemd would end the run at its timeout."""
+    held = host.put("/run/holdfast/held/vault", "")
+    os.utime(held, (NOW, NOW))
+
+    def sleep(seconds: float) -> None:
+        host.slept += seconds
+        host.clock += seconds
+        os.utime(held, (host.clock, host.clock))
+        assert host.slept <= longest
+
+    host.sleep = sleep  # type: ignore[method-assign]
+    assert prepare(host, define(host, timeout_seconds=timeout), ENVIRONMENT) == 0
+    assert host.slept == longest
+
+
 def test_a_password_that_changed_while_hooks_ran_is_noticed(
     host: FakeHost, server: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,6 +522,26 @@ def test_the_next_password_is_promoted(host: FakeHost, server: HTTPServer, answe
     assert host.path(definition.identity_file).stat().st_mode & 0o777 == 0o400
     # What the escrow's fingerprint says of the bundle does not change with it.
     assert json.loads(host.path(definition.identity_file).read_text())["escrow"]["fingerprint"] == "ab" * 16
+
+
+def test_what_a_playbook_wrote_meanwhile_stays(
+    host: FakeHost, server: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it knows of the escrow, say: without it the next run would end in `no escrow`."""
+    definition = _rotating(host, server.server_port)
+    _Server.accepted = "second/:%"
+    known = {**json.loads(host.path(definition.identity_file).read_text()), "escrow": {"new": True}}
+    real = rest.probe
+
+    def probe(*arguments: Any) -> bool | None:
+        host.put(definition.identity_file, known, 0o600)
+        return real(*arguments)
+
+    monkeypatch.setattr(rest, "probe", probe)
+    assert rest.settle(host, definition) is None
+    assert json.loads(host.path(definition.identity_file).read_text()) == known
+    # The run goes by the one that the server takes all the same.
+    assert "second" in host.path(definition.repository_file).read_text()
 
 
 def test_neither_password(host: FakeHost, server: HTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
