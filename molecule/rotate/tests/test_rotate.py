@@ -110,17 +110,30 @@ def keys(host: Any, directory: str) -> set[str]:
     return set(host.check_output(f"ls {directory}").split())
 
 
-def secrets_and_records(fleet: Fleet) -> set[str]:
-    """What check mode must not touch, hashed. Not what runs write meanwhile, nor borg's own state: it writes there when it looks."""
-    look = "find /etc/holdfast /var/lib/holdfast/repositories -type f -exec sha256sum {} +"
-    return {f"{name} {line}" for name in ("web1", "vault1") for line in fleet.on(name).run(look).stdout.splitlines()}
+def kept(fleet: Fleet) -> set[str]:
+    """All that check mode must not touch, hashed. Not what runs write meanwhile, nor borg's own state: it writes there when it looks."""
+    look = (
+        "find $(ls -d /etc/holdfast /var/lib/holdfast /run/holdfast/held /etc/ssh/authorized_keys.d 2>/dev/null)"
+        " -regex '/var/lib/holdfast/\\(outcomes\\|running\\|borg.*\\)' -prune"
+        " -o -type f -printf '%T@ %m %u:%g %p\\n' -exec sha256sum {} +"
+    )
+    found = {name: fleet.on(name).check_output(look).splitlines() for name in ("web1", "vault1")}
+    for name, path in (
+        ("web1", f"{SECRETS}/vault.identity"),
+        ("web1", f"{RECORDS}/vault.env"),
+        ("web1", "/var/lib/holdfast/file_tree/jobs.json"),
+        ("vault1", "/var/lib/holdfast/htpasswd.json"),
+        ("vault1", "/etc/ssh/authorized_keys.d/bk-web1"),
+    ):
+        assert len([line for line in found[name] if line.endswith(path)]) == 2, (path, found[name])
+    return {f"{name} {line}" for name, lines in found.items() for line in lines}
 
 
 def as_announced(fleet: Fleet, playbook: str, *arguments: str) -> Run:
     """Run a playbook in check mode, and then for real: it changes nothing, and announces what the other does."""
-    before = secrets_and_records(fleet)
+    before = kept(fleet)
     announced = fleet.run(playbook, "--check", *arguments)
-    assert not secrets_and_records(fleet) ^ before
+    assert not kept(fleet) ^ before
     real = fleet.run(playbook, *arguments)
     assert (announced.code, announced.changed) == (real.code, real.changed), (
         f"only announced: {sorted(announced.changed - real.changed)}\nonly done: {sorted(real.changed - announced.changed)}\n"
@@ -367,6 +380,32 @@ def test_everything_at_once(fleet: Fleet, web1: Any, first: dict[str, str]) -> N
     assert not fleet.good("site").changed
     back_up(web1)
     first_restored(web1)
+
+
+def test_what_a_running_backup_keeps_is_said_and_gone_on_with(fleet: Fleet, web1: Any, first: dict[str, str]) -> None:
+    """A password of a rest-server and a key of SSH: `rotate` fails at its end, `site` does not."""
+
+    def used() -> list[str]:
+        return [web1.file(f"{SECRETS}/{name}").content_string for name in ("vault.repository", "archive.ssh_key")]
+
+    before = used()
+    running = "holdfast-files--vault.service holdfast-files--archive.service"
+    web1.check_output(f"touch {HELD} && systemctl start --no-block {running}")
+    said = as_announced(fleet, "rotate", "-e", "rotate=rest,ssh")
+    assert said.code != 0, said.output
+    assert said.failed["web1"].splitlines() == [
+        "vault: its old REST password stays in use: a backup runs",
+        "archive: its old SSH key stays in use: a backup runs over SSH into its server",
+        "Run again, with -e rotate=pending, to go on",
+    ]
+    fleet.good("site")
+    assert used() == before
+    web1.check_output(f"rm {HELD} && timeout 300 systemctl start {running}")
+    said = as_announced(fleet, "rotate", "-e", "rotate=pending")
+    assert said.code == 0, said.output
+    assert not set(used()) & set(before)
+    assert not fleet.good("site").changed
+    back_up(web1)
 
 
 def test_a_kind_that_does_not_exist_is_refused(fleet: Fleet, first: dict[str, str]) -> None:
