@@ -394,8 +394,8 @@ def test_what_a_running_backup_keeps_is_said_and_gone_on_with(fleet: Fleet, web1
     said = as_announced(fleet, "rotate", "-e", "rotate=rest,ssh")
     assert said.code != 0, said.output
     assert said.failed["web1"].splitlines() == [
-        "vault: its old REST password stays in use: a backup runs",
         "archive: its old SSH key stays in use: a backup runs over SSH into its server",
+        "vault: its old REST password stays in use: a backup runs",
         "Run again, with -e rotate=pending, to go on",
     ]
     fleet.good("site")
