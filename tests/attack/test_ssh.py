@@ -155,15 +155,15 @@ def _environment(side: Side, account: str) -> bool:
         f"set -e; home=$(getent passwd {account} | cut -d: -f6); mkdir -p $home/.ssh\n"
         "echo EVIL_FILE=1 >$home/.ssh/environment; chmod 755 $home/.ssh; chmod 644 $home/.ssh/environment"
     )
-    sent = "-o SetEnv=EVIL_SENT=1 ACCOUNT sleep 20"
+    # No other attack sleeps as long, and may be asleep still.
+    sent = "-o SetEnv=EVIL_SENT=1 ACCOUNT sleep 23"
 
     def newest(of: str) -> str:
         return side.on_server(f"tr '\\0' '\\n' </proc/$(pgrep -n -u {account} {of})/environ 2>/dev/null || :")
 
-    # What an attack before this one left behind is not looked at.
     if account == CONTROL:
-        with side.open(account, sent, until=lambda: "sleep 20" in map(str.strip, side.processes(account))):
-            seen = newest("-x sleep")
+        with side.open(account, sent, until=lambda: "sleep 23" in map(str.strip, side.processes(account))):
+            seen = newest("-xf 'sleep 23'")
     else:
         # The program that a session is for is the last that was started.
         with side.open(account, sent, until=lambda: side.serves(account)):

@@ -90,6 +90,12 @@ def measure(
             if output[output.index("PLAY RECAP") :].count("changed=0 ") != len(clients) + 1:
                 raise RuntimeError(f"the run was not converged:\n{output[-3000:]}")
             taken[jobs].append((seconds, play(folder, "floor.yml")[0]))
+            # A long measurement shows that it goes on, and what there is if it is ended.
+            print(
+                f"{len(clients)} clients, {jobs} jobs: %.1f s, floor %.1f s" % taken[jobs][-1],
+                file=sys.stderr,
+                flush=True,
+            )
     found = []
     for jobs in sizes:
         site, floor = (statistics.median(each[side] for each in taken[jobs]) for side in (0, 1))
