@@ -122,7 +122,7 @@ class Fleet:
     def good(self, playbook: str, *arguments: str) -> Run:
         """Run a playbook that has to end well."""
         done = self.run(playbook, *arguments)
-        assert done.code == 0, done.output
+        assert done.code == 0, f"{done.failed}\n{done.output}"
         return done
 
     def refused(self, playbook: str, *arguments: str) -> Run:

@@ -30,6 +30,8 @@ BESIDE = {
 }  # fmt: skip
 LAST = {"coverage": 120}
 WORKERS = 2
+# Characters of a failure's message that the summary shows.
+MESSAGE = 600
 
 
 def main() -> int:
@@ -75,10 +77,11 @@ def summary(results: Sequence[Result], seconds: float) -> int:
     for result in results:
         failed = 0
         for case in cases(report(result.job)):
-            outcome = next((child.tag for child in case if child.tag in ("failure", "error", "skipped")), "passed")
-            if outcome in ("failure", "error"):
+            end = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
+            outcome = "passed" if end is None else end.tag
+            if end is not None and outcome in ("failure", "error"):
                 failed += 1
-                print(f"FAILED {result.job.name}: {case.get('classname')}::{case.get('name')}")
+                print(f"FAILED {result.job.name}: {case.get('classname')}::{case.get('name')} - {message(end)}")
             count["failed" if outcome in ("failure", "error") else outcome] += 1
         if skipped(result):
             count["skipped"] += 1
@@ -101,6 +104,11 @@ def cases(path: Path) -> list[ElementTree.Element]:
         return list(ElementTree.parse(path).iter("testcase"))  # noqa: S314 - pytest of this run wrote it
     except (FileNotFoundError, ElementTree.ParseError):
         return []
+
+
+def message(failure: ElementTree.Element) -> str:
+    """How a failure's message begins, in one line."""
+    return " ".join(failure.get("message", "").split())[:MESSAGE]
 
 
 def skipped(result: Result) -> str:
