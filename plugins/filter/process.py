@@ -8,18 +8,18 @@ from __future__ import annotations
 import gc
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _templates
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _templates, _unit_files
 
 
-def keep_loaded(value: t.Any, templates: str = "") -> t.Any:
+def keep_loaded(value: t.Any, units: bool = False) -> t.Any:
     """Return `value`; on the way, take all that is in memory now out of the reach of Python's garbage collector.
 
     Ansible forks a process for each task of each host. Each inherits a collector that is about to look at everything that
     was loaded, and what it looks at is copied by the kernel, page by page: the more a fleet has, the longer every task takes.
-    The templates of units in the directory `templates` are compiled before, which each of these processes would do again.
+    With `units`, the templates of run units are compiled before, which each of these processes would do again.
     """
-    if templates:
-        _templates.compile_all(templates)
+    if units:
+        _templates.compile_all(_unit_files.TEMPLATES)
     gc.freeze()
     return value
 

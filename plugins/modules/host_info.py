@@ -88,7 +88,7 @@ options:
   timeout:
     description: How long anything may take that waits for something else, in seconds.
     type: float
-    default: 30
+    default: 120
 attributes:
   check_mode:
     description: Reads the same in check mode.
@@ -320,7 +320,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "status_program": {"type": "path"},
     "running": {"type": "list", "elements": "str", "default": []},
     "sandbox_probe": {"type": "bool", "default": False},
-    "timeout": {"type": "float", "default": 30},
+    "timeout": {"type": "float", "default": 120},
 }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -64,6 +65,8 @@ class Runner:
         help when they have nothing else to do.
         """
         RESULTS.mkdir(parents=True, exist_ok=True)
+        # As an exception it ends the jobs, too.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
         first = deque(jobs)
         second = deque(replace(job, behind=True) for job in beside)
         with ThreadPoolExecutor(self._workers + 1) as pool:

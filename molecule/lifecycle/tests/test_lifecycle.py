@@ -64,7 +64,9 @@ def trusts(fleet: Fleet, name: str) -> bool:
 
 def starts(fleet: Fleet, name: str, unit: str) -> int:
     """How often a unit was started since the host booted."""
-    said = fleet.on(name).check_output(f"journalctl -q -b -o cat UNIT={unit} MESSAGE_ID={STARTING}")
+    said = fleet.on(name).check_output(
+        f"journalctl --sync && journalctl -q -b -o cat UNIT={unit} MESSAGE_ID={STARTING}"
+    )
     return len(said.splitlines())
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-from ansible_collections.holdfast.backup.plugins.filter import fleet, host, process, rclone, units
+import pytest
+from ansible_collections.holdfast.backup.plugins.filter import fleet, host, jobs, process, rclone, units
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
 from ansible_collections.holdfast.backup.plugins.plugin_utils import (
     _delivered,
@@ -18,11 +19,12 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils import (
     _rclone,
     _templates,
     _tree,
+    _unit_files,
 )
 
 
 def test_filters() -> None:
-    modules = (fleet, host, process, rclone, units)
+    modules = (fleet, host, jobs, process, rclone, units)
     found = {name: function for module in modules for name, function in module.FilterModule().filters().items()}
     assert found == {
         "fleet": _fleet.fleet,
@@ -37,6 +39,7 @@ def test_filters() -> None:
         "tree_differs": _tree.tree_differs,
         "keep_loaded": process.keep_loaded,
         "unit_command": _units.command_line,
+        "unit_files": _unit_files.unit_files,
         "unit_environment": _units.environment,
         "unit_word": _units.quote,
     }
@@ -54,11 +57,12 @@ def test_what_is_loaded_is_not_looked_at_again() -> None:
     assert any(each is value for each in gc.get_objects())
 
 
-def test_templates_of_units_are_compiled_before(tmp_path: Path) -> None:
+def test_templates_of_units_are_compiled_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.j2").write_text("{{ 1 + 1 }}")
     (tmp_path / "README").write_text("{% no template")
+    monkeypatch.setattr(_unit_files, "TEMPLATES", str(tmp_path))
     try:
-        assert process.keep_loaded(True, templates=str(tmp_path))
+        assert process.keep_loaded(True, units=True)
     finally:
         gc.unfreeze()
     # The file is not read again.

@@ -1,0 +1,113 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The files of run units, of the real model and the real templates."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _unit_files
+
+SYSTEMD = "/etc/systemd/system"
+RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+VALUES = {
+    "jobs_account": "holdfast",
+    "jobs_borg_binary": "/usr/bin/borg",
+    "jobs_borgmatic_binary": "/usr/bin/borgmatic",
+    "jobs_cas": {},
+    "jobs_dump_binary": "/usr/bin/restic",
+    "jobs_escrow_mode": "age",
+    "jobs_on_failure": [],
+    "jobs_privilege": "systemd",
+    "jobs_program": "/usr/local/bin/holdfast",
+    "jobs_restic_binary": "/usr/bin/restic",
+    "jobs_sandbox": "full",
+}
+
+
+def files(jobs: dict[str, t.Any], repositories: dict[str, t.Any], **values: t.Any) -> dict[str, dict[str, t.Any]]:
+    """The files of a client, by path."""
+    variables = {
+        "backup_escrow": {"recipients": [RECIPIENT]},
+        "backup_repositories": repositories,
+        "backup_jobs": jobs,
+    }
+    model = _fleet.fleet({"vault1": {}, "web1": variables}, {"backup_clients": ["web1"], "backup_servers": ["vault1"]})
+    assert model["errors"] == []
+    client = model["hosts"]["web1"]["client"]
+    found = _unit_files.unit_files(client["units"], client["jobs"], client["repositories"], {**VALUES, **values})
+    by_path = {each["path"]: each for each in found}
+    assert len(by_path) == len(found)
+    return by_path
+
+
+VAULT = {"vault": {"server": "vault1"}}
+WEB = {"web": {"paths": ["/srv/{{ x }}"], "exclude": ["a b"]}}
+
+
+def test_a_job() -> None:
+    found = files(WEB, VAULT)
+    assert sorted(found) == [
+        "/etc/holdfast/units/web--vault.json",
+        f"{SYSTEMD}/holdfast-interrupted.service",
+        f"{SYSTEMD}/holdfast-record@.service",
+        f"{SYSTEMD}/holdfast-web--vault.service",
+        f"{SYSTEMD}/holdfast-web--vault.timer",
+    ]
+    definition = found["/etc/holdfast/units/web--vault.json"]
+    assert "validate" not in definition
+    said = json.loads(definition["content"])
+    assert (said["user"], said["paths"]) == ("holdfast", ["/srv/{{ x }}"]), "a value is no template"
+    service = found[f"{SYSTEMD}/holdfast-web--vault.service"]
+    assert (service["mode"], service["validate"]) == ("0644", "systemd-unit")
+    assert "User=holdfast\n" in service["content"]
+    assert '"--exclude=a b"' in service["content"]
+    assert service["content"].endswith("\n")
+    assert not service["content"].endswith("\n\n")
+
+
+def test_a_job_of_root() -> None:
+    found = files(WEB, VAULT, jobs_privilege="root")
+    assert "User=" not in found[f"{SYSTEMD}/holdfast-web--vault.service"]["content"]
+    assert json.loads(found["/etc/holdfast/units/web--vault.json"]["content"])["user"] == "root"
+
+
+def test_the_capable_copy_has_units_of_its_own() -> None:
+    found = files(WEB, VAULT, jobs_privilege="setcap")
+    capable = {path: found[path]["content"] for path in found if "/holdfast-restic-capable" in path}
+    assert sorted(capable) == [
+        f"{SYSTEMD}/holdfast-restic-capable-again.service",
+        f"{SYSTEMD}/holdfast-restic-capable.path",
+        f"{SYSTEMD}/holdfast-restic-capable.service",
+    ]
+    assert len(set(capable.values())) == 3
+
+
+def test_each_dump_has_a_unit() -> None:
+    dumps = [{"name": "db", "kind": "postgresql", "database": "shop"}]
+    found = files({"web": {"dumps": dumps}}, VAULT)
+    (unit,) = json.loads(found["/etc/holdfast/units/web--vault.json"]["content"])["dumps"]
+    assert unit["name"] == "db"
+    assert "pg_dump" in found[f"{SYSTEMD}/{unit['unit']}"]["content"]
+
+
+def test_borgmatic_checks_its_configuration() -> None:
+    found = files(WEB, {"vault": {"engine": "borg", "access": "ssh", "server": "vault1"}})
+    configuration = found["/etc/holdfast/borgmatic/web--vault.yaml"]
+    assert configuration["validate"] == "/usr/bin/borgmatic config validate --config %s"
+    # The key is what systemd hands to the unit, not the file that only root reads.
+    assert "/etc/holdfast/secrets/vault." not in configuration["content"]
+
+
+def test_what_a_template_is_not_given_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(VALUES, "jobs_sandbox")
+    said = (
+        r"run\.service\.j2 cannot be rendered for /etc/systemd/system/holdfast-web--vault\.service: 'jobs_sandbox' is"
+    )
+    with pytest.raises(AnsibleFilterError, match=said):
+        files(WEB, VAULT)
