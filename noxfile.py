@@ -59,10 +59,14 @@ def style(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Python: mypy --strict of plugins, tests and tools."""
+    """Python: mypy --strict of plugins, tests, scenarios and tools."""
     run(session, "mypy", "-p", "ansible_collections.holdfast.backup.plugins")
     run(session, "mypy", "-p", "tests")
     run(session, "mypy", "noxfile.py")
+    # Each scenario by itself: its conftest is a module of that name.
+    for tests in sorted(Path("molecule").glob("*/tests")):
+        files = sorted(map(str, tests.parent.rglob("*.py")))
+        run(session, "mypy", "--scripts-are-modules", "--no-warn-return-any", *files, MYPYPATH=str(tests))
 
 
 @nox.session

@@ -1,5 +1,7 @@
 """What a host has before holdfast: files for every option, canaries, databases. Runs on the host; JSON on standard input."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
@@ -8,7 +10,7 @@ import sys
 told = json.load(sys.stdin)
 
 
-def file(path, content=b"content", mode=0o644):
+def file(path: str, content: bytes = b"content", mode: int = 0o644) -> None:
     """Write a file, and the directories above it."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as stream:
@@ -16,7 +18,7 @@ def file(path, content=b"content", mode=0o644):
     os.chmod(path, mode)
 
 
-def sql(program, *statements):
+def sql(program: list[str], *statements: str) -> None:
     """Ask a database."""
     subprocess.run(program, input="".join(f"{each};\n" for each in statements).encode(), check=True)
 

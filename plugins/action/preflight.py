@@ -41,6 +41,7 @@ class ActionModule(ActionBase):
                 "state_dir": {"type": "str", "default": "holdfast-state"},
                 "limit": {"type": "list", "elements": "str"},
                 "fleet_id": {"type": "str"},
+                "revoke": {"type": "str"},
                 "mode": {"type": "str", "choices": ["site", "read"], "default": "site"},
             }
         )
@@ -79,6 +80,8 @@ class ActionModule(ActionBase):
             untold, unlet = _handover.missing(model["hosts"], known, limited)
             messages += untold
             warnings += unlet
+        if arguments["revoke"]:
+            messages += _limit.still_let_in(model["hosts"], known, arguments["revoke"], limited)
         if messages:
             raise AnsibleActionFail(
                 "nothing was changed; correct the inventory:\n" + "\n".join(f"- {message}" for message in messages)

@@ -25,6 +25,9 @@ options:
     type: str
     choices: [site, read]
     default: site
+  revoke:
+    description: Inventory name of a client that is to have no access; it stops where a server that lets the client in is outside the limit.
+    type: str
   fleet_id:
     description: The fleet's id if the user gives it. Read here, since a fact of the same name outranks the inventory later.
     type: str

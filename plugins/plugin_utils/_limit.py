@@ -48,6 +48,25 @@ def problems(hosts: dict[str, t.Any], known: dict[str, t.Any], limited: set[str]
     return messages
 
 
+def still_let_in(hosts: dict[str, t.Any], known: dict[str, t.Any], client: str, limited: set[str]) -> list[str]:
+    """A message where a server outside the limit lets a client in whose access is to be revoked, as declared or last rendered."""
+    repositories = ((hosts.get(client) or {}).get("client") or {}).get("repositories", [])
+    serving = {repository["server"] for repository in repositories}
+    users = {identity["user"] for identity in known.get(client, {}).get("rest", {}).values()}
+    for server, entry in known.items():
+        served = ((entry["ssh_rendered"] or {}).get("repositories") or {}).values()
+        if users & set((entry["rendered"] or {}).get("users", {})) or any(each["host"] == client for each in served):
+            serving.add(server)
+    managed = {host for host, entry in hosts.items() if entry["server"] is not None and not entry.get("elsewhere")}
+    outside = sorted(serving & managed - limited)
+    if not outside:
+        return []
+    return [
+        f"{client}: {', '.join(outside)} would still let it in, being outside the limit. Run again without --limit, or with"
+        f" --limit {','.join(sorted({client} | serving & managed))}"
+    ]
+
+
 def concerned(hosts: dict[str, t.Any], limited: set[str]) -> set[str]:
     """Hosts whose bad input stops this run: those of the limit, and the servers that their clients use."""
     used = {

@@ -38,6 +38,13 @@ def lab() -> Iterator[Lab]:
             made.down()
 
 
+def pytest_configure() -> None:
+    """A mutant that there is not would seem to have survived."""
+    mutant = os.environ.get("HOLDFAST_MUTANT")
+    if mutant and mutant not in MUTANTS | FLEET_MUTANTS:
+        pytest.exit(f"HOLDFAST_MUTANT={mutant}: there is none of that name in tests/attack/mutants.py", 2)
+
+
 @pytest.fixture(scope="session", params=list(SERVERS))
 def side(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Side:
     """A server with the role on it; with HOLDFAST_MUTANT, with something taken away from it."""

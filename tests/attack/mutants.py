@@ -44,6 +44,10 @@ FLEET_MUTANTS = {
         f'sed -i \'s/"quota": "20M"/"quota": null/\' {_SERVED}archive.json;'
         " sed -i 's/^storage_quota = .*/storage_quota = 0/' /srv/holdfast-ssh/*--archive/config",
     ),
+    "accept-new": (
+        "web1",
+        "sed -i 's/StrictHostKeyChecking yes/StrictHostKeyChecking accept-new/' /etc/holdfast/ssh/*.conf",
+    ),
     "inherited-capability": (
         "web1",
         f"sed -i 's,capsh --noamb --shell=/usr/bin/ssh --,ssh,; s,capsh --noamb --shell=/usr/bin/env -- ,,' {_UNITS};"

@@ -26,11 +26,12 @@ TIMEOUT = 600
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of a playbook did; `events` are the lines of callback_plugins/events.py."""
+    """What one run of a playbook did; `events` are the lines of callback_plugins/events.py, `executions` what ran on each host."""
 
     code: int
     output: str
     events: list[dict[str, Any]] = field(repr=False)
+    executions: dict[str, list[str]] = field(repr=False)
 
     @property
     def changed(self) -> set[tuple[str, str]]:
@@ -66,8 +67,8 @@ class Fleet:
         self._hosts = Hosts(self.lab)
         self._environment = {
             **os.environ,
-            "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callback_plugins"),
-            "ANSIBLE_CALLBACKS_ENABLED": "events",
+            "ANSIBLE_CALLBACK_PLUGINS": f"{Path(__file__).parent}/callback_plugins:{ROOT}/tests/benchmark/callback_plugins",
+            "ANSIBLE_CALLBACKS_ENABLED": "events,executions",
             "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
             # Nobody else's settings.
             "ANSIBLE_CONFIG": str(Path(__file__).with_name("ansible.cfg")),
@@ -105,6 +106,8 @@ class Fleet:
         inventory = self.inventory()
         events = self.folder / "events.jsonl"
         events.write_text("")
+        executions = self.folder / "executions.json"
+        executions.write_text("{}")
         done = ansible_commands.run(
             "ansible-playbook",
             ["-i", str(inventory), f"holdfast.backup.{playbook}", *arguments],
@@ -113,11 +116,13 @@ class Fleet:
                 **self._environment,
                 "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
                 "HOLDFAST_EVENTS": str(events),
+                "EXECUTIONS_FILE": str(executions),
                 **(environment or {}),
             },
             timeout=TIMEOUT,
         )
-        return Run(done.returncode, done.stdout, [json.loads(line) for line in events.read_text().splitlines()])
+        told = [json.loads(line) for line in events.read_text().splitlines()]
+        return Run(done.returncode, done.stdout, told, json.loads(executions.read_text()))
 
     def good(self, playbook: str, *arguments: str) -> Run:
         """Run a playbook that has to end well."""

@@ -753,6 +753,7 @@ def test_locked(client: Client) -> None:
 def test_people(client: Client) -> None:
     """run, status, log, snapshots and restore, as root on the host, without a password anywhere."""
     client.sh("chmod 640 /srv/data/sub/two; chown ops:ops /srv/data/sub/two; setfacl -m u:ops:r /srv/data/one")
+    client.sh("truncate -s 64M /srv/data/hole; echo end >>/srv/data/hole")
     said = client.sh("holdfast run system --wait")
     assert f"{UNIT}: ok in" in said
     client.define(paths=["/srv/data", "/srv/gone"])
@@ -786,6 +787,9 @@ def test_people(client: Client) -> None:
     client.sh("diff -r /srv/data /srv/out/srv/data")
     stat = "cd {}; find . -printf '%p %m %u %g %T@\\n' | sort; getfacl -R ."
     assert client.sh(stat.format("/srv/data")) == client.sh(stat.format("/srv/out/srv/data"))
+    # What was a hole takes no room.
+    assert int(client.sh("stat -c %b /srv/out/srv/data/hole")) * 512 < 1_000_000
+    client.sh("rm /srv/data/hole")
     refused = client.sh("holdfast restore system --target /srv/out", check=False)
     assert "not empty" in refused
     client.sh("echo changed >/srv/data/sub/two; holdfast restore system --target / --force --path /srv/data/sub/two")

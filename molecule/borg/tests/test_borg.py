@@ -25,7 +25,7 @@ LOCKED_AWAY = "/var/backups/holdfast/sealed"
 SERVICE = "holdfast-system--archive.service"
 SECRETS = "/etc/holdfast/secrets"
 PLACES = ["/home", "/root", "/tmp", "/var/tmp", "/srv/other"]
-JOBS = {
+JOBS: dict[str, dict[str, Any]] = {
     "system": {
         "paths": [*PLACES, "/etc", "/srv/odd/with space", "/srv/odd/glob*[a]?", "/srv/odd/dollar $HOME ${PATH} $$"],
         "exclude": ["/root/restored*", "*.nothing", "/etc/skel"],

@@ -25,6 +25,8 @@ ATTACK = Path(__file__).with_name("attack.py")
 WATCH = Path(__file__).with_name("watch.py")
 FAULTY = ["web1", "db1"]
 CLIENTS = [*FAULTY, "six"]
+# In a password and a variable of the environment that come with the inventory (group_vars/faulty.yml).
+INVENTORY_SECRETS = ["Kahz4ahng9", "Eith2aiqu7"]
 PLACES = ["/home/canary", "/root/canary", "/tmp/canary", "/var/tmp/canary"]
 SERVER = "/srv/holdfast"
 # The files' pages leave the cache, so that the disk is asked.
@@ -283,6 +285,19 @@ def test_after_the_faults_the_job_is_good(scenario: Scenario) -> None:
     everywhere(FAULTY, one)
 
 
+def test_a_backup_that_fails_is_in_the_table(scenario: Scenario) -> None:
+    """The playbook backup fails for that client, and says what became of it."""
+    done = scenario.playbook("backup", "--limit", "web1,db1", "-e", "job=missing", fails=True)
+    assert done.failed == {"web1", "db1"}
+    for client in done.failed:
+        assert re.search(rf"^{client} +missing +vault +incomplete +source missing ", done.output, re.MULTILINE)
+    assert "not asked" not in done.output
+    assert "gave no answer" not in done.output
+    told = done.output[done.output.index("Tell why a backup") :]
+    assert "missing--vault: incomplete, source missing" in told
+    assert not scenario.playbook("backup", "--limit", "web1", "-e", "job=good").failed
+
+
 def test_files_are_saved_when_only_the_dump_failed(scenario: Scenario) -> None:
     assert outcome(scenario, "web1", "dump--vault")["snapshot"]
     assert outcome(scenario, "web1", "missing--vault")["snapshot"]
@@ -367,6 +382,10 @@ def shapes(secret: str) -> list[str]:
 def test_secrets_appear_nowhere(scenario: Scenario, canaries: dict[str, dict[str, Tree]]) -> None:
     secrets = {client: secrets_of(scenario, client) for client in CLIENTS}
     every = [shape for client in CLIENTS for secret in secrets[client] for shape in shapes(secret)]
+    for client in FAULTY:
+        kept = scenario.on(client, "cat /etc/holdfast/secrets/mine.password /etc/holdfast/secrets/mine.environment")
+        assert all(secret in kept for secret in INVENTORY_SECRETS)
+    every += INVENTORY_SECRETS
     # In a run that rotates, opens every repository and shows everything.
     arguments = ("-vvvvv", "--diff", "-e", "backup_verify_repositories=true", "-e", "backup_rotate_rest=true")
     output = scenario.playbook("site", *arguments).output

@@ -121,6 +121,12 @@ def test_L5_the_work_of_a_server_is_done_once_and_on_the_server(fleet: Fleet) ->
     assert len(serving) == len(set(serving)) > 3
 
 
+def test_a_converged_host_runs_few_modules(fleet: Fleet) -> None:
+    """At most a dozen, fact gathering included."""
+    assert set(IDLE[0].executions) == {"vault1", "web1", "web2"}
+    assert all(len(ran) <= 12 for ran in IDLE[0].executions.values()), IDLE[0].executions
+
+
 TIMER, SERVICE = "holdfast-extra--vault.timer", "holdfast-extra--vault.service"
 
 
@@ -277,6 +283,9 @@ def test_a_client_is_decommissioned(fleet: Fleet) -> None:
     web2 = secret(fleet, "web2")
     have = snapshots(fleet, "web2--vault")
     assert answer(fleet, web2) == 200
+    said = fleet.refused("decommission", "-e", "client=web2", "--limit", "web2")
+    assert "web2: vault1 would still let it in, being outside the limit" in said.text
+    assert not (fleet.state / "hosts/web2/decommissioned.json").exists()
     announced = fleet.good("decommission", "--check", "-e", "client=web2")
     assert answer(fleet, web2) == 200
     real = fleet.good("decommission", "-e", "client=web2")

@@ -48,7 +48,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     """What a newcomer has: no variable but the jobs."""
     fleet = Fleet("local", Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]), {"backup_clients": ["web1"]})
     fleet.collections = tmp_path_factory.mktemp("collections")
-    fleet.variables = {"backup_jobs": {"system": {"paths": ["/etc", "/home", "/var"]}}}
+    fleet.variables = {
+        "backup_jobs": {"system": {"paths": ["/etc", "/home", "/var"]}},
+        # Not where it is by default.
+        "jobs_program": "/usr/local/sbin/holdfast",
+    }
     return fleet
 
 
@@ -133,6 +137,7 @@ def test_backup_and_restore(fleet: Fleet) -> None:
     for path in ("/home", "/etc"):
         assert tree(host, f"/root/restored{path}") == tree(host, path)
     host.check_output("rm -rf /root/restored")
+    assert not host.file("/usr/local/bin/holdfast").exists
 
 
 def usb(fleet: Fleet, **repositories: Any) -> None:

@@ -9,5 +9,5 @@ import sys
 with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as server:
     while True:
         connection, _address = server.accept()
-        subprocess.Popen(sys.argv[2:], stdin=connection, stdout=connection)
+        subprocess.Popen(sys.argv[2:], stdin=connection.fileno(), stdout=connection.fileno())
         connection.close()

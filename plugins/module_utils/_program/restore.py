@@ -38,14 +38,16 @@ def restore(
         if not path.startswith("/"):
             raise ProgramError(f"--path {path!r} is not absolute", 2)
     target = place.checked(host, "--target", target)
-    if not force and place.occupied(host, target):
+    occupied = place.occupied(host, target)
+    if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
     if definition.borg is not None:
         return _restore_borg(host, definition, target, snapshot, list(paths), dump, dry_run=dry_run)
     chosen = _choose(host, definition, snapshot, dump)
     argv = [*definition.restic, "restore", "--no-cache", f"--target={target}"]
     argv += [f"--include={escaped(path)}" for path in paths]
-    argv += ["--dry-run"] if dry_run else ["--verify"]
+    # Holes are left only where nothing is that would show through.
+    argv += ["--dry-run"] if dry_run else ["--verify"] if occupied else ["--sparse", "--verify"]
     if not dry_run:
         place.make(host, "--target", target)
     environment = {"RESTIC_PROGRESS_FPS": "0.1", **restic.environment(host, definition)}

@@ -73,6 +73,25 @@ def test_a_server_outside_the_limit_has_to_change() -> None:
         assert _limit.problems(hosts(), case, {"web1"}) == [wanted]
 
 
+def test_a_server_that_lets_a_client_in_belongs_to_its_revocation() -> None:
+    wanted = "web1: vault1 would still let it in, being outside the limit. Run again without --limit, or with --limit vault1,web1"
+    assert _limit.still_let_in(hosts(), known(), "web1", {"web1"}) == [wanted]
+    assert _limit.still_let_in(hosts(), known(), "web1", {"vault1"}) == []
+    # Declared no more, and rendered last.
+    gone = hosts() | {"web1": {"client": None, "server": None}}
+    assert _limit.still_let_in(gone, known(), "web1", set()) == []
+    rest = known(rendered(), user="web1--vault", hash=HASH)
+    assert _limit.still_let_in(gone, rest, "web1", set()) == [wanted]
+    assert _limit.still_let_in(gone, known(rendered(), user="web2--vault", hash=HASH), "web1", set()) == []
+    ssh = known()
+    ssh["vault1"] |= {"ssh_rendered": {"repositories": {"web1--archive": {"host": "web1"}}}}
+    assert _limit.still_let_in(gone, ssh, "web1", set()) == [wanted]
+    # One that is somebody else's is theirs to revoke.
+    for server in (None, {}):
+        theirs = hosts() | {"vault1": {"client": None, "server": server, "elsewhere": True}}
+        assert _limit.still_let_in(theirs, rest, "web1", set()) == []
+
+
 def test_hosts_outside_the_limit_are_nobodys_concern() -> None:
     assert _limit.problems(hosts(), known(), {"vault1", "somebody"}) == []
 

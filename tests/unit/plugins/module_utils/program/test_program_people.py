@@ -611,6 +611,7 @@ def test_restore_latest(ready: FakeHost, capsys: Capture) -> None:
         "--no-cache",
         "--target=/out",
         r"--include=/srv/\[a\]\*\?\\b",
+        "--sparse",
         "--verify",
         "--",
         "a" * 64,
