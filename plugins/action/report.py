@@ -31,11 +31,12 @@ class ActionModule(ActionBase):
             {
                 "hosts": {"type": "dict", "required": True},
                 "answers": {"type": "dict", "required": True},
+                "stale": {"type": "dict", "default": {}},
                 "format": {"type": "str", "choices": ["table", "json"], "default": "table"},
                 "query": {"type": "str"},
             }
         )
-        state = _report.fleet_state(arguments["hosts"], arguments["answers"])
+        state = _report.fleet_state(arguments["hosts"], arguments["answers"], arguments["stale"])
         result.update(changed=False, state=state)
         if arguments["query"]:
             try:

@@ -288,9 +288,11 @@ SANDBOX = (
     "RestrictNamespaces=yes",
     "RestrictRealtime=yes",
     "RestrictSUIDSGID=yes",
+    "RemoveIPC=yes",
     "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
     "SystemCallArchitectures=native",
     "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged @resources open_by_handle_at",
     "SystemCallErrorNumber=EPERM",
     "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
 )

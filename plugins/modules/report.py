@@ -19,6 +19,10 @@ options:
     description: The standard output of C(holdfast status --json) by inventory name, null where a client gave none.
     type: dict
     required: true
+  stale:
+    description: Repositories by inventory name that a client has secrets of and does not declare, where that was looked at.
+    type: dict
+    default: {}
   format:
     description: What is printed.
     type: str

@@ -10,6 +10,7 @@ import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _outcome
 from ansible_collections.holdfast.backup.plugins.module_utils._program import text
+from ansible_collections.holdfast.backup.plugins.plugin_utils._fields import NAME
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import said, shorten
 
 UNREACHED = "not asked"
@@ -55,23 +56,25 @@ UNIT: dict[str, t.Callable[[t.Any], bool]] = {
 }
 
 
-def fleet_state(hosts: dict[str, t.Any], answers: dict[str, t.Any]) -> dict[str, t.Any]:
+def fleet_state(
+    hosts: dict[str, t.Any], answers: dict[str, t.Any], stale: dict[str, t.Any] | None = None
+) -> dict[str, t.Any]:
     """The fleet as JSON: for each client its run units, and what about its protection deserves attention.
 
     ``hosts`` is the model, ``answers`` the standard output of ``holdfast status --json`` by inventory name, null where a
-    client gave none.
+    client gave none. ``stale`` are repositories that clients have secrets of and do not declare, where that was looked at.
     """
     return {
         "format": 1,
         "hosts": {
-            host: _client(entry, answers.get(host))
+            host: _client(entry, answers.get(host), (stale or {}).get(host))
             for host, entry in sorted(hosts.items())
             if entry["client"] is not None
         },
     }
 
 
-def _client(entry: dict[str, t.Any], answer: t.Any) -> dict[str, t.Any]:
+def _client(entry: dict[str, t.Any], answer: t.Any, stale: t.Any) -> dict[str, t.Any]:
     status = _answered(answer)
     client = entry["client"]
     known = {unit["unit"]: unit for unit in (status or {}).get("units", [])}
@@ -87,8 +90,17 @@ def _client(entry: dict[str, t.Any], answer: t.Any) -> dict[str, t.Any]:
         "restic": (status or {}).get("restic"),
         "time": (status or {}).get("time"),
         "units": units,
-        "notes": [ELSEWHERE] if entry.get("elsewhere") else notes(client),
+        "notes": [ELSEWHERE] if entry.get("elsewhere") else notes(client) + _kept(stale),
     }
+
+
+def _kept(stale: t.Any) -> list[str]:
+    """What there is to say of secrets that are left; a client may name anything."""
+    names = [each for each in stale if isinstance(each, str) and NAME.match(each)] if isinstance(stale, list) else []
+    return [
+        f"{name} is declared no more, and its secrets are kept: site -e backup_prune_secrets=true removes what the escrow has"
+        for name in names
+    ]
 
 
 def _answered(answer: t.Any) -> dict[str, t.Any] | None:

@@ -291,8 +291,6 @@ def test_a_backup_that_fails_is_in_the_table(scenario: Scenario) -> None:
     assert done.failed == {"web1", "db1"}
     for client in done.failed:
         assert re.search(rf"^{client} +missing +vault +incomplete +source missing ", done.output, re.MULTILINE)
-    assert "not asked" not in done.output
-    assert "gave no answer" not in done.output
     told = done.output[done.output.index("Tell why a backup") :]
     assert "missing--vault: incomplete, source missing" in told
     assert not scenario.playbook("backup", "--limit", "web1", "-e", "job=good").failed

@@ -25,6 +25,8 @@ from tests.fleet import Fleet, Run
 SERVED = "/srv/holdfast"
 # The second run, which changes nothing: two tests look at it.
 IDLE: list[Run] = []
+# The run before it, which made everything.
+FIRST: list[Run] = []
 STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"  # the journal's message "a unit is about to start"
 
 
@@ -97,6 +99,7 @@ def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet
     for name in ("vault1", "web1", "web2"):
         assert not fleet.on(name).file("/etc/holdfast").exists
     real = fleet.good("site")
+    FIRST.append(real)
     assert announced.changed == real.changed
     assert {"vault1", "web1", "web2"} <= {host for host, _task in real.changed}
     IDLE.append(fleet.good("site"))
@@ -104,7 +107,7 @@ def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet
     (fleet.folder / "authority.json").write_text(json.dumps((fleet.state / "hosts/vault1/ca.pem").read_text()))
     for name in ("web1", "web2"):
         host = fleet.on(name)
-        host.check_output("mkdir -p /home/alice && head -c 200000 /dev/urandom >/home/alice/photo")
+        host.check_output("mkdir -p /home/alice && cd /home/alice && umask 077 && head -c 200000 /dev/urandom >photo")
         assert starts(fleet, name, "holdfast-system--vault.service") == 0
         host.check_output("systemctl start holdfast-system--vault.service")
         assert starts(fleet, name, "holdfast-system--vault.service") == 1
@@ -112,10 +115,21 @@ def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet
     assert answer(fleet, secret(fleet, "web1").replace("web1--vault:", "web1--vault:x")) == 401
 
 
+def test_a_reduced_sandbox_reads_everything_all_the_same(fleet: Fleet) -> None:
+    """In the test before, web2 saved a file with it that its account may not read."""
+    web2, unit = fleet.on("web2"), "holdfast-system--vault.service"
+    shown = web2.check_output(f"systemctl show -p ProtectSystem,User,AmbientCapabilities,NoNewPrivileges {unit}")
+    assert sorted(shown.split()) == [
+        "AmbientCapabilities=cap_dac_read_search", "NoNewPrivileges=yes", "ProtectSystem=no", "User=holdfast",
+    ]  # fmt: skip
+    assert web2.run("runuser -u holdfast -- cat /home/alice/photo").rc != 0
+    assert json.loads(web2.file("/var/lib/holdfast/outcomes/system--vault.json").content_string)["outcome"] == "ok"
+
+
 def test_L5_the_work_of_a_server_is_done_once_and_on_the_server(fleet: Fleet) -> None:
     """Two clients do not race for the server's package lock: nothing is delegated, each task runs there once."""
+    assert not [event["task"] for event in FIRST[0].events + IDLE[0].events if event["delegated"]]
     events = [event for event in IDLE[0].events if event["what"] == "ok"]
-    assert not [event["task"] for event in events if event["delegated"]]
     serving = [(event["host"], event["task"]) for event in events if event["task"].startswith("Serve the repositories")]
     assert {host for host, _task in serving} == {"vault1"}
     assert len(serving) == len(set(serving)) > 3
@@ -171,6 +185,30 @@ def test_L15_a_job_is_removed(fleet: Fleet) -> None:
     ]
     assert len(before) == 2
     assert snapshots(fleet, "web1--vault") == before
+
+
+def test_a_repository_is_removed(fleet: Fleet) -> None:
+    """What opens it is kept and told, until its user lets it go; then the escrow has it."""
+    web1, secrets = fleet.on("web1"), "/etc/holdfast/secrets/spare"
+    fleet.host_variables["web1"] = {"backup_repositories__more": {"spare": {"access": "local", "path": "/srv/spare"}}}
+    fleet.converge("--limit", "web1")
+    password = web1.file(f"{secrets}.password").content_string
+    bundles = list(fleet.state.glob("hosts/web1/escrow/spare/*"))
+    assert len(password) > 20
+    assert bundles
+    more(fleet)
+    told = "web1: spare is declared no more, and its secrets are kept"
+    assert told in fleet.converge("--limit", "web1").text
+    assert web1.file(f"{secrets}.password").content_string == password
+    again = fleet.good("site", "--limit", "web1")
+    assert told in again.text
+    assert not again.changed
+    gone = fleet.converge("--limit", "web1", "-e", "backup_prune_secrets=true")
+    assert told not in gone.text
+    assert web1.check_output("ls -A /etc/holdfast/secrets | grep -c '^spare' || true") == "0"
+    assert web1.file("/etc/holdfast/secrets/vault.password").exists
+    assert web1.file("/srv/spare/config").exists
+    assert list(fleet.state.glob("hosts/web1/escrow/spare/*")) == bundles
 
 
 def test_a_job_is_declared_again(fleet: Fleet) -> None:

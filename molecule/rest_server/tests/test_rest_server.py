@@ -119,7 +119,7 @@ def test_htpasswd_is_outside_the_data_with_bcrypt_of_cost_12(scenario: Scenario)
         assert (file.user, file.mode) == ("root", 0o640)
     file = scenario.host("vault1").file("/etc/holdfast/rest-server/htpasswd")
     assert {line.split(":")[0] for line in file.content_string.splitlines()} == {
-        "web1--vault", "db1--vault", "laptop",
+        "web1--vault", "db1--vault", "laptop", "metrics",
     }  # fmt: skip
 
 
@@ -178,6 +178,11 @@ def test_prometheus(scenario: Scenario) -> None:
     url = own(scenario, "web1", "vault")[0]
     metrics = url.replace("web1--vault/", "metrics")
     assert ask(scenario, "web1", metrics, ca=CA)[0] == 401
+    # No client's password is good for it.
+    assert ask(scenario, "web1", metrics, user="laptop", password=LAPTOP, ca=CA)[0] == 401
+    status, text = ask(scenario, "web1", metrics, user="metrics", password=LAPTOP, ca=CA)
+    assert status == 200
+    assert "rest_server_blob_write_total" in text
     status, text = ask(scenario, "vault2", "http://127.0.0.1:8001/metrics")
     assert status == 200
     assert "rest_server_blob_write_total" in text

@@ -215,3 +215,14 @@ def test_a_note_of_several_hosts_is_one_line() -> None:
     client = {"units": [], "notes": ["retention: not applied"], "answered": True}
     lines = _report.table({"hosts": {"db1": client, "web1": client}}).splitlines()
     assert lines[-1] == "db1, web1: retention: not applied"
+
+
+def test_secrets_that_are_left_are_told() -> None:
+    told = "old is declared no more, and its secrets are kept: site -e backup_prune_secrets=true removes what the escrow has"
+    found = _report.fleet_state(hosts(), {"web1": None}, {"web1": ["old"]})
+    assert told in found["hosts"]["web1"]["notes"]
+    assert f"web1: {told}" in _report.table(found)
+    # A client may say anything.
+    without = _report.fleet_state(hosts(), {"web1": None})
+    for said in ([], ["a\x1b[2J", 7, None], "old", 7, None, {"old": 1}):
+        assert _report.fleet_state(hosts(), {"web1": None}, {"web1": said}) == without

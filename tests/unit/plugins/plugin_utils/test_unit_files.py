@@ -11,6 +11,7 @@ import typing as t
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible_collections.holdfast.backup.plugins.modules import host_info
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _unit_files
 
 SYSTEMD = "/etc/systemd/system"
@@ -111,3 +112,18 @@ def test_what_a_template_is_not_given_is_an_error(monkeypatch: pytest.MonkeyPatc
     )
     with pytest.raises(AnsibleFilterError, match=said):
         files(WEB, VAULT)
+
+
+def test_what_host_info_tries_is_the_sandbox() -> None:
+    """A reduced sandbox is what such a probe would not need."""
+    name = f"{SYSTEMD}/holdfast-web--vault.service"
+    full, reduced = (
+        {line for line in files(WEB, VAULT, jobs_sandbox=each)[name]["content"].splitlines() if line[:1] != "#"}
+        for each in ("full", "reduced")
+    )
+    assert reduced < full
+    assert set(host_info.SANDBOX) == full - reduced | {
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
+    }
+    assert "AmbientCapabilities=CAP_DAC_READ_SEARCH" in reduced
