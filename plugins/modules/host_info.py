@@ -382,7 +382,7 @@ def parse_record(text: str) -> dict[str, str]:
 def version_argv(binary: str) -> list[str]:
     """How to ask a program for its version. rest-server must never get anything that could start it."""
     name = os.path.basename(binary)
-    return [binary, "version" if name.startswith("restic") and "rest-server" not in name else "--version"]
+    return [binary, "version" if name.startswith("restic") and "server" not in name else "--version"]
 
 
 def _packages(names: list[str], release: str | None, timeout: float) -> dict[str, dict[str, str | None]]:

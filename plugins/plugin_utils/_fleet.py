@@ -17,7 +17,14 @@ import typing as t
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _borgmatic, _jobs, _rclone, _repositories
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
-from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, Problem, below, said, shorten
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import (
+    BadInput,
+    Problem,
+    below,
+    said,
+    shorten,
+    type_of,
+)
 
 Variables = t.Mapping[str, t.Any]
 
@@ -154,7 +161,7 @@ def merged(host: _Collector, variable: str) -> dict[str, tuple[str, dict[str, t.
     for source in sorted(name for name in sources if name == variable or name.startswith(f"{variable}__")):
         value = host.value(source, {})
         if not isinstance(value, dict):
-            host.add(BadInput(source, f"<{type(value).__name__}>", "is not a dictionary", "Write name: {…}"))
+            host.add(BadInput(source, type_of(value), "is not a dictionary", "Write name: {…}"))
             continue
         for name, entry in value.items():
             try:
@@ -169,7 +176,7 @@ def merged(host: _Collector, variable: str) -> dict[str, tuple[str, dict[str, t.
                 host.add(
                     BadInput(
                         f"{source}.{name}",
-                        f"<{type(entry).__name__}>",
+                        type_of(entry),
                         "is not a dictionary",
                         "Write its keys below the name, or null to remove it",
                     )
@@ -798,9 +805,7 @@ def _escrow(host: _Collector, repositories: list[dict[str, t.Any]]) -> dict[str,
         return {"mode": "none", "recipients": []}
     try:
         if not isinstance(value, dict):
-            raise BadInput(
-                "backup_escrow", f"<{type(value).__name__}>", "is not a dictionary", "Use {recipients: [age1…]}"
-            )
+            raise BadInput("backup_escrow", type_of(value), "is not a dictionary", "Use {recipients: [age1…]}")
         escrow = f.mapping(
             {"mode": f.choice("age", "none", "controller"), "recipients": f.listing(_recipient)}, "backup_escrow", value
         )

@@ -71,7 +71,7 @@ def host_problems(
         )
     if client is not None:
         if tool.get("wanted", True):
-            _tool(info, tool, error)
+            _tool(info, "restic", tool, error)
         if (tool.get("borg") or {}).get("wanted"):
             _borg(info, tool["borg"], error)
         _calendars(_refused(info, client), "this host", error)
@@ -93,11 +93,13 @@ def inventory_problems(
     """Messages about the inventory and the state directory; they stop every host.
 
     A client is believed nothing here, it could so stop everybody: a calendar that it refuses counts when this controller
-    refuses it too. A server is: that it serves another fleet, or more users than this run knows, protects all its clients.
+    refuses it too. A server is: that it serves another fleet, or more users than this run knows, protects all its
+    clients; and without a rest-server that can serve them, they would be changed for nothing.
 
     ``client`` and ``tool`` are those of :func:`host_problems`. ``server`` has the ``fleet_id`` of this run (null before the
     first), its ``state_dir``, the names of the ``users`` that the server is to have, and ``revoke_max`` (null for no limit);
-    ``ssh_accounts`` and ``ssh_revoke_max`` are the same for repositories over SSH.
+    ``ssh_accounts`` and ``ssh_revoke_max`` are the same for repositories over SSH. ``rest`` says how its rest-server is
+    installed, as ``tool`` does of restic, and for :func:`rest_served` whether it has ``users`` and serves over ``ssh``.
     """
     errors: list[Problem] = []
 
@@ -105,9 +107,12 @@ def inventory_problems(
         errors.append(Problem((host,), variable, shorten(value) if value not in (None, "") else "", wrong, cure))
 
     if client is not None:
-        _named_version(tool, error)
+        _named_version("restic", tool, error)
         refused = [each for each in _refused(info, client) if _refused_here(each[1])]
         _calendars(refused, "this host and of this controller", error)
+    rest = (server or {}).get("rest")
+    if rest and rest_served(info, rest):
+        _tool(info, "rest-server", rest, error)
     served = info.get("htpasswd")
     if server is not None and served is not None:
         _served(served, server, error, "/var/lib/holdfast/htpasswd.json")
@@ -121,6 +126,12 @@ def inventory_problems(
             "/var/lib/holdfast/ssh_accounts.json",
         )
     return [str(problem) for problem in errors]
+
+
+def rest_served(info: dict[str, t.Any], rest: dict[str, t.Any]) -> bool:
+    """Whether a server serves over REST, as ``__holdfast_rest_served`` of the playbooks says after this look."""
+    over_ssh = rest["ssh"] or info.get("ssh_accounts") is not None
+    return not over_ssh or bool(rest["users"]) or info.get("htpasswd") is not None
 
 
 Report = t.Callable[[str, t.Any, str, str], None]
@@ -148,18 +159,23 @@ def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report, m
         error("backup_revoke_max", server["revoke_max"], wrong, cure[0].upper() + cure[1:])
 
 
-def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None:
-    """The version that the run would install or find, against the floor."""
-    floor = _floors.floor("restic")
+def _tool(info: dict[str, t.Any], name: str, tool: dict[str, t.Any], error: Report) -> None:
+    """The version of restic or rest-server that the run would install or find, against the floor."""
+    floor = _floors.floor(name)
+    prefix = name.replace("-", "_")
+    # Of restic's package a version or a suite may be named.
+    pinnable = "pinned" in tool
     cure = (
-        f"Set restic_install: release with restic_release_version ({floor.minimum} or later) and restic_release_sha256,"
-        " or restic_package_release to a suite that has it"
+        f"Set {prefix}_install: release with {prefix}_release_version ({floor.minimum} or later)"
+        f" and {prefix}_release_sha256"
     )
+    if pinnable:
+        cure += f", or {prefix}_package_release to a suite that has it"
     if tool["install"] == "release" or (tool["install"] == "package" and tool.get("pinned")):
-        _named_version(tool, error)
+        _named_version(name, tool, error)
         if tool["install"] == "release" and tool["checksums"] and not tool.get("sha256"):
             error(
-                "restic_release_sha256",
+                f"{prefix}_release_sha256",
                 ", ".join(map(str, tool["checksums"])),
                 f"has no checksum for the architecture {tool.get('architecture')} of this host",
                 "Give the SHA-256 of its archive, from upstream's SHA256SUMS",
@@ -169,14 +185,14 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
         found = (info.get("binaries") or {}).get(tool["binary"])
         if not found:
             error(
-                "restic_binary",
+                f"{prefix}_binary",
                 tool["binary"],
-                "is not on this host",
-                "Install restic there, or let restic_install do it",
+                "is not on this host, or tells no version",
+                f"Install {name} there, or let {prefix}_install do it",
             )
-        elif _floors.below("restic", found):
+        elif _floors.below(name, found):
             error(
-                "restic_binary",
+                f"{prefix}_binary",
                 tool["binary"],
                 f"is version {found}, below the floor {floor.minimum}: {floor.reason}",
                 "Install a later version",
@@ -184,18 +200,21 @@ def _tool(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
         return
     package = (info.get("packages") or {}).get(tool["package"]) or {}
     version, candidate = package.get("installed") or package.get("candidate"), package.get("candidate")
-    if candidate and candidate != version and not _floors.below("restic", candidate):
-        cure = f"Upgrade it there, or set restic_package_version: {candidate} and let holdfast do it"
+    if candidate and candidate != version and not _floors.below(name, candidate):
+        if pinnable:
+            cure = f"Upgrade it there, or set {prefix}_package_version: {candidate} and let holdfast do it"
+        else:
+            cure = f"Upgrade it there: apt offers {candidate}"
     if not version:
         error(
-            "restic_package",
+            f"{prefix}_package",
             tool["package"],
             "is not known to apt on this host",
             "Run apt update there, or " + cure[0].lower() + cure[1:],
         )
-    elif _floors.below("restic", version):
+    elif _floors.below(name, version):
         error(
-            "restic_package",
+            f"{prefix}_package",
             tool["package"],
             f"is version {version}, below the floor {floor.minimum}: {floor.reason}",
             cure,
@@ -263,19 +282,20 @@ def _borg(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
         )
 
 
-def _named_version(tool: dict[str, t.Any], error: Report) -> None:
+def _named_version(name: str, tool: dict[str, t.Any], error: Report) -> None:
     """The version that a variable names, against the floor."""
-    floor = _floors.floor("restic")
-    variable = "restic_release_version" if tool["install"] == "release" else "restic_package_version"
+    floor = _floors.floor(name)
+    prefix = name.replace("-", "_")
+    variable = f"{prefix}_release_version" if tool["install"] == "release" else f"{prefix}_package_version"
     version = tool["version"] if tool["install"] == "release" else tool.get("pinned")
     if tool["install"] == "release" and not tool["checksums"]:
         error(
-            "restic_release_sha256",
+            f"{prefix}_release_sha256",
             "",
             "has no checksum",
             "Give the SHA-256 of the archive of each architecture, from upstream's SHA256SUMS",
         )
-    if tool["install"] != "none" and version and _floors.below("restic", version):
+    if tool["install"] != "none" and version and _floors.below(name, version):
         error(
             variable, version, f"is below the floor {floor.minimum}: {floor.reason}", f"Name {floor.minimum} or later"
         )

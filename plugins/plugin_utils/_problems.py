@@ -62,6 +62,12 @@ def shorten(value: t.Any) -> str:
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
+def type_of(value: t.Any) -> str:
+    """The type of a value that is not shown itself, as its user knows it: Ansible reads an inventory into types of its own."""
+    plain = next((each for each in (str, bool, int, float, list, dict) if isinstance(value, each)), type(value))
+    return f"<{plain.__name__}>"
+
+
 def below(where: str, key: t.Any) -> str:
     """The path of a key below another path, as a message shows it."""
     plain = isinstance(key, str) and re.match(r"\A[A-Za-z0-9_.-]{1,60}\Z", key)

@@ -12,7 +12,13 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _rclone
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
-from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput, Problem, below, shorten
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import (
+    BadInput,
+    Problem,
+    below,
+    shorten,
+    type_of,
+)
 
 VARIABLE = "rclone_proxy_remotes"
 GROUP = "hfr-"
@@ -29,16 +35,14 @@ def group(name: str) -> str:
 def remotes(where: str, value: t.Any) -> dict[str, dict[str, str]]:
     """Checked remotes by name, each with rclone's options as text. No message holds a secret."""
     if not isinstance(value, dict):
-        raise BadInput(where, f"<{type(value).__name__}>", "is not a dictionary", "Write name: {type: …}")
+        raise BadInput(where, type_of(value), "is not a dictionary", "Write name: {type: …}")
     return {f.name(below(where, name), name): remote(below(where, name), entry) for name, entry in value.items()}
 
 
 def remote(where: str, value: t.Any) -> dict[str, str]:
     """One checked remote: its options as rclone's configuration file takes them, defaults filled in."""
     if not isinstance(value, dict):
-        raise BadInput(
-            where, f"<{type(value).__name__}>", "is not a dictionary", "Write rclone's own options: {type: …}"
-        )
+        raise BadInput(where, type_of(value), "is not a dictionary", "Write rclone's own options: {type: …}")
     given = {key: entry for key, entry in value.items() if entry is not None}
     options = {_option(where, key): _text(below(where, key), key, entry) for key, entry in given.items()}
     kind = options.pop("type", "")

@@ -71,14 +71,43 @@ def s3(name: str, url: str, *expected: str) -> Case:
     return repository(name, {"access": "s3", "url": url, "environment": credentials}, *expected)
 
 
+def over_ssh(name: str, value: dict[str, Any], *expected: str, **server: Any) -> Case:
+    """The good inventory with one repository over SSH, bad itself or for a variable of its server."""
+    offsite = {"access": "rclone", "server": "vault1", **value}
+    remotes = {"s3-offsite": {"type": "s3", "provider": "Minio", "secret_access_key": "hunter22"}}
+    side = {"rclone_proxy_remotes": remotes, **server}
+    return Case(name, expected, {**GOOD, "backup_repositories": {"offsite": offsite}}, {"vault1": side})
+
+
+def sftp(name: str, path: str, shown: str) -> Case:
+    """The good inventory with a path of sftp that would be another one on the server, or no word of its own."""
+    return over_ssh(
+        name,
+        {"access": "sftp", "path": path},
+        f"web1: backup_repositories.offsite.path = {shown}: contains characters",
+        "Use letters, digits and . _ @ + - /",
+    )
+
+
+def rest_server(name: str, *expected: str, **variables: Any) -> Case:
+    """The good inventory with a server that would get no rest-server."""
+    return Case(name, expected, GOOD, {"vault1": variables})
+
+
 NEWLINE = "x\nEnvironment=LD_PRELOAD=/tmp/evil.so"
+SHOWN = "= 'x\\nEnvironment=LD_PRELOAD=/tmp/evil.so'"
+ADDRESS_CURE = "Give a name or an address without port, brackets, zone or scheme"
+PORT_CURE = "Use a whole number from 1 to 65535"
+REST_RELEASE = (
+    "et rest_server_install: release with rest_server_release_version (0.13 or later) and rest_server_release_sha256"
+)
 CASES = [
     # Names.
     case("job-name", "backup_jobs.'My Job' = 'My Job'", "lower-case letters", backup_jobs={"My Job": GOOD_JOB}),
     case("job-name-double-hyphen", "'a--b'", "single hyphens", backup_jobs={"a--b": GOOD_JOB}),
     case("job-name-reserved", "'locks'", "reserved name", "Choose another", backup_jobs={"locks": GOOD_JOB}),
-    case("job-name-newline", "is not a name", "lower-case letters", backup_jobs={"a\nb": GOOD_JOB}),
-    case("job-name-long", "is not a name", "28 characters at most", backup_jobs={"a" * 29: GOOD_JOB}),
+    case("job-name-newline", "backup_jobs.'a\\nb' = 'a\\nb': is not a name", "lower-case letters", backup_jobs={"a\nb": GOOD_JOB}),
+    case("job-name-long", f"= '{'a' * 29}': is not a name", "28 characters at most", backup_jobs={"a" * 29: GOOD_JOB}),
     case("repository-name", "'Vault_1'", "lower-case letters", backup_repositories={"Vault_1": {"server": "vault1"}}),
     case("backup-id", "backup_id = 'Web 1'", "set backup_id for this host", backup_id="Web 1"),
     Case(
@@ -91,9 +120,9 @@ CASES = [
     # Types and character sets of a job.
     job("path-relative", "paths", ["etc"], "paths[0] = 'etc'", "not an absolute path", "from the root"),
     job("path-dots", "paths", ["/srv/../etc"], "'/srv/../etc'", "'..'", "Write the path that is meant"),
-    job("path-empty-list", "paths", [], "is empty", "Give at least one"),
+    job("path-empty-list", "paths", [], "= []: is empty", "Give at least one"),
     job("unknown-key", "pathes", ["/etc"], "is not a known key", "Known keys: "),
-    job("calendar-characters", "schedule", {"calendar": "daily\nOnBootSec=1"}, "schedule.calendar", "systemd.time(7)"),
+    job("calendar-characters", "schedule", {"calendar": "daily\nOnBootSec=1"}, "schedule.calendar = 'daily\\n", "systemd.time(7)"),
     job("spread", "schedule", {"calendar": "daily", "spread": "soon"}, "spread = 'soon'", "like 90s or 2h"),
     job("size", "exclude_larger_than", "lots", "'lots'", "like 500M"),
     job("memory", "memory_max", "1X", "'1X'", "like 500M"),
@@ -102,15 +131,23 @@ CASES = [
     job("keep-count-on-append-only", "keep", {"daily": 7}, "keep.daily = 7", "append-only", "Use a span of time"),
     job("extra-args-own", "extra_args", ["--repo=/tmp/x"], "'--repo=/tmp/x'", "holdfast sets itself", "own key"),
     job("extra-args-short", "extra_args", ["-r"], "'-r'", "long form"),
-    job("extra-args-newline", "extra_args", [f"--{NEWLINE}"], "is not one line of text"),
-    job("exclude-newline", "exclude", [NEWLINE], "exclude[0]", "is not one line of text"),
-    job("tag-newline", "tags", [NEWLINE], "tags[0]", "is not a tag"),
-    job("host-newline", "host", NEWLINE, "is not a host name"),
+    job("extra-args-newline", "extra_args", [f"--{NEWLINE}"], "[0] = '--x\\nEnv", "is not one line of text", "control characters"),
+    job("exclude-newline", "exclude", [NEWLINE], f"exclude[0] {SHOWN}", "is not one line of text", "control characters"),
+    job("tag-newline", "tags", [NEWLINE], f"tags[0] {SHOWN}", "is not a tag", "Use letters, digits and _ . : = @ / + -, no comma"),
+    job("host-newline", "host", NEWLINE, f"host {SHOWN}", "is not a host name", "Use letters, digits and . _ : -"),
     job("proxy-secret", "proxy", "http://me:hunter22@proxy:3128", "without credentials", "Use http://host:port"),
-    job("environment-own", "environment", {"RESTIC_PASSWORD": "hunter22"}, "holdfast sets itself"),
-    job("environment-secret", "environment", {"AWS_SECRET_ACCESS_KEY": "hunter22"}, "looks like a secret"),
-    job("environment-newline", "environment", {"LANG": NEWLINE}, "environment.LANG", "is not one line of text"),
-    job("hook-account", "pre", [{"command": "true", "user": NEWLINE}], "the name of an account"),
+    # Of what may be a secret no value is shown.
+    job("environment-own", "environment", {"RESTIC_PASSWORD": "hunter22"}, ".RESTIC_PASSWORD", "holdfast sets itself", "Use the job's own"),
+    job(
+        "environment-secret",
+        "environment",
+        {"AWS_SECRET_ACCESS_KEY": "hunter22"},
+        "environment.AWS_SECRET_ACCESS_KEY",
+        "looks like a secret",
+        "Put credentials into the environment of a repository",
+    ),
+    job("environment-newline", "environment", {"LANG": NEWLINE}, f".LANG {SHOWN}", "is not one line of text", "control characters"),
+    job("hook-account", "pre", [{"command": "true", "user": NEWLINE}], f"pre[0].user {SHOWN}", "the name of an account", "Use the login name"),
     job("repository-unknown", "repositories", ["offsite"], "'offsite'", "Declared are: vault"),
     # Repositories.
     repository("engine-borg", {"engine": "borg", "access": "rest", "server": "vault1"}, "does not go with engine: borg"),
@@ -119,10 +156,10 @@ CASES = [
     repository("server-missing", {"access": "rest"}, "vault.server", "is missing", "access: rest needs it"),
     repository("server-unknown", {"server": "web1"}, "= 'web1'", "backup_servers", "The group has: vault1"),
     repository("url-secret", {"url": "rest:https://me:hunter22@elsewhere/x/"}, "vault.url = '<hidden>'", "environment"),
-    repository("url-newline", {"url": "sftp:host:/x\ny"}, "vault.url", "is not one line of text"),
+    repository("url-newline", {"url": "sftp:host:/x\ny"}, "url = 'sftp:host:/x\\ny'", "is not one line of text", "control characters"),
     repository("port", {"server": "vault1", "port": 70000}, "vault.port = 70000", "from 1 to 65535"),
     repository("quota", {"server": "vault1", "quota": "much"}, "vault.quota = 'much'", "like 500M"),
-    repository("password-newline", {"server": "vault1", "password": "hunter22\n"}, "vault.password = '<hidden>'"),
+    repository("password-newline", {"server": "vault1", "password": "hunter22\n"}, "vault.password = '<hidden>'", "no line break"),
     repository(
         "environment-restic-password",
         {"url": "s3:https://s3.example.net/bucket", "environment": {"RESTIC_PASSWORD": "hunter22"}},
@@ -145,6 +182,90 @@ CASES = [
         {**GOOD, "backup_repositories": {"vault": {"url": "s3:https://s3.example.net/bucket"}}},
         clients=("web1", "old1"),
     ),
+    # Repositories over SSH, and their server.
+    over_ssh(
+        "source-name",
+        {"source": ["web1.example.net"]},
+        "web1: backup_repositories.offsite.source[0] = 'web1.example.net': is not an IP address or a network",
+        "Give 192.0.2.10, 2001:db8::7 or 192.0.2.0/24",
+    ),
+    over_ssh(
+        "source-command",
+        {"source": ["192.0.2.7", '192.0.2.8",command="id']},
+        "web1: backup_repositories.offsite.source[1] = '192.0.2.8\",command=\"id': is not an IP address",
+        "without names and patterns",
+    ),
+    over_ssh("source-empty", {"source": []}, "offsite.source = []: is empty", "Give at least one"),
+    over_ssh(
+        "remote-unknown",
+        {"remote": "elsewhere:company"},
+        "web1: backup_repositories.offsite.remote = 'elsewhere:company': names no remote of vault1",
+        "Declare it in rclone_proxy_remotes of vault1, which has: s3-offsite",
+    ),
+    over_ssh("remote-dots", {"remote": "s3-offsite:a/../b"}, "offsite.remote = 's3-offsite:a/../b'", "'..'", "Write the path that is meant"),
+    over_ssh(
+        "remote-option",
+        {"remote": "--config:x"},
+        "offsite.remote = '--config:x': is not a remote of rclone",
+        "Use name:path, as s3-offsite:company-backups",
+    ),
+    over_ssh(
+        "remote-secret",
+        {"remote": "s3-offsite,secret_access_key=hunter22:company"},
+        "offsite.remote = '<hidden>': contains credentials",
+        "Put them into rclone_proxy_remotes of the server",
+    ),
+    over_ssh(
+        "remotes-list",
+        {},
+        "vault1: rclone_proxy_remotes = '<list>': is not a dictionary",
+        "Write name: {type: …}",
+        rclone_proxy_remotes=["hunter22"],
+    ),
+    over_ssh(
+        "remotes-name",
+        {},
+        "vault1: rclone_proxy_remotes.'a/b' = 'a/b': is not a name",
+        "Use lower-case letters",
+        rclone_proxy_remotes={"a/b": {"type": "s3"}},
+    ),
+    over_ssh(
+        "remotes-type",
+        {},
+        "vault1: rclone_proxy_remotes.s3-offsite.type = 'drive'",
+        "keeps a token",
+        "Types that may be served: s3, b2",
+        rclone_proxy_remotes={"s3-offsite": {"type": "drive"}},
+    ),
+    over_ssh(
+        "remotes-newline",
+        {},
+        "vault1: rclone_proxy_remotes.s3-offsite.secret_access_key = '<hidden>': is not one line of text",
+        "It may not be empty nor hold control characters",
+        rclone_proxy_remotes={"s3-offsite": {"type": "s3", "secret_access_key": "hunter22\ntype = local"}},
+    ),
+    over_ssh(
+        "sftp-path-dots",
+        {"access": "sftp", "path": "/volume1/../etc"},
+        "web1: backup_repositories.offsite.path = '/volume1/../etc': contains a '..' component",
+        "Write the path that is meant",
+    ),
+    sftp("sftp-path-quote", "/volume1/a'b", '"/volume1/a\'b"'),
+    sftp("sftp-path-double-quote", '/volume1/a"b', "'/volume1/a\"b'"),
+    sftp("sftp-path-newline", "/volume1/a\nb", "'/volume1/a\\nb'"),
+    sftp("sftp-path-percent", "/volume1/a%hb", "'/volume1/a%hb'"),
+    over_ssh("server-address", {}, "vault1: backup_address = 'vault1:22'", "is not a host name", ADDRESS_CURE, backup_address="vault1:22"),
+    over_ssh(
+        "server-address-command",
+        {},
+        "vault1: backup_address = '-oProxyCommand=id'",
+        "is not a host name or an IP address",
+        ADDRESS_CURE,
+        backup_address="-oProxyCommand=id",
+    ),
+    over_ssh("ssh-address", {"address": "h;id"}, "web1: backup_repositories.offsite.address = 'h;id'", "is not a host name", ADDRESS_CURE),
+    over_ssh("ssh-port-range", {}, "vault1: backup_ssh_port = 70000: is out of range", PORT_CURE, backup_ssh_port=70000),
+    over_ssh("ssh-port-name", {}, "vault1: backup_ssh_port = 'ssh': is not a whole number", PORT_CURE, backup_ssh_port="ssh"),
     # Key material.
     case("escrow-missing", "backup_escrow", "is missing", "age-keygen -o backup-escrow.key", backup_escrow=None),
     case("recipient", "recipients[0] = 'age1xyz'", "public key of age", backup_escrow={"recipients": ["age1xyz"]}),
@@ -161,11 +282,18 @@ CASES = [
         "the secret key never belongs here",
         backup_escrow={"recipients": ["AGE-SECRET-KEY-1" + "Q" * 58]},
     ),
-    case("recipient-newline", "recipients[0]", backup_escrow={"recipients": [f"{RECIPIENT}\n{RECIPIENT}"]}),
+    case(
+        "recipient-newline",
+        f"backup_escrow.recipients[0] = '{RECIPIENT}\\nage1",
+        "is not a public key of age",
+        "Give the line 'age1…' that age-keygen prints",
+        backup_escrow={"recipients": [f"{RECIPIENT}\n{RECIPIENT}"]},
+    ),
     case(
         "extra-user",
-        "rest_server_users[0].name",
+        "rest_server_users[0].name = 'a:b\\nc'",
         "is not a user name",
+        "Use letters, digits",
         rest_server_users=[{"name": "a:b\nc", "hash": HASH}],
     ),
     case(
@@ -175,7 +303,12 @@ CASES = [
         rest_server_users=[{"name": "me", "hash": f"{HASH}\nyou:{HASH}"}],
     ),
     # Settings.
-    Case("account", ("restic_account", "the name of an account"), GOOD, {"web1": {"restic_account": NEWLINE}}),
+    Case(
+        "account",
+        (f"web1: restic_account {SHOWN}", "is not the name of an account", "Use lower-case letters, digits, _ and -"),
+        GOOD,
+        {"web1": {"restic_account": NEWLINE}},
+    ),
     Case("privilege", ("restic_privilege = 'sudo'", "systemd, setcap, root"), GOOD, {"web1": {"restic_privilege": "sudo"}}),
     Case("revoke-max", ("backup_revoke_max = 'all'", "whole number"), GOOD, {"vault1": {"backup_revoke_max": "all"}}),
     case("template", "backup_jobs", "cannot be evaluated", "Correct the template", backup_jobs="{{ nowhere }}"),
@@ -192,6 +325,58 @@ CASES = [
     ),
     case("release-without-checksum", "restic_release_sha256", "SHA256SUMS", restic_install="release", restic_release_version="0.18.0"),
     case("pinned-below-floor", "restic_package_version = '0.14.0-1+b5'", "or later", restic_package_version="0.14.0-1+b5"),
+    # What a server cannot serve with stops its clients too. Debian 12 has no such package.
+    Case(
+        "rest-server-not-in-apt",
+        ("old1: rest_server_package = 'restic-rest-server': is not known to apt on this host", f"Run apt update there, or s{REST_RELEASE}"),
+        {**GOOD, "backup_repositories": {"vault": {"server": "old1"}}},
+        servers=("old1",),
+    ),
+    # Any package with a version below the floor will do.
+    rest_server(
+        "L9-rest-server-package-below-floor",
+        "vault1: rest_server_package = 'libcap-ng0': is version 0.8.",
+        "below the floor 0.13",
+        f"S{REST_RELEASE}",
+        rest_server_package="libcap-ng0",
+    ),
+    rest_server(
+        "L9-rest-server-release-below-floor",
+        "vault1: rest_server_release_version = '0.12.1': is below the floor 0.13",
+        "Name 0.13 or later",
+        rest_server_install="release",
+        rest_server_release_version="0.12.1",
+        rest_server_release_sha256={"x86_64": "0" * 64},
+    ),
+    rest_server(
+        "rest-server-release-without-version",
+        "vault1: rest_server_release_version: is missing",
+        "Name the version of the release, 0.13 or later",
+        rest_server_install="release",
+        rest_server_release_sha256={"x86_64": "0" * 64},
+    ),
+    rest_server(
+        "rest-server-release-without-checksum",
+        "vault1: rest_server_release_sha256: has no checksum",
+        "from upstream's SHA256SUMS",
+        rest_server_install="release",
+        rest_server_release_version="0.14.0",
+    ),
+    rest_server(
+        "rest-server-release-for-another-architecture",
+        "vault1: rest_server_release_sha256 = 's390x': has no checksum for the architecture x86_64 of this host",
+        "Give the SHA-256 of its archive",
+        rest_server_install="release",
+        rest_server_release_version="0.14.0",
+        rest_server_release_sha256={"s390x": "0" * 64},
+    ),
+    rest_server(
+        "rest-server-binary-missing",
+        "vault1: rest_server_binary = '/opt/rest-server': is not on this host",
+        "let rest_server_install do it",
+        rest_server_install="none",
+        rest_server_binary="/opt/rest-server",
+    ),
     # What a host delivers stops that host; it is the only one here.
     Case("L9-package-below-floor", ("restic_package = 'restic'", "0.14.0", "restic_install: release"), LOCAL, clients=("old1",), servers=()),
     Case("no-systemd", ("plain1: systemd", "not running as PID 1", "boots with systemd"), LOCAL, clients=("plain1",), servers=()),
@@ -278,6 +463,14 @@ def test_the_good_inventory_is_accepted(folder: Path) -> None:
     done = play(folder / "good", Case("good", (), GOOD), "--check")
     assert done.code == 0, done.output
     assert not (folder / "good/holdfast-state").exists()
+
+
+def test_a_server_over_ssh_only_needs_no_rest_server(folder: Path) -> None:
+    archive = {"offsite": {"access": "sftp", "server": "old1"}}
+    old = Case("ssh-only", (), {**GOOD, "backup_repositories": archive}, servers=("old1",))
+    done = play(folder / "ssh-only", old, "--check")
+    assert done.code == 0, done.output
+    assert {host for host, _task in done.changed} == {"old1", "web1"}
 
 
 def test_bad_input_outside_the_limit_is_a_warning(folder: Path) -> None:

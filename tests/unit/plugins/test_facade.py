@@ -10,8 +10,10 @@ import json
 import typing as t
 from pathlib import Path
 
+import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _host
 
 ROOT = Path(__file__).parents[3]
 ESCROW = ROOT / "roles/escrow/vars/main.yml"
@@ -409,3 +411,51 @@ def test_what_is_new_to_clients_is_looked_for_once() -> None:
     )  # fmt: skip
     for told in odd:
         assert new(told, told) is False
+
+
+@pytest.mark.parametrize("users", [[], [{"name": "web1--vault"}]])
+@pytest.mark.parametrize("extra", [[], ["me"]])
+@pytest.mark.parametrize("accounts", [[], [{"name": "bk-web1"}]])
+@pytest.mark.parametrize("seen", [{}, {"htpasswd": {"users": {}}}, {"ssh_accounts": {"accounts": {}}}])
+def test_a_server_is_judged_by_what_it_will_serve(
+    users: list[t.Any], extra: list[str], accounts: list[t.Any], seen: dict[str, t.Any]
+) -> None:
+    """The look at the host needs rest-server exactly where the role that installs it runs later."""
+    server = {"users": users, "extra_users": extra, "ssh": {"accounts": accounts}}
+    preflight = {"hosts": {"web1": {"client": None, "server": server}}}
+    given: dict[str, t.Any] = {"__holdfast_preflight": preflight, "__rest_server_tool": {"install": "package"}}
+    rest = faced("__holdfast_rest_tool", **given)
+    assert rest["install"] == "package"
+    assert _host.rest_served(seen, rest) is faced("__holdfast_rest_served", **given, __holdfast_host=seen)
+
+
+SERVES: dict[str, t.Any] = {"users": [], "extra_users": [], "ssh": {"accounts": []}}
+
+
+def served(server: dict[str, t.Any] | None, facts: dict[str, t.Any] | None = None, **variables: t.Any) -> t.Any:
+    """How rest-server gets to a server, and the programs that are asked for their version."""
+    loader = DataLoader()
+    role: dict[str, t.Any] = {}
+    for part in ("defaults", "vars"):
+        role.update(loader.load_from_file(str(ROOT / f"roles/rest_server/{part}/main.yml"), trusted_as_template=True))
+    role.update(borg_wanted=False, ansible_facts=facts or {"architecture": "x86_64"}, **variables)
+    role["__holdfast_preflight"] = {"hosts": {"web1": {"client": None, "server": server}}}
+    return faced("__holdfast_rest_tool", **role) if server else None, faced("common_binaries", **role)
+
+
+def test_how_rest_server_gets_here_is_what_its_variables_say() -> None:
+    tool, binaries = served(SERVES)
+    assert (tool["install"], tool["package"], tool["checksums"], tool["sha256"]) == (
+        "package",
+        "restic-rest-server",
+        [],
+        "",
+    )
+    assert binaries == []
+    assert served(SERVES, rest_server_install="none", rest_server_binary="/opt/rest")[1] == ["/opt/rest"]
+    assert served(None, rest_server_install="none", rest_server_binary="/opt/rest")[1] == []
+    release: dict[str, t.Any] = {"rest_server_install": "release", "rest_server_release_sha256": {"x86_64": "a"}}
+    assert served(SERVES, **release)[0]["sha256"] == "a"
+    # A fact may be anything.
+    for architecture in ("aarch64", ["x86_64"], {"x86_64": 1}):
+        assert served(SERVES, {"architecture": architecture}, **release)[0]["sha256"] == ""

@@ -179,6 +179,7 @@ def test_packages(tools: Tools, info: Info) -> None:
         (["restic", "version"], ("restic 0.18.0 compiled with go1.24.4 on linux/amd64\n", ""), "0.18.0"),
         (["/opt/restic_0.19.1_linux_amd64", "version"], ("restic 0.19.1-dev compiled", ""), "0.19.1-dev"),
         (["restic-rest-server", "--version"], ("rest-server 0.13.0 compiled with go1.24", ""), "0.13.0"),
+        (["/opt/restic-server", "--version"], ("rest-server 0.14.0 compiled with go1.24", ""), "0.14.0"),
         (["/usr/bin/age", "--version"], ("1.1.1\n", ""), "1.1.1"),
         (["java", "--version"], ("", "openjdk 17.0.1"), "17.0.1"),
         (["odd", "--version"], ("no number", ""), None),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fleet, _report
 
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
@@ -205,6 +206,20 @@ def test_an_unknown_remote_names_those_that_there_are() -> None:
 def test_remotes_of_a_server_that_are_refused(remotes: t.Any) -> None:
     model = fleet({"offsite": {"access": "rclone", "server": "vault1"}}, server={"rclone_proxy_remotes": remotes})
     assert "rclone_proxy_remotes" in only(model)
+
+
+def test_a_value_of_the_wrong_type_is_named_as_its_user_knows_it() -> None:
+    """Ansible reads an inventory into types of its own."""
+    for text, shown in (("[geheim]", "list"), ("geheim", "str"), ("7", "int"), ("true", "bool")):
+        value = DataLoader().load(text)
+        model = fleet({"offsite": {"access": "rclone", "server": "vault1"}}, server={"rclone_proxy_remotes": value})
+        assert f"rclone_proxy_remotes = '<{shown}>': is not a dictionary" in only(model)
+        model = fleet(
+            {"offsite": {"access": "rclone", "server": "vault1"}}, server={"rclone_proxy_remotes": {"a": value}}
+        )
+        assert f"rclone_proxy_remotes.a = '<{shown}>': is not a dictionary" in only(model)
+        found = messages(fleet({"offsite": {"access": "rclone", "server": "vault1"}}, backup_escrow=value))
+        assert any(f"backup_escrow = '<{shown}>': is not a dictionary" in message for message in found)
 
 
 @pytest.mark.parametrize("path", [f"/{path}" for path in BAD] + ["/", "relative", "~/x"])

@@ -203,6 +203,129 @@ def test_a_pinned_version_says_nothing_of_a_binary_of_the_users() -> None:
 
 # --- what concerns everybody
 
+REST: dict[str, t.Any] = {
+    "install": "package",
+    "package": "restic-rest-server",
+    "version": "0.14.0",
+    "sha256": "a" * 64,
+    "checksums": ["x86_64"],
+    "architecture": "x86_64",
+    "binary": "/usr/bin/restic-rest-server",
+    "users": True,
+    "ssh": False,
+}
+RELEASE_CURE = (
+    "et rest_server_install: release with rest_server_release_version (0.13 or later) and rest_server_release_sha256"
+)
+
+
+def of_rest(info: dict[str, t.Any] | None = None, **rest: t.Any) -> list[str]:
+    known = {"packages": {"restic-rest-server": {"installed": None, "candidate": "0.13.0-2+b5"}}}
+    server = {**SERVER, "rest": {**REST, **rest}}
+    seen = {**INFO, **known, **(info or {})}
+    # What the host delivers besides is not its business.
+    assert _host.host_problems(seen, FACTS, None, {}, "vault1", {**server, "quotas": []})["errors"] == []
+    return _host.inventory_problems(seen, None, {}, server, "vault1")
+
+
+def packaged(**versions: str | None) -> dict[str, t.Any]:
+    return {"packages": {"restic-rest-server": versions}}
+
+
+def test_good_ways_to_get_rest_server() -> None:
+    assert of_rest() == []
+    assert of_rest(packaged(installed="0.13.0-2+b5", candidate=None)) == []
+    assert of_rest({"packages": {}}, install="release") == []
+    assert of_rest({"packages": {}}, install="release", version=0.14) == []
+    assert of_rest({"packages": {}, "binaries": {"/opt/rest": "0.14.0"}}, install="none", binary="/opt/rest") == []
+
+
+@pytest.mark.parametrize(
+    ("info", "rest", "wrong", "cure"),
+    [
+        (
+            packaged(installed=None, candidate=None),
+            {},
+            "rest_server_package = 'restic-rest-server': is not known to apt on this host",
+            f"Run apt update there, or s{RELEASE_CURE}",
+        ),
+        (
+            packaged(installed=None, candidate="0.11.0-1"),
+            {},
+            "rest_server_package = 'restic-rest-server': is version 0.11.0-1, below the floor 0.13: the first version",
+            f"S{RELEASE_CURE}",
+        ),
+        (
+            packaged(installed="0.11.0-1", candidate="0.12.1-1"),
+            {},
+            "rest_server_package = 'restic-rest-server': is version 0.11.0-1, below the floor 0.13: the first version",
+            f"S{RELEASE_CURE}",
+        ),
+        (
+            packaged(installed="0.11.0-1", candidate="0.13.0-2"),
+            {},
+            "rest_server_package = 'restic-rest-server': is version 0.11.0-1, below the floor 0.13: the first version",
+            "Upgrade it there: apt offers 0.13.0-2",
+        ),
+        (
+            {},
+            {"install": "release", "version": "0.12.1"},
+            "rest_server_release_version = '0.12.1': is below the floor 0.13: the first version",
+            "Name 0.13 or later",
+        ),
+        (
+            {},
+            {"install": "release", "version": ""},
+            "rest_server_release_version: is missing",
+            "Name the version of the release, 0.13 or later",
+        ),
+        (
+            {},
+            {"install": "release", "checksums": [], "sha256": ""},
+            "rest_server_release_sha256: has no checksum",
+            "Give the SHA-256 of the archive of each architecture, from upstream's SHA256SUMS",
+        ),
+        (
+            {},
+            {"install": "release", "sha256": "", "architecture": "aarch64"},
+            "rest_server_release_sha256 = 'x86_64': has no checksum for the architecture aarch64 of this host",
+            "Give the SHA-256 of its archive, from upstream's SHA256SUMS",
+        ),
+        (
+            {"binaries": {"/opt/rest": None}},
+            {"install": "none", "binary": "/opt/rest"},
+            "rest_server_binary = '/opt/rest': is not on this host, or tells no version",
+            "Install rest-server there, or let rest_server_install do it",
+        ),
+        (
+            {"binaries": {"/opt/rest": "0.12.1"}},
+            {"install": "none", "binary": "/opt/rest"},
+            "rest_server_binary = '/opt/rest': is version 0.12.1, below the floor 0.13: the first version",
+            "Install a later version",
+        ),
+    ],
+)
+def test_a_server_without_a_rest_server_stops_every_host(
+    info: dict[str, t.Any], rest: dict[str, t.Any], wrong: str, cure: str
+) -> None:
+    """Its clients would be changed for nothing."""
+    (message,) = of_rest(info, **rest)
+    assert message.startswith(f"vault1: {wrong}")
+    assert message.endswith(f". {cure}")
+
+
+def test_a_server_that_serves_over_ssh_only_needs_no_rest_server() -> None:
+    accounts = {"ssh_accounts": {"fleet_id": "f1", "accounts": {}}}
+    users = {"htpasswd": {"fleet_id": "f1", "users": {}}}
+    nothing = packaged(installed=None, candidate=None)
+    assert of_rest(nothing, users=False, ssh=True) == []
+    # Its last client is gone.
+    assert of_rest({**nothing, **accounts}, users=False) == []
+    assert len(of_rest({**nothing, **users}, users=False, ssh=True)) == 1
+    assert len(of_rest(nothing, users=True, ssh=True)) == 1
+    assert len(of_rest(nothing, users=False)) == 1
+
+
 SIDE: dict[str, t.Any] = {"fleet_id": "fleet-1", "state_dir": "/state", "users": ["web1--vault"], "revoke_max": 1}
 THERE: dict[str, t.Any] = {"fleet_id": "fleet-1", "users": {"web1--vault": "web1", "old--a": "old", "old--b": "old"}}
 
