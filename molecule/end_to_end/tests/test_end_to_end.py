@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -246,6 +247,12 @@ FAULTS = {
 def assert_noticed(scenario: Scenario, client: str, unit: str, expected: str, reason: str) -> None:
     found = outcome(scenario, client, unit)
     assert (found["outcome"], found["reason"]) == (expected, reason), json.dumps(found, indent=1)
+    # The outcome is on record before anybody is told of it.
+    for _try in range(60):
+        if found["told"] is not None:
+            break
+        time.sleep(0.5)
+        found = outcome(scenario, client, unit)
     assert found["told"] is True
     state = scenario.host(client).service(f"holdfast-{unit}.service").systemd_properties["ActiveState"]
     assert state == "failed" or found["service_result"] == "dependency", state
