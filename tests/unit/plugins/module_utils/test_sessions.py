@@ -21,7 +21,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="starts processes of o
 # Nobody else's on this machine, where the same test may run twice.
 UID = 20_000 + os.getpid() % 20_000
 OTHER = UID + 20_000
-MINE = {UID: "bk-web1"}
+# Nor has a host of a lab on this machine an account of that name.
+MINE = {UID: "bk-unit-test"}
 NOBODY: tuple[frozenset[int], dict[int, list[int]]] = (frozenset(), {})
 
 
@@ -74,7 +75,11 @@ def test_one_that_cannot_be_ended_holds_up_no_other(running: list[subprocess.Pop
             other.wait()
 
     seen, left = _sessions.end_sessions(
-        {**MINE, OTHER: "bk-db1"}, ended=ended.append, clock=lambda: next(clock), sleep=lambda _s: None, kill=kill
+        {**MINE, OTHER: "bk-unit-other"},
+        ended=ended.append,
+        clock=lambda: next(clock),
+        sleep=lambda _s: None,
+        kill=kill,
     )
     assert (set(seen), left, ended) == ({UID, OTHER}, {UID: [mine.pid]}, [OTHER])
 
@@ -105,11 +110,11 @@ def test_processes_that_vanish_or_are_dead(tmp_path: os.PathLike[str], monkeypat
 def test_a_login_that_still_is_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was let in by a key that is gone, and will be the account in a moment."""
     for name, uid, comm, title in (
-        (11, 0, "sshd-session", "sshd-session: bk-web1 [priv]\0\0"),
-        (12, 0, "sshd", "sshd: bk-web10 [priv]"),
-        (13, 0, "cat", "sshd: bk-web1 [priv]"),
-        (14, 7, "sshd", "sshd: bk-web1 [priv]"),
-        (15, 0, "sshd", "sshd: bk-web1@notty"),
+        (11, 0, "sshd-session", "sshd-session: bk-unit-test [priv]\0\0"),
+        (12, 0, "sshd", "sshd: bk-unit-test0 [priv]"),
+        (13, 0, "cat", "sshd: bk-unit-test [priv]"),
+        (14, 7, "sshd", "sshd: bk-unit-test [priv]"),
+        (15, 0, "sshd", "sshd: bk-unit-test@notty"),
     ):
         (tmp_path / str(name)).mkdir()
         text = f"Name:\t{comm}\nState:\tS\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"

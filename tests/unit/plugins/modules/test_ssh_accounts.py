@@ -7,16 +7,18 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import pwd
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _sessions
 from ansible_collections.holdfast.backup.plugins.module_utils._public_key import fingerprint
 from ansible_collections.holdfast.backup.plugins.modules import ssh_accounts
 
@@ -242,6 +244,30 @@ def test_nobody_can_log_in_while_sessions_end(run: Run, host: Host) -> None:
     (host.keys / "bk-web1").chmod(0o600)
     assert run(account("web1", "c"), account("db1", "b"))["changed"]
     assert host.readable("bk-web1")
+
+
+def test_who_keeps_coming_stops_nobody(run: Run, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever somebody looks there is another session of a client whose new key is good, if it can log in."""
+    run(account("web1"), account("db1", "b"))
+    uid = int(host.users["bk-web1"][5])
+    # No process has such a number.
+    pids = itertools.count(2**23)
+    looked = itertools.count()
+
+    def processes(uids: Collection[int]) -> dict[int, list[int]]:
+        comes = uid in uids and (next(looked) < 2 or host.readable("bk-web1"))
+        return {uid: [next(pids)]} if comes else {}
+
+    monkeypatch.setattr(_sessions, "processes", processes)
+    monkeypatch.setattr(_sessions, "logins", lambda _accounts: {}, raising=False)
+    monkeypatch.setattr(_sessions, "LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(ssh_accounts, "end_sessions", _sessions.end_sessions)
+    result = run(account("web1", "c"), account("db1", "d"))
+    assert not result["failed"], result["msg"]
+    assert (result["sessions_ended"], result["sessions_left"]) == (["bk-web1"], [])
+    assert not host.warned
+    assert host.readable("bk-web1")
+    assert not run(account("web1", "c"), account("db1", "d"))["changed"]
 
 
 def test_what_does_not_end_is_told_and_tried_again(run: Run, place: Path, host: Host) -> None:
