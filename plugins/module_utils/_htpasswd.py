@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 PLACEHOLDER = "<made in the first real run>"
 _VERSION = 1
+_SHOWN = 5
 _NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
 
 
@@ -187,6 +188,32 @@ def too_many(revoked: Iterable[str], ours: Mapping[str, str | None], revoke_max:
         f"{len(hosts)} hosts would lose access ({', '.join(sorted(hosts))}), and backup_revoke_max is "
         f"{revoke_max}: correct the inventory, or set backup_revoke_max to {len(hosts)} for this run"
     )
+
+
+def few(words: Sequence[str]) -> str:
+    """Return a list that stays short, whoever made it long."""
+    return ", ".join(words[:_SHOWN]) + (f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")
+
+
+def make_warnings(path: str, current: Mapping[str, str], odd: Iterable[str], outcome: Outcome, cost: int) -> list[str]:
+    """Return what somebody should look at, one line each."""
+    twice = sorted({name for name in odd if name in current and name in outcome.lines})
+    foreign = sorted({name for name in outcome.foreign if name not in outcome.lines})
+    cure = "run the playbook where these clients can be reached, and without a --limit that leaves them out"
+    told = {
+        "does not belong there, since no client has it and rest_server_users does not declare it: it is removed": few(
+            foreign
+        ),
+        "has more than one line: one stays": few(twice),
+        f"has no password hash of bcrypt at cost {cost}, which is refused: the line that this server has stays": ", ".join(
+            sorted(outcome.refused)
+        ),
+        f"has no password hash that is known: the line that this server has stays: {cure}": ", ".join(
+            sorted(outcome.kept)
+        ),
+        f"has no password hash that is known, and is not served: {cure}": ", ".join(sorted(outcome.missing)),
+    }
+    return [f"{path}: {names}: {text}" for text, names in told.items() if names]
 
 
 def _line(user: User, now: str | None, policy: Policy, outcome: Outcome) -> str | None:

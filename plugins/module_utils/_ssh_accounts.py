@@ -9,10 +9,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Union
 
-from ._htpasswd import too_many
+from ._htpasswd import few, too_many
 from ._public_key import TYPE, fingerprint, parse_public_key
 
 PLACEHOLDER = "<made in the first real run>"
@@ -23,6 +23,7 @@ GROUP_PREFIX = "hfr-"
 _VERSION = 1
 _NAME = re.compile(r"\A[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 _NAME_LENGTH = 28
+_Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 _GROUP = re.compile(r"\Ahfr-[a-z0-9][a-z0-9_-]{0,26}\Z")
 _COMMAND = re.compile(r"\A/[A-Za-z0-9._/-]+\Z")
 _BLOB = re.compile(r"(?<![A-Za-z0-9+/])AAAA[A-Za-z0-9+/]{16,}={0,3}")
@@ -35,6 +36,8 @@ class Key:
     repository: str
     public_keys: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    # What its client may do there, in any words: another text ends what began under this one. Empty is not known.
+    definition: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Known:
     backup_id: str
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     locked: bool = False
+    # Of each repository, under which definition its sessions run: no older one does any more.
+    definitions: Mapping[str, str] = field(default_factory=dict)
+    # Whether sessions have to end, and no run has seen them ended yet.
+    end: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ class Policy:
     home: str
     revoke_max: int | None = None
     check_mode: bool = False
+    # Whether the definitions of the keys are what the host serves by now.
+    in_force: bool = False
 
 
 @dataclass
@@ -118,6 +127,9 @@ class Outcome:
     refused: dict[str, list[str]] = field(default_factory=dict)
     # Accounts whose sessions have to end: a connection that is open could go on with a key that is gone.
     end: set[str] = field(default_factory=set)
+    # The same, as soon as their new definitions are in force.
+    sessions_pending: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def refuse(self, account: str, why: str) -> None:
         """Note why something of an account was refused."""
@@ -133,7 +145,7 @@ class Outcome:
 
     def report(self) -> dict[str, Any]:
         """Return the lists that the module returns."""
-        internal = ("files", "manifest", "memberships", "end", "refused")
+        internal = ("files", "manifest", "memberships", "end", "refused", "warnings")
         lists = {key: sorted(value) for key, value in vars(self).items() if key not in internal}
         return {**lists, "refused": self.refused, "served": self.served(), "groups_changed": sorted(self.memberships)}
 
@@ -159,7 +171,7 @@ def parse_accounts(items: Iterable[Mapping[str, Any]]) -> tuple[Account, ...]:
             if repository in keys:
                 raise ValueError(f"{where}.keys: {repository} is declared twice: keep one of the entries")
             sources = tuple(_source(source, f"{where}.keys[{repository}].from") for source in key["from"])
-            keys[repository] = Key(repository, tuple(key["public_keys"]), sources)
+            keys[repository] = Key(repository, tuple(key["public_keys"]), sources, key.get("definition") or "")
         ordered = tuple(keys[repository] for repository in sorted(keys))
         accounts[item["name"]] = Account(item["name"], backup_id, ordered, frozenset(item["groups"]))
     return tuple(accounts[name] for name in sorted(accounts))
@@ -211,6 +223,8 @@ def parse_manifest(value: Mapping[str, Any] | None, path: str) -> Manifest | Non
                 str(item["backup_id"]),
                 {str(repository): tuple(map(str, prints)) for repository, prints in item["keys"].items()},
                 bool(item["locked"]),
+                {str(repository): str(text) for repository, text in item.get("definitions", {}).items()},
+                bool(item.get("end", False)),
             )
             for name, item in value["accounts"].items()
         }
@@ -230,14 +244,16 @@ def render_manifest(manifest: Manifest) -> dict[str, Any]:
             "backup_id": known.backup_id,
             "keys": {repository: list(prints) for repository, prints in known.keys.items()},
             "locked": known.locked,
+            **({"definitions": dict(known.definitions)} if known.definitions else {}),
+            **({"end": True} if known.end else {}),
         }
         for name, known in manifest.accounts.items()
     }
     return {"version": _VERSION, "fleet_id": manifest.fleet_id, "accounts": accounts}
 
 
-def unite(before: Manifest | None, after: Mapping[str, Known], fleet_id: str) -> Manifest:
-    """Return the manifest that holds while lines are written: what was there, and what will be."""
+def unite(before: Manifest | None, after: Mapping[str, Known], fleet_id: str, end: Iterable[str] = ()) -> Manifest:
+    """Return the manifest that holds while lines are written: what was there, what will be, and whose sessions have to end."""
     accounts = dict(before.accounts) if before is not None else {}
     for name, known in after.items():
         old = accounts.get(name, Known(known.backup_id)).keys
@@ -245,7 +261,8 @@ def unite(before: Manifest | None, after: Mapping[str, Known], fleet_id: str) ->
             repository: tuple(dict.fromkeys((*old.get(repository, ()), *known.keys.get(repository, ()))))
             for repository in sorted({*old, *known.keys})
         }
-        accounts[name] = Known(known.backup_id, keys, known.locked)
+        # What lost access is ended in every run.
+        accounts[name] = replace(known, keys=keys, end=known.end or (name in end and not known.locked))
     return Manifest(fleet_id, accounts)
 
 
@@ -261,12 +278,13 @@ class _Line:
     text: str
     blob: str | None
     repository: str | None
+    sources: tuple[str, ...] = ()
 
 
 def _parse_lines(text: str, command: str) -> list[_Line]:
     """Return the lines of a key file; `repository` only of one that is written exactly as we do."""
     ours = re.compile(
-        rf'\Arestrict,command="{re.escape(command)} (?P<repository>[a-z0-9-]+)"(,from="[0-9A-Fa-f.:/,]+")? '
+        rf'\Arestrict,command="{re.escape(command)} (?P<repository>[a-z0-9-]+)"(,from="(?P<sources>[0-9A-Fa-f.:/,]+)")? '
         rf"{TYPE} (?P<blob>[A-Za-z0-9+/]{{68}}) [a-z0-9-]+ (?P=repository)\Z"
     )
     lines = []
@@ -275,8 +293,36 @@ def _parse_lines(text: str, command: str) -> list[_Line]:
             continue
         found = ours.match(line)
         blob = found["blob"] if found else next(iter(_BLOB.findall(line)), None)
-        lines.append(_Line(number, line, blob, found["repository"] if found else None))
+        sources = tuple(found["sources"].split(",")) if found and found["sources"] else ()
+        lines.append(_Line(number, line, blob, found["repository"] if found else None, sources))
     return lines
+
+
+def _narrower(before: Iterable[str], after: Iterable[str]) -> bool:
+    """Tell whether some address that a key was good from is none any more; no addresses are all of them."""
+    old, new = tuple(before) or ("0.0.0.0/0", "::/0"), tuple(after) or ("0.0.0.0/0", "::/0")
+    try:
+        allowed = [ipaddress.ip_network(each, strict=False) for each in new]
+        return not all(_within(ipaddress.ip_network(each, strict=False), allowed) for each in old)
+    except ValueError:
+        return True  # written by hand
+
+
+def _within(network: _Network, allowed: Iterable[_Network]) -> bool:
+    return any(
+        each.version == network.version
+        and int(each.network_address) <= int(network.network_address)
+        and int(network.broadcast_address) <= int(each.broadcast_address)
+        for each in allowed
+    )
+
+
+def _shown(line: _Line) -> str:
+    """Return a line's number and the fingerprint of its key, never the key."""
+    try:
+        return f"{line.number} ({fingerprint(line.blob) if line.blob else 'no key'})"
+    except ValueError:
+        return f"{line.number} (no key)"
 
 
 def plan_accounts(accounts: Iterable[Account], current: Current, manifest: Manifest | None, policy: Policy) -> Outcome:
@@ -292,7 +338,8 @@ def plan_accounts(accounts: Iterable[Account], current: Current, manifest: Manif
         _plan_file(
             account, blobs[name], lines.get(name, []), known.get(name, Known(account.backup_id)), policy, outcome
         )
-    _revoke(declared, current, known, outcome)
+    _revoke(declared, current, lines, known, outcome)
+    _wait(usable, known, policy, outcome)
     _plan_groups(usable, current, outcome)
     lost = {name.split(" ")[0] for name in outcome.revoked_keys} | set(outcome.revoked)
     if manifest is None:
@@ -301,7 +348,21 @@ def plan_accounts(accounts: Iterable[Account], current: Current, manifest: Manif
     problem = too_many(lost, {name: name[len(PREFIX) :] for name in lost}, policy.revoke_max)
     if problem:
         raise ValueError(problem)
+    _warn(outcome)
     return outcome
+
+
+def _warn(outcome: Outcome) -> None:
+    """Say what somebody should look at; what was refused is said with its reason."""
+    told = {f"{name} {why.partition(':')[0]}" for name, reasons in outcome.refused.items() for why in reasons}
+    kept, missing = (sorted(set(labels) - told) for labels in (outcome.kept, outcome.missing))
+    cure = "run the playbook where these clients can be reached, and without a --limit that leaves them out"
+    if kept:
+        outcome.warnings.append(
+            f"no public key was delivered for {', '.join(kept)}: the lines that this server has for them stay: {cure}"
+        )
+    if missing:
+        outcome.warnings.append(f"no public key is known for {', '.join(missing)}: they are not served: {cure}")
 
 
 def _usable(account: Account, current: Current, outcome: Outcome) -> bool:
@@ -425,14 +486,23 @@ def _plan_file(
     declared = {blob for found in blobs.values() for blob in found}
     ours = {print_ for prints in known.keys.values() for print_ in prints}
     seen: set[str | None] = {None}
+    odd: list[str] = []
+    sources = {key.repository: key.sources for key in account.keys}
     for line in lines:
         known_key = line.blob in declared or (line.blob is not None and _print(line.blob) in ours)
         # A second line of a key, or one that somebody edited, lets the key do something else.
         if not known_key or line.blob in seen or line.repository is None:
             outcome.foreign.append(f"{name} line {line.number}")
+            odd.append(_shown(line))
+            outcome.end.add(name)
+        elif line.blob not in blobs.get(line.repository, ()) or _narrower(line.sources, sources[line.repository]):
             outcome.end.add(name)
         seen.add(line.blob)
-    if ours - {_print(blob) for blob in declared}:
+    if odd:
+        outcome.warnings.append(
+            f"{name}: lines of its key file do not belong there: {few(odd)}: they are removed, and its sessions are ended"
+        )
+    if known.end or ours - {_print(blob) for blob in declared}:
         outcome.end.add(name)
     outcome.files[name] = "".join(f"{line}\n" for line in wanted)
     keys = {
@@ -440,7 +510,8 @@ def _plan_file(
         for key in account.keys
         if blobs[key.repository]
     }
-    outcome.manifest[name] = Known(account.backup_id, keys)
+    definitions = {key.repository: key.definition for key in account.keys if key.definition}
+    outcome.manifest[name] = Known(account.backup_id, keys, definitions=definitions)
 
 
 def _print(blob: str) -> str:
@@ -451,7 +522,38 @@ def _print(blob: str) -> str:
         return blob
 
 
-def _revoke(declared: Mapping[str, Account], current: Current, known: Mapping[str, Known], outcome: Outcome) -> None:
+def _wait(accounts: Mapping[str, Account], known: Mapping[str, Known], policy: Policy, outcome: Outcome) -> None:
+    """Plan the end of sessions that a definition of before allowed. It stays on record until that one is out of force."""
+    for name, account in accounts.items():
+        before = known[name].definitions if name in known else {}
+        other = [
+            key
+            for key in account.keys
+            if key.definition and before.get(key.repository, key.definition) != key.definition
+        ]
+        if not other:
+            continue
+        outcome.sessions_pending.append(name)
+        if not policy.in_force:
+            kept = {key.repository: before[key.repository] for key in other}
+            now = outcome.manifest[name]
+            outcome.manifest[name] = replace(now, definitions={**now.definitions, **kept})
+    if policy.in_force:
+        # The lines are, too: what they end, the execution that wrote them did, or tried to.
+        failed = {name for name in accounts if name in known and known[name].end}
+        for name in failed:
+            outcome.manifest[name] = replace(outcome.manifest[name], end=True)
+        outcome.end = set(outcome.sessions_pending) - outcome.end
+        outcome.sessions_pending = []
+
+
+def _revoke(
+    declared: Mapping[str, Account],
+    current: Current,
+    lines: Mapping[str, list[_Line]],
+    known: Mapping[str, Known],
+    outcome: Outcome,
+) -> None:
     """Take access from accounts of ours that are not declared, and key files from accounts that nobody knows."""
     for name, before in known.items():
         if name in declared:
@@ -464,16 +566,22 @@ def _revoke(declared: Mapping[str, Account], current: Current, known: Mapping[st
             outcome.revoked.append(name)
             outcome.revoked_keys += [f"{name} {repository}" for repository in before.keys]
         elif name in current.files:
-            outcome.foreign.append(name)
+            _foreign_file(name, lines, outcome)
         if there is not None and _is_ours(there, before.backup_id):
             if not there.password.startswith("!") or there.expires != "1":
                 outcome.locked.append(name)
             outcome.end.add(name)
     for name in current.files:
         if name not in known and name not in outcome.manifest:
-            outcome.foreign.append(name)
+            _foreign_file(name, lines, outcome)
             if name in current.system and _is_ours(current.system[name], name[len(PREFIX) :]):
                 outcome.end.add(name)
+
+
+def _foreign_file(name: str, lines: Mapping[str, list[_Line]], outcome: Outcome) -> None:
+    outcome.foreign.append(name)
+    shown = few([_shown(line) for line in lines[name]])
+    outcome.warnings.append(f"{name}: is not served here, and has a key file: it is removed, with its lines {shown}")
 
 
 def _plan_groups(accounts: Mapping[str, Account], current: Current, outcome: Outcome) -> None:

@@ -15,6 +15,7 @@ description:
   - Writes the whole htpasswd of a rest-server in one execution, atomically, sorted and without duplicates.
   - Revokes only users that the manifest on the server says this fleet put there. Declared users whose hash is not known
     now keep the line that the server has.
+  - Warns of what it removes that was not its own, and of users whose hash is refused or not known.
 extends_documentation_fragment: [holdfast.backup.attributes.host]
 attributes:
   check_mode:
@@ -185,6 +186,7 @@ from ..module_utils._htpasswd import (
     Policy,
     check_fleet,
     make_diff,
+    make_warnings,
     parse_htpasswd,
     parse_manifest,
     parse_users,
@@ -275,6 +277,8 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
                 tree.write(path, content, uid=uid, gid=gid, mode=mode)
             if union != Manifest(policy.fleet_id, final):
                 tree.write_json(manifest_path, render_manifest(Manifest(policy.fleet_id, final)), mode=0o600)
+    for warning in make_warnings(path, current, odd, outcome, policy.cost):
+        module.warn(warning)
     return {
         "changed": entry != wanted,
         "diff": make_diff(path, current, outcome),

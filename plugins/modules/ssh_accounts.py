@@ -18,7 +18,10 @@ description:
   - Only what the manifest on the server says this fleet made is revoked. An account that lost access is locked, its
     sessions are ended, and it keeps its UID, since its data stays.
   - A public key that is not exactly one ed25519 key is refused for its client. The other clients are served.
-  - The sessions of an account end too when one of its keys is replaced or removed, or a foreign line is found.
+  - The sessions of an account end too when one of its keys is replaced, removed or good from fewer addresses, a foreign line
+    is found, or a definition changed. While they end, nobody can log in as it, for a moment. What does not end is warned of
+    and tried again by the next run, and stops nobody else.
+  - Warns of foreign lines and key files, with the fingerprint, and of clients whose key is not known.
 attributes:
   check_mode:
     support: full
@@ -72,6 +75,12 @@ options:
             type: list
             elements: str
             default: []
+          definition:
+            description:
+              - What the client may do there, in any words. Where they change, sessions that began before have to end, see
+                RV(sessions_pending). Empty is not known.
+            type: str
+            default: ''
   command:
     description: The program that a key runs, with the repository's name as its argument.
     type: path
@@ -98,9 +107,10 @@ options:
   phase:
     description:
       - V(accounts) makes accounts and groups only, so that something can be tried as an account before its keys work.
-      - V(all) does everything.
+      - V(all) does everything that can be done before the new definitions are in force.
+      - V(sessions), when they are, ends the sessions that the definitions of before allowed.
     type: str
-    choices: [all, accounts]
+    choices: [all, accounts, sessions]
     default: all
 """
 
@@ -202,10 +212,22 @@ sessions_ended:
   returned: success
   type: list
   elements: str
+sessions_left:
+  description: Accounts with processes that do not end. It is warned of them, and the next run tries again.
+  returned: success
+  type: list
+  elements: str
+sessions_pending:
+  description: Accounts whose definitions changed. When these are in force, O(phase=sessions) ends what began before.
+  returned: success
+  type: list
+  elements: str
 """
 
+import dataclasses
 import posixpath
 import pwd
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -314,15 +336,18 @@ def _key_files(tree: Tree, directory: str) -> dict[str, Entry]:
     return files
 
 
-def _write_keys(tree: Tree, directory: str, outcome: Outcome, files: dict[str, Entry]) -> None:
-    for name, text in sorted(outcome.files.items()):
+def _write_keys(
+    tree: Tree, directory: str, texts: Mapping[str, str], files: Mapping[str, Entry], closed: Collection[str]
+) -> None:
+    """Write key files whole, without a text none; sshd, which reads them as their account, cannot read the closed ones."""
+    for name, text in sorted(texts.items()):
         path, content = posixpath.join(directory, name), text.encode("utf-8")
-        if text and files.get(name) != Entry("file", 0, 0, 0o644, content):
+        mode = 0o600 if name in closed else 0o644
+        if not text and name in files:
+            tree.unlink(path)
+        elif text and files.get(name) != Entry("file", 0, 0, mode, content):
             tree.make_parents(path)
-            tree.write(path, content, uid=0, gid=0, mode=0o644)
-    for name in files:
-        if not outcome.files.get(name):
-            tree.unlink(posixpath.join(directory, name))
+            tree.write(path, content, uid=0, gid=0, mode=mode)
 
 
 def _home(tree: Tree, home: str, *, change: bool) -> bool:
@@ -336,6 +361,40 @@ def _home(tree: Tree, home: str, *, change: bool) -> bool:
     return True
 
 
+def _having(ids: dict[int, str]) -> set[str]:
+    return {ids[uid] for uid in processes(ids)}
+
+
+def _end(tree: Tree, directory: str, outcome: Outcome, ids: dict[int, str]) -> tuple[list[str], dict[str, list[int]]]:
+    """End the sessions of accounts whose key files are closed, and open those; tell who had any, and what does not end."""
+
+    def opened(uid: int) -> None:
+        text = outcome.files.get(ids[uid])
+        if text:
+            tree.write(posixpath.join(directory, ids[uid]), text.encode("utf-8"), uid=0, gid=0, mode=0o644)
+
+    had, left = end_sessions(ids, ended=opened)
+    for uid in left:
+        # It would stay closed until somebody has ended them.
+        opened(uid)
+    return sorted(ids[uid] for uid in had), {ids[uid]: pids for uid, pids in sorted(left.items())}
+
+
+def _tell(module: AnsibleModule, outcome: Outcome, left: dict[str, list[int]]) -> None:
+    phase = module.params["phase"]
+    if phase != "sessions":
+        for name, reasons in sorted(outcome.refused.items()):
+            for why in reasons:
+                module.warn(f"{name}: {why}")
+    for text in outcome.warnings if phase == "all" else ():
+        module.warn(text)
+    for name, pids in sorted(left.items()):
+        module.warn(
+            f"{name}: what its sessions may do was taken away, and processes {', '.join(map(str, pids))} do not end: end "
+            "them by hand; the next run tries again"
+        )
+
+
 def _run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     paths = {option: check_path(params[option], option) for option in ("directory", "home", "manifest")}
@@ -347,6 +406,7 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         home=check_command(paths["home"]),
         revoke_max=params["revoke_max"],
         check_mode=module.check_mode,
+        in_force=params["phase"] == "sessions",
     )
     real = not module.check_mode
     with Tree() as tree:
@@ -360,40 +420,48 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         current = Current(_system(names), texts, _groups())
         outcome = plan_accounts(declared, current, manifest, policy)
         everything = params["phase"] == "all"
-        final = Manifest(policy.fleet_id, outcome.manifest)
-        union = unite(manifest, outcome.manifest, policy.fleet_id)
+        union = unite(manifest, outcome.manifest, policy.fleet_id, outcome.end)
+        keys = {**dict.fromkeys(files, ""), **outcome.files}
         rewritten = any(
             files.get(name) != Entry("file", 0, 0, 0o644, text.encode("utf-8")) if text else name in files
-            for name, text in {**dict.fromkeys(files, ""), **outcome.files}.items()
+            for name, text in keys.items()
         )
         if real and everything and union != manifest:
             # The manifest knows an account before the host does.
             tree.write_json(manifest_path, render_manifest(union), mode=0o600)
-        changed = _home(tree, paths["home"], change=real)
+            manifest = union
+        changed = params["phase"] != "sessions" and _home(tree, paths["home"], change=real)
         host = _Host(module)
-        if real:
+        if real and params["phase"] != "sessions":
             host.apply({account.name: account for account in declared}, current, outcome, paths["home"])
-        ended: list[str] = []
-        if everything:
-            if real:
-                _write_keys(tree, directory, outcome, files)
-                host.lock(sorted(outcome.locked))
+        had: list[str] = []
+        left: dict[str, list[int]] = {}
+        if params["phase"] != "accounts":
             ids = {current.system[name].uid: name for name in outcome.end if name in current.system}
-            ended = sorted({ids[uid] for uid in (end_sessions if real else processes)(set(ids))})
-            if real and final != (union if union != manifest else manifest):
+            if real:
+                closed = set(ids.values())
+                texts = {name: text for name, text in keys.items() if everything or name in closed}
+                _write_keys(tree, directory, texts, files, closed)
+                host.lock(sorted(outcome.locked) if everything else [])
+            had, left = _end(tree, directory, outcome, ids) if real else (sorted(_having(ids)), {})
+            for name in left:
+                if name in outcome.manifest and not outcome.manifest[name].locked:
+                    outcome.manifest[name] = dataclasses.replace(outcome.manifest[name], end=True)
+            final = Manifest(policy.fleet_id, outcome.manifest)
+            if real and final != manifest:
                 tree.write_json(manifest_path, render_manifest(final), mode=0o600)
-    for name, reasons in sorted(outcome.refused.items()):
-        for why in reasons:
-            module.warn(f"{name}: {why}")
+    _tell(module, outcome, left)
     result = outcome.report()
     accounts_only = ("created", "corrected", "unlocked", "groups_created", "groups_changed", "refused")
     if not everything:
-        result = {key: value if key in accounts_only else type(value)() for key, value in result.items()}
+        told = accounts_only if params["phase"] == "accounts" else ()
+        result = {key: value if key in told else type(value)() for key, value in result.items()}
     done = [key for key in (*accounts_only[:-1], "locked") if result[key]]
     return {
         **result,
-        "changed": changed or bool(done or ended) or (everything and rewritten),
-        "sessions_ended": ended,
+        "changed": changed or bool(done or had) or (everything and rewritten),
+        "sessions_ended": [name for name in had if name not in left],
+        "sessions_left": sorted(left),
         "diff": make_diff(current, outcome) if everything else [],
     }
 
@@ -404,6 +472,7 @@ def main() -> None:
         "repository": {"type": "str", "required": True},
         "public_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
         "from": {"type": "list", "elements": "str", "default": []},
+        "definition": {"type": "str", "default": ""},
     }
     account = {
         "name": {"type": "str", "required": True},
@@ -420,7 +489,7 @@ def main() -> None:
             "manifest": {"type": "path", "default": "/var/lib/holdfast/ssh_accounts.json"},
             "fleet_id": {"type": "str", "required": True},
             "revoke_max": {"type": "int"},
-            "phase": {"type": "str", "choices": ["all", "accounts"], "default": "all"},
+            "phase": {"type": "str", "choices": ["all", "accounts", "sessions"], "default": "all"},
         },
         supports_check_mode=True,
     )

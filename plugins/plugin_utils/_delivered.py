@@ -235,7 +235,7 @@ RESULTS: dict[str, dict[str, Field]] = {
     "ssh_accounts": {
         **dict.fromkeys(
             "created corrected unlocked locked revoked created_keys changed_keys revoked_keys kept missing foreign"
-            " groups_created groups_changed sessions_ended".split(),
+            " groups_created groups_changed sessions_ended sessions_left sessions_pending".split(),
             _texts,
         ),
         "refused": Field("lists of texts by account", _map(_list(_text), _like(ACCOUNT))),

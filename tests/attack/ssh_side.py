@@ -121,8 +121,11 @@ class Side:
         everybody += [(f"c{number}", "rclone", synthetic_key(number)) for number in range(more)]
         for name, kind, public in everybody:
             key = {"repository": "vault", "kind": kind, "public_keys": [public], **keys.get(name, {})}
-            accounts.append({"name": f"bk-{name}", "host": name, "backup_id": name, "keys": [key]})
-            definitions.append({"name": f"{name}--vault", "account": f"bk-{name}", "kind": kind})
+            line = {option: value for option, value in key.items() if option not in ("append_only", "quota")}
+            accounts.append({"name": f"bk-{name}", "host": name, "backup_id": name, "keys": [line]})
+            more_of_it = {option: key[option] for option in ("append_only", "quota") if option in key}
+            definition = {"name": f"{name}--vault", "account": f"bk-{name}", "kind": key["kind"], **more_of_it}
+            definitions.append(definition)
         return {"ssh_access_accounts": accounts, "ssh_access_definitions": definitions, "ssh_access_fleet_id": "attack"}
 
     def deploy(self, variables: dict[str, Any], *arguments: str, fails: bool = False) -> dict[str, Any]:
@@ -199,6 +202,18 @@ class Side:
             self.on_client("pkill -x ssh; pkill -x sleep; pkill -x ssh-agent; rm -f /root/*.sock")
             process.kill()
             process.communicate()
+
+    @contextlib.contextmanager
+    def keeps_coming(self, account: str, key: str) -> Iterator[None]:
+        """Log in again and again, several times at once, whatever the server does with it."""
+        loop = f"while :; do timeout 60 {self.ssh(account, '-N ACCOUNT', key)} </dev/null >/dev/null 2>&1; done"
+        self.lab.put(self.client, "/root/come", f"#!/bin/sh\n{loop}\n".encode(), mode=0o755)
+        self.on_client("for one in 1 2 3 4 5 6; do setsid /root/come </dev/null >/dev/null 2>&1 & done")
+        try:
+            assert wait_for(lambda: str(self.processes(account)).count("sshd") > 1, 20)
+            yield
+        finally:
+            self.on_client("pkill -f '^/bin/sh /root/come'; pkill -x ssh; rm /root/come")
 
     # -- what the server shows ---------------------------------------------
 

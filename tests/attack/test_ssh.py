@@ -277,6 +277,11 @@ def test_a_line_inserted_by_hand(side: Side, everybody: Callable[..., dict[str, 
         assert result["sessions_ended"] == ["bk-web1"]
         assert side.processes("bk-web1") == []
     assert side.on_server(f"cat {path}") == before
+    # Whoever ran the playbook reads it, and which key it was.
+    shown = side.on_client("ssh-keygen -lf /root/keys/web1.pub").stdout.split()[1]
+    told = f"bk-web1: lines of its key file do not belong there: 1 ({shown}), 2 ({shown})"
+    assert unwrapped(told) in unwrapped(result["output"])
+    assert "bk-web1: lines" not in side.deploy(everybody())["output"]
     assert not ATTACKS["command"](side, "bk-web1")
     assert side.served()
 
@@ -309,6 +314,76 @@ def test_revocation_ends_sessions_and_keeps_data(side: Side, everybody: Callable
     assert side.deploy(everybody())["unlocked"] == ["bk-web1"]
     assert (side.on_server("id -u bk-web1"), side.hashes("web1")) == (uid, data)
     assert side.served()
+
+
+def test_who_comes_again_and_again_stops_nobody(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:
+    """A client whose key is replaced has one that works, and uses it without a pause while its old sessions are ended."""
+    replaced = everybody(web1={"public_keys": [other_key(side)]})
+    side.deploy(everybody(web1={"public_keys": [side.keys["web1"], other_key(side)]}))
+    with (
+        side.open("bk-web1", "-N ACCOUNT", until=lambda: side.processes("bk-web1")),
+        side.keeps_coming("bk-web1", "other"),
+    ):
+        old = set(side.on_server("pgrep -u bk-web1").split())
+        result = side.deploy(replaced)
+        assert (result["sessions_ended"], result["sessions_left"]) == (["bk-web1"], [])
+        assert wait_for(lambda: side.processes("bk-web1"), 20), "the new key is good"
+        assert not old & set(side.on_server("pgrep -u bk-web1").split())
+        assert "changed=0" in side.deploy(replaced)["output"]
+    assert side.login("bk-web1").returncode == 255, "the old key is not"
+    side.deploy(everybody())
+    assert side.served()
+
+
+def unwrapped(text: str) -> str:
+    """Without the line breaks that Ansible puts into what it warns of."""
+    return "".join(text.split())
+
+
+def other_key(side: Side) -> str:
+    """Another key that the client has."""
+    make = "cd /root/keys; [ -e other ] || ssh-keygen -q -t ed25519 -N '' -C other -f other; cat other.pub"
+    return side.on_client(make).stdout.strip()
+
+
+def sources(side: Side) -> list[str]:
+    """Where the client comes from, and where it does not."""
+    return [*side.lab.addresses(side.client), "192.0.2.77"]
+
+
+NARROWED: dict[str, Callable[[Side], tuple[dict[str, Any], dict[str, Any]]]] = {
+    "kind": lambda _side: ({"kind": "sftp"}, {"kind": "rclone"}),
+    "append-only": lambda _side: ({"kind": "borg", "append_only": False}, {"kind": "borg", "append_only": True}),
+    "quota": lambda _side: ({"kind": "borg", "quota": "2G"}, {"kind": "borg", "quota": "1G"}),
+    "addresses": lambda side: ({"kind": "borg", "from": sources(side)}, {"kind": "borg", "from": ["192.0.2.77"]}),
+}
+
+
+@pytest.mark.parametrize("what", NARROWED)
+def test_who_may_do_less_has_to_come_again(side: Side, everybody: Callable[..., dict[str, Any]], what: str) -> None:
+    """A session goes on as it began, so it ends when its client may do less. Where nothing changed for it, it goes on."""
+    wider, narrower = NARROWED[what](side)
+    side.deploy(everybody(web1=wider))
+    with side.open("bk-web1", "ACCOUNT", until=lambda: side.serves("bk-web1")):
+        before = side.on_server("pgrep -u bk-web1")
+        assert not side.deploy(everybody(web1=wider))["changed"]
+        more = {**CLIENTS, "new": "sftp"}
+        side.keys["new"] = side.keys.get("new") or other_key(side)
+        side.deploy(everybody(clients=more, web1=wider))
+        assert side.on_server("pgrep -u bk-web1") == before
+        checked = side.deploy(everybody(clients=more, web1=narrower), "--check")
+        assert side.on_server("pgrep -u bk-web1") == before
+        real = side.deploy(everybody(clients=more, web1=narrower))
+        assert side.on_server("pgrep -u bk-web1 || :") == ""
+        assert changes(checked) == changes(real)
+        assert "changed=0" in side.deploy(everybody(clients=more, web1=narrower))["output"]
+    side.deploy(everybody())
+    assert side.served()
+
+
+def changes(deployed: dict[str, Any]) -> str:
+    """How many tasks changed something."""
+    return str(deployed["output"].rpartition("changed=")[2].split()[0])
 
 
 def test_a_key_is_good_from_declared_addresses_only(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:

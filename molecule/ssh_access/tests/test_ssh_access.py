@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ test_maintenance_locks_out = attacks.test_maintenance_locks_out
 test_nothing_that_sshd_reads_can_be_written = attacks.test_nothing_that_sshd_reads_can_be_written
 test_revocation_ends_sessions_and_keeps_data = attacks.test_revocation_ends_sessions_and_keeps_data
 test_sftp_reaches_its_own_directory_only = attacks.test_sftp_reaches_its_own_directory_only
+test_who_comes_again_and_again_stops_nobody = attacks.test_who_comes_again_and_again_stops_nobody
 SOME = ["command", "terminal", "Unix socket (-L)", "listen on the server (-R)"]
 
 
@@ -41,3 +44,8 @@ def test_all_clients_are_there(vaults: dict[str, Side]) -> None:
 def test_the_client_cannot_and_others_can(side: Side, name: str) -> None:
     assert attacks.ATTACKS[name](side, CONTROL), "the attack was not delivered"
     assert not attacks.ATTACKS[name](side, "bk-web1")
+
+
+def test_who_may_do_less_has_to_come_again(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:
+    """Of one that may delete, and becomes append-only."""
+    attacks.test_who_may_do_less_has_to_come_again(side, everybody, "kind")

@@ -120,6 +120,40 @@ def test_a_second_key_ends_nothing() -> None:
     assert not outcome.end
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "ends"),
+    [
+        ((), ("192.0.2.7",), True),
+        (("192.0.2.7",), (), False),
+        (("192.0.2.7", "2001:db8::1"), ("192.0.2.0/24", "2001:db8::/32", "198.51.100.1"), False),
+        (("192.0.2.0/24",), ("192.0.2.0/25",), True),
+        (("192.0.2.7", "2001:db8::1"), ("192.0.2.7",), True),
+        ((), ("0.0.0.0/0", "::/0"), False),
+        (("1:2:3",), ("192.0.2.7",), True),  # written by hand
+    ],
+)
+def test_fewer_addresses_end_the_sessions(before: tuple[str, ...], after: tuple[str, ...], ends: bool) -> None:
+    """A connection may be open from where nobody may come any more."""
+    options = f',from="{",".join(before)}"' if before else ""
+    outcome = plan(
+        account("web1", key("a", sources=after)),
+        current=here({"web1": line("web1", "a", options=options)}),
+        manifest={"": known("web1", vault="a")},
+    )
+    assert told(outcome) == {"changed_keys": ["bk-web1 vault"]}
+    assert outcome.end == ({"bk-web1"} if ends else set())
+
+
+def test_a_key_for_another_repository_ends_the_sessions() -> None:
+    """Of the one that it opened before, though it is still good for something."""
+    outcome = plan(
+        account("web1", key("a", repository="second")),
+        current=here({"web1": line("web1", "a")}),
+        manifest={"": known("web1", vault="a")},
+    )
+    assert outcome.end == {"bk-web1"}
+
+
 def test_a_repository_that_is_gone() -> None:
     before = line("web1", "a") + line("web1", "b", "second")
     outcome = plan(

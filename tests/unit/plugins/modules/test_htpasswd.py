@@ -191,6 +191,39 @@ def test_duplicates(run: Run, place: Path) -> None:
     assert both(run, place, users=[user("web1")]) == {"changed_users": ["web1--vault"]}
 
 
+def test_what_is_removed_or_not_known_is_told(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(htpasswd.AnsibleModule, "warn", lambda _self, text: told.append(text))
+    users = [user("web1"), user("db1", "b")]
+    run(users=users)
+    assert not told
+    path = place / "etc/htpasswd"
+    path.write_text(
+        f"eve:{hashed('e')}\n{text(place)}web1--vault:{hashed('z')}\njunk\n" + "\n".join(f"x{n}:h" for n in range(5))
+    )
+    cure = "run the playbook where these clients can be reached, and without a --limit that leaves them out"
+    texts = [
+        f"{path}: eve, line 5, x0, x1, x2 and 2 more: does not belong there, since no client has it and rest_server_users does not "
+        "declare it: it is removed",
+        f"{path}: web1--vault: has more than one line: one stays",
+        f"{path}: bad--vault: has no password hash of bcrypt at cost 12, which is refused: the line that this server has stays",
+        f"{path}: db1--vault: has no password hash that is known: the line that this server has stays: {cure}",
+        f"{path}: new--vault: has no password hash that is known, and is not served: {cure}",
+    ]
+    args = {"users": [user("web1"), user("bad", hash="x")], "keep": ["db1--vault", "new--vault"]}
+    for check in (True, False):
+        told.clear()
+        run(**args, check=check)
+        assert told == texts
+    told.clear()
+    assert not run(users=users)["changed"]
+    assert not told
+    # Kept on purpose.
+    path.write_text(text(place) + f"eve:{hashed('e')}\n")
+    run(users=users, adopt_foreign="keep")
+    assert not told
+
+
 def test_revoking_too_many_hosts(run: Run, place: Path) -> None:
     names = ("a", "b", "c")
     two_each = [{**user(name), "name": f"{name}--{repo}"} for name in names for repo in ("vault", "offsite")]

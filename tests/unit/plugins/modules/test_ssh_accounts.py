@@ -7,16 +7,19 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import pwd
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _sessions
+from ansible_collections.holdfast.backup.plugins.module_utils._public_key import fingerprint
 from ansible_collections.holdfast.backup.plugins.modules import ssh_accounts
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners: needs root")
@@ -27,8 +30,8 @@ def public(letter: str) -> str:
     return "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + letter.encode() * 32).decode()
 
 
-def account(name: str, letter: str = "a", groups: tuple[str, ...] = ()) -> dict[str, Any]:
-    keys = [{"repository": "vault", "public_keys": [public(letter)] if letter else []}]
+def account(name: str, letter: str = "a", groups: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+    keys = [{"repository": "vault", "public_keys": [public(letter)] if letter else [], **more}]
     return {"name": f"bk-{name}", "backup_id": name, "groups": list(groups), "keys": keys}
 
 
@@ -42,8 +45,13 @@ class Host:
         self.groups: dict[str, str] = {"root": "", "hfr-old": "bk-gone"}
         self.calls: list[list[str]] = []
         self.fails = ""
-        self.ended: list[set[int]] = []
+        self.keys = place / "keys"
+        # Each time, whose sessions ended, and whether somebody could log in meanwhile.
+        self.ended: list[dict[str, bool]] = []
         self.alive: set[int] = set()
+        self.stuck: set[int] = set()
+        # What the last execution warned of, however Ansible passes it on.
+        self.warned: list[str] = []
         self.write()
 
     def write(self) -> None:
@@ -82,11 +90,21 @@ class Host:
         self.write()
         return 0, "", ""
 
-    def end(self, uids: set[int]) -> frozenset[int]:
-        self.ended.append(uids)
-        found = self.alive & uids
-        self.alive -= uids
-        return frozenset(found)
+    def end(
+        self, accounts: dict[int, str], *, ended: Callable[[int], None]
+    ) -> tuple[frozenset[int], dict[int, list[int]]]:
+        self.ended.append({name: self.readable(name) for name in accounts.values()})
+        found = self.alive & set(accounts)
+        self.alive -= set(accounts) - self.stuck
+        for uid in accounts:
+            if uid not in self.alive:
+                ended(uid)
+        return frozenset(found), {uid: [uid * 10, uid * 10 + 1] for uid in self.alive & set(accounts)}
+
+    def readable(self, name: str) -> bool:
+        """Whether sshd, which does it as the account, can read its key file."""
+        path = self.keys / name
+        return path.exists() and stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 @pytest.fixture
@@ -96,6 +114,13 @@ def host(place: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(pwd, "getpwnam", made.getpwnam)
     monkeypatch.setattr(ssh_accounts.AnsibleModule, "run_command", made.run)
     monkeypatch.setattr(ssh_accounts, "end_sessions", made.end)
+    warn = ssh_accounts.AnsibleModule.warn
+
+    def record(module: ssh_accounts.AnsibleModule, text: str) -> None:
+        made.warned.append(text)
+        warn(module, text)
+
+    monkeypatch.setattr(ssh_accounts.AnsibleModule, "warn", record)
     monkeypatch.setattr(ssh_accounts, "processes", lambda uids: {uid: [1] for uid in made.alive & set(uids)})
     return made
 
@@ -108,6 +133,7 @@ def run(run_module: Run, place: Path, host: Host) -> Run:
             "home": str(place / "home"),
             "manifest": str(place / "lib/ssh_accounts.json"),
         }
+        host.warned.clear()
         return run_module(ssh_accounts, {**paths, "fleet_id": "f1", "accounts": list(accounts), **args}, check=check)
 
     return call
@@ -205,6 +231,141 @@ def test_killed_after_the_manifest(run: Run, place: Path, host: Host) -> None:
     host.groups.pop("hfr-old")
     host.write()
     assert both(run, place, account("web1")) == {"unlocked": ["bk-web1"], "changed_keys": ["bk-web1 vault"]}
+
+
+def test_nobody_can_log_in_while_sessions_end(run: Run, host: Host) -> None:
+    """Else a client with its new key could start sessions as fast as they are ended."""
+    run(account("web1"), account("db1", "b"))
+    assert host.ended == [{}]
+    assert run(account("web1", "c"), account("db1", "b"))["changed_keys"] == ["bk-web1 vault"]
+    assert host.ended == [{}, {"bk-web1": False}]
+    assert host.readable("bk-web1")
+    # Killed in between: the next run opens the file, and ends what was not ended yet.
+    (host.keys / "bk-web1").chmod(0o600)
+    assert run(account("web1", "c"), account("db1", "b"))["changed"]
+    assert host.readable("bk-web1")
+
+
+def test_who_keeps_coming_stops_nobody(run: Run, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever somebody looks there is another session of a client whose new key is good, if it can log in."""
+    run(account("web1"), account("db1", "b"))
+    uid = int(host.users["bk-web1"][5])
+    # No process has such a number.
+    pids = itertools.count(2**23)
+    looked = itertools.count()
+
+    def processes(uids: Collection[int]) -> dict[int, list[int]]:
+        comes = uid in uids and (next(looked) < 2 or host.readable("bk-web1"))
+        return {uid: [next(pids)]} if comes else {}
+
+    monkeypatch.setattr(_sessions, "processes", processes)
+    monkeypatch.setattr(_sessions, "logins", lambda _accounts: {}, raising=False)
+    monkeypatch.setattr(_sessions, "LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(ssh_accounts, "end_sessions", _sessions.end_sessions)
+    result = run(account("web1", "c"), account("db1", "d"))
+    assert not result["failed"], result["msg"]
+    assert (result["sessions_ended"], result["sessions_left"]) == (["bk-web1"], [])
+    assert not host.warned
+    assert host.readable("bk-web1")
+    assert not run(account("web1", "c"), account("db1", "d"))["changed"]
+
+
+def test_what_does_not_end_is_told_and_tried_again(run: Run, place: Path, host: Host) -> None:
+    run(account("web1"), account("db1", "b"))
+    host.alive = host.stuck = {int(host.users["bk-web1"][5])}
+    pid = 10 * int(host.users["bk-web1"][5])
+    for _run in range(2):
+        result = run(account("web1", "c"), account("db1", "d"))
+        assert not result["failed"]
+        assert (result["sessions_ended"], result["sessions_left"]) == ([], ["bk-web1"])
+        assert result["changed"]
+        assert host.warned == [
+            f"bk-web1: what its sessions may do was taken away, and processes {pid}, {pid + 1} do not end: end them by hand; "
+            "the next run tries again"
+        ]
+        assert host.readable("bk-web1")
+        # Everything else is done, for everybody.
+        manifest = json.loads((place / "lib/ssh_accounts.json").read_text())["accounts"]
+        assert (manifest["bk-web1"]["end"], "end" in manifest["bk-db1"]) == (True, False)
+        assert result["served"] == {name: manifest[name]["keys"] for name in ("bk-db1", "bk-web1")}
+    host.stuck = set()
+    assert both(run, place, account("web1", "c"), account("db1", "d")) == {"sessions_ended": ["bk-web1"]}
+    assert '"end"' not in (place / "lib/ssh_accounts.json").read_text()
+    # Whoever lost access is locked all the same, and tried in each run.
+    host.alive = host.stuck = {int(host.users["bk-db1"][5])}
+    result = run(account("web1", "c"))
+    assert (result["locked"], result["sessions_left"]) == (["bk-db1"], ["bk-db1"])
+    assert (host.users["bk-db1"][3:5], (place / "keys/bk-db1").exists()) == (["!*", "1"], False)
+    assert run(account("web1", "c"))["sessions_left"] == ["bk-db1"]
+
+
+def test_another_definition_ends_sessions_when_it_is_in_force(run: Run, place: Path, host: Host) -> None:
+    run(account("web1", definition="sftp"), account("db1", "b"))
+    host.alive = {int(host.users["bk-web1"][5])}
+    narrowed = account("web1", definition="append-only")
+    for _run in range(2):  # the second, since the first was killed before the definition was in force
+        result = run(narrowed, account("db1", "b", definition="was not known"))
+        assert (result["sessions_pending"], result["sessions_ended"], result["changed"]) == (["bk-web1"], [], False)
+    announced = run(narrowed, account("db1", "b", definition="was not known"), phase="sessions", check=True)
+    assert host.alive
+    host.ended.clear()
+    ended = run(narrowed, account("db1", "b", definition="was not known"), phase="sessions")
+    assert facts(announced) == facts(ended)
+    assert (ended["sessions_ended"], ended["changed"]) == (["bk-web1"], True)
+    assert host.ended == [{"bk-web1": False}]
+    assert host.readable("bk-web1")
+    result = run(narrowed, account("db1", "b", definition="was not known"))
+    assert (result["sessions_pending"], result["changed"]) == ([], False)
+    # It does not end there either: the next run knows.
+    wider = account("web1", definition="sftp")
+    host.alive = host.stuck = {int(host.users["bk-web1"][5])}
+    assert run(wider, account("db1", "b"))["sessions_pending"] == ["bk-web1"]
+    assert run(wider, account("db1", "b"), phase="sessions")["sessions_left"] == ["bk-web1"]
+    assert run(wider, account("db1", "b"), phase="sessions")["sessions_left"] == []
+    host.stuck = set()
+    assert run(wider, account("db1", "b"))["sessions_ended"] == ["bk-web1"]
+
+
+def test_what_a_key_change_ends_is_announced_once(run: Run, host: Host) -> None:
+    """The first execution of the real run ends it, and the second finds nothing."""
+    run(account("web1", definition="sftp"))
+    host.alive = {int(host.users["bk-web1"][5])}
+    changed = account("web1", "b", definition="append-only")
+    assert [run(changed, check=True, phase=phase)["changed"] for phase in ("all", "sessions")] == [True, False]
+    assert [run(changed, phase=phase)["changed"] for phase in ("all", "sessions")] == [True, False]
+
+
+def test_hand_edits_are_told(run: Run, place: Path, host: Host) -> None:
+    run(account("web1"))
+    assert not host.warned
+    path = place / "keys/bk-web1"
+    path.write_text(f"{public('a')}\n{path.read_text()}nonsense\n")
+    (place / "keys/bk-nobody").write_text(public("y") + "\n" * 2 + "# mine\n" * 6)
+    mine, theirs = (fingerprint(public(letter).split()[1]) for letter in "ay")
+    texts = [
+        f"bk-web1: lines of its key file do not belong there: 1 ({mine}), 2 ({mine}), 3 (no key): they are removed, and its "
+        "sessions are ended",
+        f"bk-nobody: is not served here, and has a key file: it is removed, with its lines 1 ({theirs}), 3 (no key), "
+        "4 (no key), 5 (no key), 6 (no key) and 2 more",
+    ]
+    for check in (True, False):
+        run(account("web1"), check=check)
+        assert host.warned == texts
+    run(account("web1"))
+    assert not host.warned
+
+
+def test_unknown_keys_are_told_in_one_line_each(run: Run, host: Host) -> None:
+    run(account("web1"))
+    cure = "run the playbook where these clients can be reached, and without a --limit that leaves them out"
+    everybody = account("web1", ""), account("web2", ""), account("web3", ""), account("web4", "x" * 100)
+    for check in (True, False):
+        run(*everybody, check=check)
+        assert host.warned[0].startswith("bk-web4: vault: the public key")
+        assert host.warned[1:] == [
+            f"no public key was delivered for bk-web1 vault: the lines that this server has for them stay: {cure}",
+            f"no public key is known for bk-web2 vault, bk-web3 vault: they are not served: {cure}",
+        ]
 
 
 def test_refused_is_told_and_stops_nobody(run: Run, host: Host) -> None:
