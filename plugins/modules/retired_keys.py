@@ -175,8 +175,14 @@ class _Store:
         return self._rclone("cat", "--count", str(_KEY_BYTES), key).encode("utf-8")
 
     def remove(self, key: str) -> None:
-        """Remove the object."""
-        self._rclone("deletefile", key)
+        """Remove the object. A store that lets the proxy delete nothing keeps it, and somebody who may has to."""
+        try:
+            self._rclone("deletefile", key)
+        except RefusedError as error:
+            place = f"{self._options['remote'].rstrip('/')}/keys/{key}"
+            raise RefusedError(
+                f"{place} cannot be removed with this server's credentials, so somebody who may has to remove that file: {error}"
+            ) from None
 
     def _rclone(self, *arguments: str) -> str:
         *command, key = arguments

@@ -254,7 +254,7 @@ def lab() -> Iterator[Lab]:
     """Both hosts."""
     lab = Lab("program")
     try:
-        lab.up(["bookworm1=bookworm:fuse", "trixie1=trixie:fuse,layer=restic"], owner=os.getpid())
+        lab.up(["bookworm1=bookworm:fuse,layer=borg", "trixie1=trixie:fuse,layer=restic+borg"], owner=os.getpid())
         yield lab
     finally:
         lab.down()
@@ -805,6 +805,82 @@ def test_people(client: Client) -> None:
     assert client.sh("cat /srv/data/sub/two") == "two\n"
     assert "only root" in client.lab.exec(client.name, ["holdfast", "status"], user="ops").stderr
     assert client.sh("holdfast log nothing", check=False).startswith("holdfast: there is no job 'nothing'")
+
+
+def test_people_look_while_a_backup_runs(client: Client) -> None:
+    """snapshots and restore answer in the middle of a run, with its lock there, and the run goes on to its end."""
+    client.sh("rm -f /srv/repository/locks/*; rm -rf /srv/out /srv/before")
+    client.run(fails=False)
+    have = client.snapshot_ids()
+    client.sh("cp -a /srv/data /srv/before")
+    client.define(more="--limit-upload=10000 --pack-size=4")
+    before = _start_slow(client)
+    # Stopped in the middle, it holds its lock for as long as the test needs. A longer name is that of a lock which is not whole yet.
+    client.sh(
+        "for i in $(seq 1500); do ls /srv/repository/locks | grep -Eqx '.{64}' && pkill -STOP -u holdfast restic && exit; sleep 0.02;"
+        " done; exit 1"
+    )
+    try:
+        locks = client.sh("ls /srv/repository/locks")
+        listed = json.loads(client.sh("holdfast snapshots system --json"))["snapshots"]
+        assert {each["id"] for each in listed} == set(have)
+        client.sh("holdfast restore system --target /srv/out", timeout=60)
+        client.sh("diff -r /srv/before /srv/out/srv/data")
+        # It ran all the while, and nothing of who looked is left in its way.
+        assert client.sh(f"systemctl is-active {SERVICE}", check=False).strip() == "activating"
+        assert client.sh("ls /srv/repository/locks") == locks
+    finally:
+        client.sh("pkill -CONT -u holdfast restic")
+    found = client.wait_recorded(before)
+    assert found["outcome"] == "ok", found
+    assert len(client.snapshot_ids()) == len(have) + 1
+
+
+def test_people_look_while_a_backup_of_borg_runs(client: Client) -> None:
+    """Borg, whose lock lets nobody else in: snapshots and restore go past it, and the backup goes on to its end."""
+    client.put("/etc/holdfast/secrets/archive.repository", "/srv/archive\n", 0o400)
+    borg = {
+        "binary": "/usr/bin/borg",
+        "encryption": "repokey-blake2",
+        "key_file": "/etc/holdfast/secrets/archive.borg_key",
+        "ssh_command": None,
+    }
+    client.define(
+        engine="borg",
+        binary="/usr/bin/borgmatic",
+        borg=borg,
+        repository_file="/etc/holdfast/secrets/archive.repository",
+    )
+    said = client.sh(
+        """
+        set -e
+        rm -rf /srv/archive /srv/out /run/feed
+        run() {
+            BORG_BASE_DIR=/run/other-borg BORG_PASSCOMMAND='cat /etc/holdfast/secrets/vault.password' borg "$@"
+        }
+        run init --encryption repokey-blake2 /srv/archive
+        run create --comment holdfast,job:system /srv/archive::web1--system--2026-01-01T00:00:00.000000 /srv/data
+        mkfifo /run/feed
+        # It reads until it is told that this is all.
+        run create --comment holdfast,job:system /srv/archive::web1--system--2026-01-02T00:00:00.000000 - </run/feed & pid=$!
+        exec 9>/run/feed
+        for each in $(seq 300); do ls /srv/archive/lock.exclusive 2>/dev/null | grep . && break; sleep 0.1; done
+        holdfast snapshots system --json >/run/looked
+        timeout 60 holdfast restore system --target /srv/out
+        diff -r /srv/data /srv/out/srv/data
+        ls /srv/archive/lock.exclusive | grep .
+        kill -0 $pid
+        echo end of it >&9
+        exec 9>&-
+        wait $pid
+        ! test -e /srv/archive/lock.exclusive
+        """
+    )
+    (listed,) = json.loads(client.sh("cat /run/looked"))["snapshots"]
+    assert f"snapshot {listed['id'][:8]} is restored" in said
+    after = json.loads(client.sh("holdfast snapshots system --json"))["snapshots"]
+    assert [each["id"] for each in after][:1] == [listed["id"]]
+    assert len(after) == 2
 
 
 def test_mount(client: Client) -> None:

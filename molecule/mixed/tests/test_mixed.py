@@ -159,6 +159,42 @@ def test_a_wiped_client_gets_its_keys_back(fleet: Fleet) -> None:
     fleet.on("web1").check_output("holdfast restore files--offsite --target /root/offsite")
 
 
+def test_a_client_that_left_the_inventory_has_no_access_and_its_data_stays(fleet: Fleet) -> None:
+    """Nobody decommissioned it: `site` with the rest of the fleet is enough. Declared again, it has its access back."""
+
+    def server_side() -> tuple[str, str]:
+        vault1 = fleet.on("vault1")
+        look = f"find {SERVED}/web2--* -printf '%p %m %u %g %s %T@\\n' -type f -exec sha256sum {{}} +"
+        return vault1.check_output(f"{look} | sort"), vault1.check_output("id -u bk-web2")
+
+    def dialled() -> list[str]:
+        """What the server says to web2's own keys, which stay on that host."""
+        return [dial(fleet, "web2", name).stderr for name in ("offsite", "second")]
+
+    fleet.on("web2").check_output("holdfast run --wait files")
+    before, other = server_side(), key_lines(fleet, "bk-web1")
+    assert len(key_lines(fleet, "bk-web2")) == 2
+    assert dial(fleet, "web2", "offsite").rc == dial(fleet, "web2", "second").rc == 0
+    fleet.groups["backup_clients"].remove("web2")
+    fleet.converge()
+    for said in dialled():
+        assert "Permission denied (publickey)" in said, said
+    fleet.on("web2").run("holdfast run --wait system")
+    unit = json.loads(fleet.on("web2").check_output("holdfast status --json system"))["units"][0]
+    assert (unit["outcome"], unit["reason"]) == ("failed", "key refused")
+    assert not fleet.on("vault1").file("/etc/ssh/authorized_keys.d/bk-web2").exists
+    assert server_side() == before
+    # Nobody else is touched, and the account is no way in that another key could open.
+    assert key_lines(fleet, "bk-web1") == other
+    assert dial(fleet, "web1", "offsite").rc == dial(fleet, "web1", "second").rc == 0
+    shadow = fleet.on("vault1").check_output("getent shadow bk-web2").split(":")
+    assert (shadow[1][0], shadow[7]) == ("!", "1")
+    fleet.groups["backup_clients"].append("web2")
+    fleet.good("site")
+    assert dial(fleet, "web2", "offsite").rc == dial(fleet, "web2", "second").rc == 0
+    assert server_side() == before
+
+
 def test_a_decommissioned_client_has_no_access_and_its_data_stays(fleet: Fleet) -> None:
     have = snapshots(fleet, "web2--offsite")
     assert dial(fleet, "web2", "offsite").rc == 0

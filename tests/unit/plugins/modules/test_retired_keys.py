@@ -175,6 +175,20 @@ def test_a_key_of_a_store_goes_through_rclone(server: Server, place: Path) -> No
         config.write_text(_rclone.render("s3", options))
         announced = server(server.key(**key), check=True)
         assert server.names() == {OLD, NEW, OTHER}
+        # A store that lets its proxy delete nothing: which file somebody else has to remove is said.
+        binary, server.binary = server.binary, str(place / "keeps")
+        Path(server.binary).write_text(
+            "#!/bin/sh\n"
+            'if [ "$1" = deletefile ]; then echo "ERROR : AccessDenied: Access Denied" >&2; exit 1; fi\n'
+            f'exec {binary} "$@"\n'
+        )
+        Path(server.binary).chmod(0o755)
+        kept = server(server.key(**key))
+        assert (kept["changed"], kept["removed"]) == (False, [])
+        assert f"s3:bucket/web1--vault/keys/{OLD} cannot be removed" in kept["refused"]["web1--vault"]
+        assert "AccessDenied" in kept["refused"]["web1--vault"]
+        assert server.names() == {OLD, NEW, OTHER}
+        server.binary = binary
         done = server(server.key(**key))
         assert announced["removed"] == done["removed"] == ["web1--vault"]
         assert server.names() == {NEW, OTHER}
