@@ -1,4 +1,4 @@
-"""The playbook rotate, in order: a change that is cut off and gone on with, and one of everything at once."""
+"""The playbook rotate, in order: a change that is cut off and gone on with, one client of two, and everything at once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import io
 import json
 import os
 import subprocess
+import sys
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fleet import ROOT, Fleet, Run
+from tests.lab import mirror
 
 SECRETS = "/etc/holdfast/secrets"
 RECORDS = "/var/lib/holdfast/repositories"
@@ -24,6 +27,20 @@ REPOSITORIES: dict[str, dict[str, Any]] = {
     "archive": {"engine": "borg", "access": "ssh", "server": "vault1"},
     "sealed": {"engine": "borg", "encryption": "keyfile-blake2"},
 }
+# Of the second client, which comes later: every other way to a server.
+SECOND: dict[str, dict[str, Any]] = {
+    "vault": {"server": "vault1"},
+    "proxied": {"access": "rclone", "server": "vault1"},
+    "store": {"access": "rclone", "server": "vault1", "remote": "s3:bucket/fleet"},
+    "plain": {"access": "sftp", "server": "vault1"},
+}
+SECOND_KEYS = {
+    "vault": "/srv/holdfast/web2--vault/keys",
+    "proxied": "/srv/holdfast-ssh/web2--proxied/keys",
+    "store": "/srv/store/bucket/fleet/web2--store/keys",
+    "plain": "/srv/holdfast-ssh/web2--plain/keys",
+}
+STORE_SECRET = "canary-7a1e90-store-secret"
 VAULT_KEYS = "/srv/holdfast/web1--vault/keys"
 DISK_KEYS = "/var/backups/holdfast/disk/keys"
 RETIRED = "/var/lib/holdfast/retired_keys/web1--vault"
@@ -52,10 +69,56 @@ def web1(fleet: Fleet) -> Any:
     return fleet.on("web1")
 
 
+@pytest.fixture(scope="session")
+def web2(fleet: Fleet, first: dict[str, str]) -> Any:
+    """A second client with a backup, and what a user has before: an S3 store with a bucket, beside the proxy here."""
+    vault1, web2 = fleet.on("vault1"), fleet.on("web2")
+    fleet.lab.put(
+        "vault1", "/usr/local/bin/rclone-store", (Path(sys.executable).parent / "rclone").read_bytes(), mode=0o755
+    )
+    # An account that does not own the directory of the keys may be kept from deleting there.
+    vault1.check_output(
+        "install -d -o nobody /srv/store /srv/store/bucket && systemd-run --unit store -p User=nobody -E HOME=/nonexistent"
+        " /usr/local/bin/rclone-store serve s3 --addr 127.0.0.1:9000 --config /dev/null --dir-cache-time 1s"
+        f" --auth-key HOLDFASTLAB,{STORE_SECRET} /srv/store"
+    )
+    mirrored = mirror.describe()
+    release = next(each for each in mirrored["releases"] if (each["tool"], each["suite"]) == ("rclone", "sid"))
+    fleet.host_variables["vault1"] = {
+        "rclone_proxy_install": "release",
+        "rclone_proxy_release_version": release["version"],
+        "rclone_proxy_release_mirror": f"{mirrored['url_by_name']}rclone",
+        "rclone_proxy_release_sha256": {"x86_64": release["sha256"]},
+        "rclone_proxy_remotes": {
+            "s3": {
+                "type": "s3", "provider": "Other", "endpoint": "http://127.0.0.1:9000", "region": "us-east-1",
+                "force_path_style": True, "access_key_id": "HOLDFASTLAB", "secret_access_key": STORE_SECRET,
+            }
+        },
+    }  # fmt: skip
+    fleet.host_variables["web2"] = {"backup_repositories": SECOND}
+    fleet.groups["backup_clients"].append("web2")
+    web2.check_output("mkdir -p /srv/data && echo first >/srv/data/note")
+    fleet.good("site")
+    back_up(web2, SECOND)
+    web2.check_output("echo second >/srv/data/note")
+    return web2
+
+
 def password(host: Any, name: str, which: str = "password") -> str | None:
     """A password file of a repository, None if there is none."""
     file = host.file(f"{SECRETS}/{name}.{which}")
     return str(file.content_string).strip() if file.exists else None
+
+
+def restic(host: Any, definition: dict[str, Any], location: str) -> Any:
+    """restic of a unit's repository as a person runs it, with the password in /run/tried."""
+    environment = " ".join(f"{key}={value}" for key, value in definition["environment"].items() if "CACERT" in key)
+    options = " ".join(f"-o '{key}={value}'" for key, value in (definition["options"] or {}).items())
+    return host.run(
+        f"env {environment} RESTIC_REPOSITORY_FILE={location} RESTIC_PASSWORD_FILE=/run/tried"
+        f" timeout 60 restic {options} --no-cache --no-lock cat config"
+    )
 
 
 def opens(host: Any, name: str, secret: str) -> bool:
@@ -64,11 +127,7 @@ def opens(host: Any, name: str, secret: str) -> bool:
     location = host.file(definition["repository_file"]).content_string.strip()
     if definition["engine"] == "restic":
         host.check_output("umask 077; printf %%s %s >/run/tried", secret)
-        environment = " ".join(f"{key}={value}" for key, value in definition["environment"].items() if "CACERT" in key)
-        done = host.run(
-            f"env {environment} RESTIC_REPOSITORY_FILE={definition['repository_file']} RESTIC_PASSWORD_FILE=/run/tried"
-            " restic --no-cache --no-lock cat config"
-        )
+        done = restic(host, definition, definition["repository_file"])
         assert done.rc in (0, 12), done
         return bool(done.rc == 0)
     borg = definition["borg"]
@@ -81,25 +140,26 @@ def opens(host: Any, name: str, secret: str) -> bool:
     return bool(done.rc == 0)
 
 
-def escrow(fleet: Fleet, name: str) -> list[dict[str, Any]]:
+def escrow(fleet: Fleet, name: str, client: str = "web1") -> list[dict[str, Any]]:
     """All bundles of a repository, the newest last."""
     bundles = []
-    for path in (fleet.state / "hosts/web1/escrow" / name).iterdir():
+    for path in (fleet.state / "hosts" / client / "escrow" / name).iterdir():
         argv = ["age", "--decrypt", "--identity", str(fleet.folder / "escrow.key"), str(path)]
         bundles.append(json.loads(subprocess.run(argv, check=True, capture_output=True).stdout))
     return sorted(bundles, key=lambda bundle: bundle["made"])
 
 
-def back_up(host: Any) -> None:
+def back_up(host: Any, names: Iterable[str] = REPOSITORIES) -> None:
     """All repositories take a backup."""
     host.check_output("holdfast run --wait files")
     status = json.loads(host.check_output("holdfast status --json"))["units"]
-    assert {unit["unit"]: unit["outcome"] for unit in status} == {f"files--{name}": "ok" for name in REPOSITORIES}
+    assert {unit["unit"]: unit["outcome"] for unit in status} == {f"files--{name}": "ok" for name in names}
 
 
-def first_restored(host: Any) -> None:
+def first_restored(host: Any, names: Iterable[str] = REPOSITORIES) -> None:
     """The first snapshot of each repository, made with the first passwords, restores."""
-    for name in REPOSITORIES:
+    host.check_output("rm -rf /root/first")
+    for name in names:
         found = json.loads(host.check_output(f"holdfast snapshots files--{name} --json"))["snapshots"]
         first = min(found, key=lambda snapshot: snapshot["time"])["id"]
         host.check_output(f"holdfast restore files--{name} --snapshot {first} --target /root/first/{name}")
@@ -117,7 +177,8 @@ def kept(fleet: Fleet) -> set[str]:
         " -regex '/var/lib/holdfast/\\(outcomes\\|running\\|borg.*\\)' -prune"
         " -o -type f -printf '%T@ %m %u:%g %p\\n' -exec sha256sum {} +"
     )
-    found = {name: fleet.on(name).check_output(look).splitlines() for name in ("web1", "vault1")}
+    hosts = [*fleet.groups["backup_servers"], *fleet.groups["backup_clients"]]
+    found = {name: fleet.on(name).check_output(look).splitlines() for name in hosts}
     for name, path in (
         ("web1", f"{SECRETS}/vault.identity"),
         ("web1", f"{RECORDS}/vault.env"),
@@ -294,25 +355,25 @@ def test_the_next_run_goes_on_with_it(fleet: Fleet, web1: Any, first: dict[str, 
     assert hint in web1.file(f"{RECORDS}/vault.env").content_string.splitlines()
 
 
-def ended(fleet: Fleet, web1: Any, name: str, old: str) -> None:
+def ended(fleet: Fleet, host: Any, name: str, old: str, client: str = "web1") -> None:
     """A change is over: the old password opens nothing, the new one is in the escrow with what it opens."""
-    secret = password(web1, name) or ""
+    secret = password(host, name) or ""
     assert secret != old
-    assert opens(web1, name, secret), name
-    assert not opens(web1, name, old), name
-    assert password(web1, name, "password_next") is password(web1, name, "password_old") is None
-    newest = escrow(fleet, name)[-1]
+    assert opens(host, name, secret), name
+    assert not opens(host, name, old), name
+    assert password(host, name, "password_next") is password(host, name, "password_old") is None
+    bundles = escrow(fleet, name, client)
+    newest = bundles[-1]
     assert newest["password"] == secret
     assert "next_password" not in newest
-    assert old in {bundle["password"] for bundle in escrow(fleet, name)}
+    assert old in {bundle["password"] for bundle in bundles}
     if name in BORG:
-        assert newest["borg_key"] == web1.file(f"{SECRETS}/{name}.borg_key").content_string
+        assert newest["borg_key"] == host.file(f"{SECRETS}/{name}.borg_key").content_string
+    elif name == "disk":
+        assert keys(host, DISK_KEYS) == {newest["key_id"]}
     else:
-        directory = {
-            "vault": fleet.on("vault1").check_output(f"ls {VAULT_KEYS}"),
-            "disk": web1.check_output(f"ls {DISK_KEYS}"),
-        }
-        assert directory[name].split() == [newest["key_id"]]
+        where = SECOND_KEYS[name] if client == "web2" else VAULT_KEYS
+        assert keys(fleet.on("vault1"), where) == {newest["key_id"]}
 
 
 def test_a_client_that_was_lost_in_mid_change(fleet: Fleet, web1: Any, first: dict[str, str]) -> None:
@@ -363,10 +424,93 @@ def test_a_client_that_was_lost_in_mid_change(fleet: Fleet, web1: Any, first: di
     assert {name: password(web1, name) for name in REPOSITORIES} == now
 
 
-def test_everything_at_once(fleet: Fleet, web1: Any, first: dict[str, str]) -> None:
+def of_one(fleet: Fleet, client: str) -> set[str]:
+    """All that is one client's and that nobody else's rotation may touch: its secrets and state, and what servers take and have."""
+    look = "find {} -printf '%p %m %u:%g %s %T@\\n' -type f -exec sha256sum {{}} +"
+    mine = fleet.on(client).check_output(look.format(f"/etc/holdfast {RECORDS}"))
+    theirs = fleet.on("vault1").check_output(
+        look.format(f"/etc/ssh/authorized_keys.d/bk-{client} $(ls -d /srv/holdfast*/{client}--*/keys)")
+        + f" && grep ^{client}-- /etc/holdfast/rest-server/htpasswd"
+    )
+    assert "ssh-ed25519" in fleet.on("vault1").check_output(f"cat /etc/ssh/authorized_keys.d/bk-{client}")
+    escrowed = {str(path) for path in (fleet.state / "hosts" / client / "escrow").rglob("*.age")}
+    assert escrowed
+    return {*mine.splitlines(), *theirs.splitlines(), *escrowed}
+
+
+def test_one_client_of_two(fleet: Fleet, web1: Any, web2: Any) -> None:
+    """`--limit`: one client gets new secrets for each way to a server, and nothing of the other one changes.
+
+    Its store lets nobody delete a key: that is said, with the file's name, keeps nothing else, and ends when somebody who may
+    has removed the file.
+    """
+    vault1 = fleet.on("vault1")
+    over_ssh = ("proxied", "store", "plain")
+    limit = ("--limit", "web2,vault1")
+    old = {name: password(web2, name) or "" for name in SECOND}
+    old_keys = {name: keys(vault1, where) for name, where in SECOND_KEYS.items()}
+    web2.check_output("install -d -m 700 /root/stolen && cp -a %s/. /root/stolen", SECRETS)
+    # What is not the store's own account's cannot be deleted by it in such a directory.
+    vault1.check_output(
+        f"chown root {SECOND_KEYS['store']} {SECOND_KEYS['store']}/* && chmod 1777 {SECOND_KEYS['store']}"
+    )
+    before = of_one(fleet, "web1")
+
+    said = fleet.run("rotate", *limit)
+    assert said.code != 0
+    (kept_key,) = old_keys["store"]
+    assert said.failed["web2"].splitlines() == [
+        f"store: its old password still opens it: its server has to remove keys/{kept_key}",
+        "Run again, with -e rotate=pending, to go on",
+    ]
+    assert (
+        f"the old key of web2--store stays: s3:bucket/fleet/web2--store/keys/{kept_key} cannot be removed" in said.text
+    )
+    assert opens(web2, "store", old["store"])
+    for name in ("vault", "proxied", "plain"):
+        ended(fleet, web2, name, old[name], "web2")
+    back_up(web2, SECOND)
+    vault1.check_output(f"rm {SECOND_KEYS['store']}/{kept_key}")
+    assert fleet.good("rotate", "-e", "rotate=pending", *limit).changed
+    ended(fleet, web2, "store", old["store"], "web2")
+
+    assert of_one(fleet, "web1") == before
+    # What the server takes away it keeps, and a client that may delete has done so itself.
+    for name in ("vault", "proxied", "store"):
+        assert keys(vault1, f"/var/lib/holdfast/retired_keys/web2--{name}") == old_keys[name]
+    assert not vault1.file("/var/lib/holdfast/retired_keys/web2--plain").exists
+    # Who has the old secrets comes no further than the server's door.
+    for name in over_ssh:
+        used = web2.file(f"{SECRETS}/{name}.ssh_key").content_string
+        assert used != web2.file(f"/root/stolen/{name}.ssh_key").content_string
+        dial = f"ssh -F /etc/holdfast/ssh/{name}.conf -i /root/stolen/{name}.ssh_key holdfast-{name}"
+        # 255 is ssh's own: no session was begun. Today's key begins one.
+        refused = web2.run(f"timeout 60 {dial} </dev/null; test $? = 255")
+        assert refused.rc == 0, refused
+        assert "Permission denied (publickey)" in refused.stderr, refused
+        web2.check_output(f"timeout 60 {dial} </dev/null >/dev/null; test $? != 255".replace("/root/stolen", SECRETS))
+    definition = json.loads(web2.file("/etc/holdfast/units/files--vault.json").content_string)
+    web2.check_output(f"cp {SECRETS}/vault.password /run/tried")
+    assert restic(web2, definition, f"{SECRETS}/vault.repository").rc == 0
+    refused = restic(web2, definition, "/root/stolen/vault.repository")
+    assert refused.rc != 0
+    assert "401" in refused.stderr, refused
+
+    assert not fleet.good("site").changed
+    back_up(web2, SECOND)
+    first_restored(web2, SECOND)
+    back_up(web1)
+
+
+def test_everything_at_once(fleet: Fleet, web1: Any, web2: Any, first: dict[str, str]) -> None:
     def secrets() -> dict[str, str]:
         names = [f"{name}.password" for name in REPOSITORIES] + ["vault.repository", "archive.ssh_key"]
-        return {name: web1.file(f"{SECRETS}/{name}").content_string for name in names}
+        second = [f"{name}.password" for name in SECOND] + ["vault.repository"]
+        second += [f"{name}.ssh_key" for name in SECOND if name != "vault"]
+        return {
+            **{name: web1.file(f"{SECRETS}/{name}").content_string for name in names},
+            **{f"web2 {name}": web2.file(f"{SECRETS}/{name}").content_string for name in second},
+        }
 
     before = secrets()
     real = as_announced(fleet, "rotate", "--diff")
@@ -377,9 +521,12 @@ def test_everything_at_once(fleet: Fleet, web1: Any, first: dict[str, str]) -> N
     for name in REPOSITORIES:
         ended(fleet, web1, name, before[f"{name}.password"].strip())
         assert not opens(web1, name, first[name]), name
+    for name in SECOND:
+        ended(fleet, web2, name, before[f"web2 {name}.password"].strip(), "web2")
     assert not fleet.good("site").changed
-    back_up(web1)
-    first_restored(web1)
+    for host, names in ((web1, REPOSITORIES), (web2, SECOND)):
+        back_up(host, names)
+        first_restored(host, names)
 
 
 def test_what_a_running_backup_keeps_is_said_and_gone_on_with(fleet: Fleet, web1: Any, first: dict[str, str]) -> None:
