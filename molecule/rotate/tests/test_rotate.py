@@ -99,7 +99,15 @@ def web2(fleet: Fleet, first: dict[str, str]) -> Any:
     fleet.host_variables["web2"] = {"backup_repositories": SECOND}
     fleet.groups["backup_clients"].append("web2")
     web2.check_output("mkdir -p /srv/data && echo first >/srv/data/note")
-    fleet.good("site")
+    announced, real = fleet.good("site", "--check"), fleet.good("site")
+    assert announced.changed == real.changed
+    # A remote is listed by the account that will serve it.
+    done = [event["task"] for event in real.events if event["host"] == "vault1" and event["changed"]]
+    accounts, listed = (
+        next(number for number, task in enumerate(done) if task.endswith(f" : {name}"))
+        for name in ("Make the accounts", "Write the remotes that could be listed")
+    )
+    assert accounts < listed
     back_up(web2, SECOND)
     web2.check_output("echo second >/srv/data/note")
     return web2
