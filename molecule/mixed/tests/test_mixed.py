@@ -81,6 +81,28 @@ def test_every_kind_is_backed_up_and_restored(fleet: Fleet) -> None:
     assert len(snapshots(fleet, "web1--offsite")) == 2
 
 
+def test_every_kind_can_be_looked_into(fleet: Fleet) -> None:
+    host = fleet.on("web1")
+    host.check_output("apt-get install -q -y fuse3 >/dev/null && mkdir /srv/look")
+    for repository in REPOSITORIES:
+        script = f"""
+            holdfast mount files--{repository} /srv/look </dev/null >/run/look 2>&1 & pid=$!
+            for each in $(seq 300); do mountpoint -q /srv/look && break; sleep 0.1; done
+            cmp /srv/data/photo /srv/look/snapshots/latest/srv/data/photo || {{ cat /run/look; exit 1; }}
+            kill -INT $pid
+            wait $pid
+        """
+        assert f"files--{repository} is mounted on /srv/look" in host.check_output(f"{script}\ncat /run/look")
+
+
+def test_a_converged_host_runs_few_modules(fleet: Fleet) -> None:
+    """At most a dozen with all of this in use, fact gathering included."""
+    idle = fleet.good("site")
+    assert not idle.changed
+    assert set(idle.executions) == {"vault1", "web1", "web2"}
+    assert all(len(ran) <= 12 for ran in idle.executions.values()), idle.executions
+
+
 def test_units_are_shut_in_as_tightly_as_without_ssh(fleet: Fleet) -> None:
     for name in ("web1", "web2"):
         for unit in UNITS:
