@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 # All scenarios of molecule/, the longest first, and how many run at the same time.
-MOLECULE_SCENARIOS ?= lifecycle rotate mixed jobs setcap borg end_to_end rclone_proxy local rest_server ssh_access bad_input handover default
+MOLECULE_SCENARIOS ?= lifecycle rotate mixed rclone_proxy jobs borg end_to_end setcap local rest_server bad_input ssh_access handover default
 MOLECULE_JOBS ?= 2
 # One scenario, for `make molecule`, and what to do with it.
 SCENARIO ?=

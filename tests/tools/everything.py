@@ -1,6 +1,6 @@
 """Every check and every test, and a summary as pytest writes it: `make test`.
 
-Two at a time; what only reads the sources runs beside them, in what the waiting of the tests on hosts leaves of the
+Three at a time; what only reads the sources runs beside them, in what the waiting of the tests on hosts leaves of the
 processors.
 """
 
@@ -29,7 +29,8 @@ BESIDE = {
     "yaml": 900, "changelog": 900,
 }  # fmt: skip
 LAST = {"coverage": 120}
-WORKERS = 2
+# Tests on hosts leave two processors idle for half of the time when two of them run.
+WORKERS = 3
 # Characters of a failure's message that the summary shows.
 MESSAGE = 600
 

@@ -157,14 +157,14 @@ def escrow(fleet: Fleet, name: str, client: str = "web1") -> list[dict[str, Any]
     return sorted(bundles, key=lambda bundle: bundle["made"])
 
 
-def back_up(host: Any, names: Iterable[str] = REPOSITORIES) -> None:
+def back_up(host: Any, names: Iterable[str] = tuple(REPOSITORIES)) -> None:
     """All repositories take a backup."""
     host.check_output("holdfast run --wait files")
     status = json.loads(host.check_output("holdfast status --json"))["units"]
     assert {unit["unit"]: unit["outcome"] for unit in status} == {f"files--{name}": "ok" for name in names}
 
 
-def first_restored(host: Any, names: Iterable[str] = REPOSITORIES) -> None:
+def first_restored(host: Any, names: Iterable[str] = tuple(REPOSITORIES)) -> None:
     """The first snapshot of each repository, made with the first passwords, restores."""
     host.check_output("rm -rf /root/first")
     for name in names:
