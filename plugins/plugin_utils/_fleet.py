@@ -340,7 +340,8 @@ def _extra_users(where: str, value: t.Any) -> list[dict[str, t.Any]]:
 
 def _extra_user(where: str, value: t.Any) -> str:
     user = _extra_user_text(where, value)
-    if user in f.RESERVED:
+    # With private repositories rest-server shows its metrics to the user of that name only.
+    if user in f.RESERVED - {"metrics"}:
         raise BadInput(where, value, "is a name that rest-server uses itself", "Choose another name")
     return str(user)
 

@@ -288,7 +288,7 @@ def test_a_repository_says_it_differently() -> None:
         ({"rest_server_users": ["geheim"]}, "rest_server_users[0]"),
         ({"rest_server_users": [{"name": "x"}]}, "rest_server_users[0].hash"),
         ({"rest_server_users": [{"name": "x:y", "hash": "geheim"}]}, "rest_server_users[0].name"),
-        ({"rest_server_users": [{"name": "metrics", "hash": "geheim"}]}, "rest_server_users[0].name"),
+        ({"rest_server_users": [{"name": "data", "hash": "geheim"}]}, "rest_server_users[0].name"),
         ({"rest_server_users": [{"name": "x", "hash": "geheim"}]}, "rest_server_users[0].hash"),
         ({"rest_server_users": [{"name": "x", "hash": "$2y$12$" + "a" * 53}] * 2}, "rest_server_users"),
         ({"rest_server_users": [{"name": "web1--vault", "hash": "$2y$12$" + "a" * 53}]}, "rest_server_users"),
