@@ -14,7 +14,7 @@ from pathlib import Path
 from .jobs import ROOT, Job, Runner
 
 # Seconds that one scenario may take.
-LIMIT = 1500
+LIMIT = 2000
 
 
 def listed() -> list[str]:
