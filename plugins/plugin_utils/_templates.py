@@ -29,7 +29,7 @@ def environment(directory: str) -> jinja2.Environment:
 
 
 def compile_all(directory: str) -> None:
-    """Compile every template of a directory, named as the lookup ``unit_template`` finds it."""
+    """Compile every template of a directory, for who asks ``environment`` for it later."""
     found = environment(directory)
     for name in found.list_templates(extensions=["j2"]):
         found.get_template(name)

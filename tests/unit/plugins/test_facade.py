@@ -459,3 +459,37 @@ def test_how_rest_server_gets_here_is_what_its_variables_say() -> None:
     # A fact may be anything.
     for architecture in ("aarch64", ["x86_64"], {"x86_64": 1}):
         assert served(SERVES, {"architecture": architecture}, **release)[0]["sha256"] == ""
+
+
+def told(file: str, task: str, **variables: t.Any) -> bool:
+    """Whether a task of a file is done, by its own condition."""
+    found = DataLoader().load_from_file(str(ROOT / file), trusted_as_template=True)
+    tasks = [each for part in found for each in part.get("tasks", [part])]
+    (condition,) = [each["when"] for each in tasks if each.get("name") == task]
+    return bool(Templar(loader=DataLoader(), variables=variables).evaluate_conditional(condition))
+
+
+def test_a_backup_that_says_nothing_of_how_it_ended_has_failed() -> None:
+    """The task that runs it never fails by itself, so that the client is in the table."""
+    for run, failed in (
+        ({"rc": 0}, False),
+        ({"rc": 1}, True),
+        ({"failed": False, "msg": "something went wrong"}, True),
+        ({"skipped": True}, False),
+    ):
+        assert told("playbooks/backup.yml", "Tell why a backup of this client failed", __backup_run=run) is failed
+
+
+def test_a_next_key_that_could_not_be_tried_is_told() -> None:
+    for tried, expected in (
+        ({"repositories": [{"state": "present"}]}, False),
+        ({"repositories": [{"state": "unreachable"}]}, True),
+        ({"msg": "something went wrong"}, True),
+    ):
+        found = told(
+            "roles/jobs/tasks/next_keys.yml",
+            "Say which next SSH keys do not open their repository",
+            __jobs_next_keys=tried,
+            ansible_check_mode=False,
+        )
+        assert found is expected

@@ -101,8 +101,11 @@ def test_borgmatic_checks_its_configuration() -> None:
     found = files(WEB, {"vault": {"engine": "borg", "access": "ssh", "server": "vault1"}})
     configuration = found["/etc/holdfast/borgmatic/web--vault.yaml"]
     assert configuration["validate"] == "/usr/bin/borgmatic config validate --config %s"
-    # The key is what systemd hands to the unit, not the file that only root reads.
     assert "/etc/holdfast/secrets/vault." not in configuration["content"]
+    # ssh is given the key that systemd hands to the unit, not the file that only root reads.
+    service = found[f"{SYSTEMD}/holdfast-web--vault.service"]["content"]
+    (dialled,) = [line for line in service.splitlines() if "BORG_RSH" in line]
+    assert "-i %d/ssh_key" in dialled
 
 
 def test_what_a_template_is_not_given_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
