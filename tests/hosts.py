@@ -53,6 +53,6 @@ class Hosts:
         self._known.clear()
         for path in self.sockets.iterdir():
             subprocess.run(
-                ["ssh", "-o", f"ControlPath={path}", "-O", "exit", "-"], capture_output=True, timeout=10, check=False
+                ["ssh", "-o", f"ControlPath={path}", "-O", "exit", "kept"], capture_output=True, timeout=10, check=False
             )
             path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from .network import Subnet, remove_interface
 from .services import SERVICE4, SERVICE6, SERVICE_PROXY, SERVICE_PROXY6, SERVICES_NAME, end, reap, spawn
 from .shell import LabError, run, wait_until
 from .spec import HostSpec, make_host
-from .state import CGROUP, HostState, LabState
+from .state import CGROUP, HostState, LabState, Process
 
 BTRFS_SIZE = 2 << 30
 # The package cache serves no other ports than those of the web.
@@ -95,6 +95,11 @@ def make_disk(lab: LabState, host: HostState) -> None:
     _make_images(spec, directory)
 
 
+def _machine(lab: LabState, host: HostState) -> str:
+    """The name that systemd-nspawn gives the host, and its interface after "vb-"."""
+    return f"hf{lab.index}-{host.number}"
+
+
 def host_key(lab: LabState, host: HostState) -> str:
     """The public host key that the lab gave the host."""
     path = disk(lab, host) / "upper/etc/ssh/ssh_host_ed25519_key.pub"
@@ -109,8 +114,8 @@ def boot(lab: LabState, host: HostState) -> None:
     ended(lab, host).unlink(missing_ok=True)
     console(lab, host).unlink(missing_ok=True)
     directory = disk(lab, host)
-    machine = f"hf{lab.index}-{host.number}"
-    # The kernel takes its time to remove that of a host that has ended.
+    machine = _machine(lab, host)
+    # One that ended by itself may have left it.
     remove_interface(f"vb-{machine}")
     command = [
         "systemd-nspawn", "--quiet", "--settings=no", f"--directory={root}",
@@ -200,6 +205,8 @@ def kill(lab: LabState, host: HostState) -> None:
     if process is not None:
         reap(process)
     host.process, host.ready = None, False
+    # The kernel takes its time to do so itself.
+    remove_interface(f"vb-{_machine(lab, host)}")
     memory = Path("/sys/fs/cgroup/memory") / CGROUP / lab.name / host.name
     if memory.is_dir():
         wait_until(lambda: _rmdir(memory), timeout=5)
@@ -305,12 +312,33 @@ def _answers(socket_path: Path) -> bool:
 
 
 def _hang_up(lab: LabState, host: HostState) -> None:
-    """End the connections that are kept."""
+    """End the connections that are kept, and wait until the processes that kept them are gone."""
     for path in _sockets(lab, host).glob("ssh-*"):
-        end_it = ["ssh", "-F", "none", "-o", f"ControlPath={path}", "-O", "exit", "-"]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(end_it, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
+        keeper = re.search(r"pid=(\d+)", _tell_keeper(path, "check"))
+        process = None
+        if keeper:
+            with contextlib.suppress(LabError):
+                process = Process.of(int(keeper[1]))
+        # It answers first, and ends then.
+        _tell_keeper(path, "exit")
+        if process is not None and not _ends(process):
+            raise LabError(f"Process {process.pid}, which keeps a connection to {host.name}, does not end.")
         path.unlink(missing_ok=True)
+
+
+def _ends(process: Process) -> bool:
+    return wait_until(lambda: not process.alive, timeout=10)
+
+
+def _tell_keeper(socket_path: Path, order: str) -> str:
+    """Order a kept connection about; returns what it answers, nothing where nobody does."""
+    # It wants a name for a host, and asks nobody who has it.
+    argv = ["ssh", "-F", "none", "-o", f"ControlPath={socket_path}", "-O", order, "kept"]
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stderr.decode(errors="replace")
 
 
 def _sockets(lab: LabState, host: HostState) -> Path:
