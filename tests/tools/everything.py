@@ -44,7 +44,7 @@ def main() -> int:
     jobs = [session(*item) for item in LONG.items()]
     jobs += [scenarios.job(name) for name in scenarios.listed()]
     if (ROOT / "tests/demo/demo").exists():
-        jobs += [Job("demo", [str(ROOT / "tests/demo/demo")], 600), session("demo-2.21", 600)]
+        jobs += [Job("demo", [str(ROOT / "tests/demo/demo")], 600), session("demo-2.21", 1200)]
     jobs += [session(*item) for item in SHORT.items()]
     beside = [session(*item) for item in BESIDE.items()]
     results = runner.run([counted(job) for job in jobs], [counted(job) for job in beside])

@@ -354,6 +354,26 @@ def test_a_proxy_with_other_duties_is_said(
     assert all("webservers" in note and "vault1" in note for note in said)
 
 
+def test_what_a_proxy_serves_and_saves_beside_is_a_duty() -> None:
+    side = {"engine": "borg", "access": "ssh", "server": "vault1"}
+    hostvars = {
+        "vault1": {
+            "ansible_host": "192.0.2.1",
+            "rclone_proxy_remotes": REMOTES,
+            "backup_escrow": {"recipients": [RECIPIENT]},
+            "backup_jobs": {"system": {"paths": ["/etc"]}},
+        },
+        "web1": {
+            "backup_escrow": {"recipients": [RECIPIENT]},
+            "backup_repositories": {**PROXIED, "archive": side, "nas": {"access": "sftp", "server": "vault1"}},
+            "backup_jobs": {"system": {"paths": ["/etc"]}},
+        },
+    }
+    model = _fleet.fleet(hostvars, {"backup_clients": ["vault1", "web1"], "backup_servers": ["vault1"]})
+    duties = {each["name"]: each["proxy_duties"] for each in model["hosts"]["web1"]["client"]["repositories"]}
+    assert duties == {"archive": [], "nas": [], "offsite": ["backups of its own", "borg", "sftp"]}
+
+
 @pytest.mark.parametrize(
     "remotes", [{"s3-offsite": {"type": "drive"}}, {"s3-offsite": {"type": "s3", "token": "geheim"}}]
 )
