@@ -218,6 +218,13 @@ sandbox:
   returned: always
   type: dict
   sample: {works: true, error: null}
+reads_everything:
+  description:
+    - Whether a process of this host can have C(CAP_DAC_READ_SEARCH), by the bounding set of PID 1, which a container's manager
+      may have made smaller. Null where that cannot be read.
+  returned: always
+  type: bool
+  sample: true
 systemd:
   description: Version of systemd, null where it is not PID 1.
   returned: always
@@ -297,6 +304,9 @@ SANDBOX = (
     "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
 )
 _BOOTED = "/run/systemd/system"
+_INIT_STATUS = "/proc/1/status"
+# Its number in capabilities(7).
+_CAP_DAC_READ_SEARCH = 2
 _SELINUX = "/sys/fs/selinux/enforce"
 _SELINUX_CONFIGURATION = "/etc/selinux/config"
 _RUNNING_STATES = "active,activating,deactivating,reloading"
@@ -482,6 +492,15 @@ def _sandbox(timeout: float) -> dict[str, Any] | None:
     return {"works": False, "error": lines[0] if lines else late}
 
 
+def _reads_everything() -> bool | None:
+    try:
+        with open(_INIT_STATUS, encoding="ascii", errors="replace") as stream:
+            bounds = next(line for line in stream if line.startswith("CapBnd:"))
+        return bool(int(bounds.split()[1], 16) >> _CAP_DAC_READ_SEARCH & 1)
+    except (OSError, ValueError, StopIteration, IndexError):
+        return None
+
+
 def _selinux() -> str | None:
     try:
         with open(_SELINUX, encoding="ascii") as stream:
@@ -631,6 +650,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "ssh_accounts": _ssh_accounts(),
         "ssh_host_keys": _ssh_host_keys(),
         "sandbox": done.get("sandbox"),
+        "reads_everything": _reads_everything(),
         "systemd": done["systemd"],
         "selinux": _selinux(),
         "virtualization": done["virtualization"],

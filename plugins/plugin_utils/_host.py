@@ -70,6 +70,13 @@ def host_problems(
             "Set jobs_sandbox: reduced for this host (see docs/operating.md for what it gives up)",
         )
     if client is not None:
+        if info.get("reads_everything") is False:
+            error(
+                "CAP_DAC_READ_SEARCH",
+                "",
+                "is withheld from this host, a container, so no job could read the files of every user",
+                "Give the container this capability (docker and podman: --cap-add DAC_READ_SEARCH)",
+            )
         if tool.get("wanted", True):
             _tool(info, "restic", tool, error)
         if (tool.get("borg") or {}).get("wanted"):

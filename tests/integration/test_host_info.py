@@ -41,4 +41,5 @@ def test_what_a_host_says(lab: Lab, host: str, run_module: RunModule) -> None:
     assert "systemd-journald.service" in info["running"]
     assert info["sandbox"] == {"works": True, "error": None}
     assert info["virtualization"] == "systemd-nspawn"
+    assert info["reads_everything"] is True
     assert info["selinux"] is None

@@ -127,6 +127,8 @@ def boot(lab: LabState, host: HostState) -> None:
         "--capability=CAP_BPF,CAP_PERFMON,CAP_IPC_LOCK",
         "--system-call-filter=bpf @memlock landlock_create_ruleset landlock_add_rule landlock_restrict_self",
     ]  # fmt: skip
+    if spec.without:
+        command.append(f"--drop-capability={','.join(spec.without)}")
     if spec.fuse:
         command.append("--bind=/dev/fuse")
     if spec.btrfs:

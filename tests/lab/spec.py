@@ -22,9 +22,12 @@ NOT_IN_SUITE: dict[str, frozenset[str]] = {"bookworm": frozenset({"restic-rest-s
 
 _NAME = re.compile(r"\A[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 _LAB = re.compile(r"\A[a-z][a-z0-9_-]{0,40}\Z")
+_CAPABILITY = re.compile(r"\ACAP_[A-Z_]+\Z")
 _SIZE = re.compile(r"\A([1-9][0-9]*)([KMG]?)\Z")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-OPTIONS = "ipv6only, fuse, nosystemd, btrfs=/path, btrfsquota, disk=/path:SIZE, memory=SIZE, layer=NAME"
+OPTIONS = (
+    "ipv6only, fuse, nosystemd, btrfs=/path, btrfsquota, disk=/path:SIZE, memory=SIZE, layer=NAME, without=CAP_NAME"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class HostSpec:
     btrfs: str | None = None
     btrfsquota: bool = False
     memory: int | None = None
+    without: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     disks: tuple[tuple[str, int], ...] = ()
 
@@ -83,6 +87,7 @@ def make_host(name: str, suite: str, options: str = "") -> HostSpec:
     btrfs: str | None = None
     memory: int | None = None
     layers: list[str] = []
+    without: list[str] = []
     disks: list[tuple[str, int]] = []
     for option in filter(None, options.split(",")):
         key, equals, value = option.partition("=")
@@ -92,6 +97,8 @@ def make_host(name: str, suite: str, options: str = "") -> HostSpec:
             btrfs = value
         elif key == "memory":
             memory = parse_size(value)
+        elif key == "without" and _CAPABILITY.match(value):
+            without.append(value)
         elif key == "layer" and value:
             layers += value.split("+")
         elif key == "disk" and _is_path(value.partition(":")[0]):
@@ -113,6 +120,7 @@ def make_host(name: str, suite: str, options: str = "") -> HostSpec:
         btrfs=btrfs,
         btrfsquota="btrfsquota" in flags,
         memory=memory,
+        without=tuple(without),
         layers=tuple(sorted(set(layers))),
         disks=tuple(disks),
     )

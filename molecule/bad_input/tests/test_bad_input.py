@@ -16,7 +16,7 @@ import pytest
 
 from tests.fleet import Fleet, Run
 
-HOSTS = ("vault1", "web1", "old1", "plain1")
+HOSTS = ("vault1", "web1", "old1", "contained1", "plain1")
 PARALLEL = 4
 # What a host's directories hold: names, modes, owners, sizes, times, contents of what is small.
 LOOK = (
@@ -513,7 +513,8 @@ def test_what_one_host_delivers_stops_it_before_any_host_is_changed(folder: Path
         clients=HOSTS,
     )
     done = play(folder / "several", several)
-    assert sorted(done.failed) == ["old1", "plain1", "vault1"], done.output
+    assert sorted(done.failed) == ["contained1", "old1", "plain1", "vault1"], done.output
+    assert "contained1: CAP_DAC_READ_SEARCH: is withheld from this host" in done.failed["contained1"]
     assert "old1: restic_package = 'restic': is version 0.14.0" in done.failed["old1"]
     assert "plain1: systemd: systemd is not running as PID 1" in done.failed["plain1"]
     assert "'nowhere.invalid': does not resolve on this host" in done.failed["vault1"]

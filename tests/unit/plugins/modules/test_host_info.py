@@ -341,6 +341,28 @@ def test_sandbox_probe(tools: Tools, info: Info) -> None:
     assert info(sandbox_probe=True, timeout=3)["sandbox"]["error"] == "it did not start within 3 s"
 
 
+@pytest.mark.parametrize(
+    ("text", "can"),
+    [
+        # As root of a virtual machine, and of a container of docker, had them.
+        ("Name:\tsystemd\nCapBnd:\t000001ffffffffff\n", True),
+        ("Name:\tsystemd\nCapBnd:\t00000000a80425fb\n", False),
+        ("Name:\tsystemd\n", None),
+        ("CapBnd:\tmany\n", None),
+        ("CapBnd:\n", None),
+        (None, None),
+    ],
+)
+def test_what_a_container_withholds(
+    info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, can: bool | None
+) -> None:
+    status = tmp_path / "status"
+    if text is not None:
+        status.write_text(text)
+    monkeypatch.setattr(host_info, "_INIT_STATUS", str(status))
+    assert info()["reads_everything"] is can
+
+
 @pytest.mark.parametrize(("text", "mode"), [("1", "enforcing"), ("0", "permissive"), (None, "disabled")])
 def test_selinux(info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, mode: str) -> None:
     if text is not None:

@@ -72,6 +72,7 @@ HOST: dict[str, t.Any] = {
     "sandbox": {"works": True, "error": None},
     "systemd": 257,
     "selinux": None,
+    "reads_everything": True,
     "virtualization": "kvm",
     "python": "3.13.5",
 }
