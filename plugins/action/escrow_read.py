@@ -42,5 +42,10 @@ class ActionModule(ActionBase):
             # The message holds no secret, and no_log would hide it from the person who needs it.
             self._display.error(f"{host}: {error}")
             raise AnsibleActionFail(str(error)) from None
+        never = [name for name in arguments["repositories"] if name not in secrets]
+        if never:
+            self._display.warning(
+                f"{host}: the state directory knows nothing of {', '.join(never)}: this host never had it, or another state directory did"
+            )
         result.update(changed=False, secrets=secrets)
         return result

@@ -17,6 +17,11 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils import _report
 display = Display()
 
 
+def _was_cut(variables: t.Mapping[str, t.Any]) -> bool:
+    """Whether there is what ``-e`` makes of the rest of an expression: words without a ``=`` in one variable, or odd names."""
+    return "_raw_params" in variables or any(name[:1] in "[]{}()|&?@'`!<>\"" for name in variables if name)
+
+
 class ActionModule(ActionBase):
     """Runs on the controller only, over what the clients answered before."""
 
@@ -36,6 +41,11 @@ class ActionModule(ActionBase):
                 "query": {"type": "str"},
             }
         )
+        if arguments["query"] and _was_cut(task_vars or {}):
+            raise AnsibleActionFail(
+                f"query = {arguments['query']!r}: is only the beginning of what was given, which Ansible cut at a space."
+                """ Write it as JSON: -e '{"query": "hosts.*.units[] | length(@)"}'"""
+            )
         state = _report.fleet_state(arguments["hosts"], arguments["answers"], arguments["stale"])
         result.update(changed=False, state=state)
         if arguments["query"]:

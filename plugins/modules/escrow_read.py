@@ -22,7 +22,9 @@ options:
     description: File on the controller with the secret key that C(age-keygen) made. Not needed for plaintext escrow.
     type: str
   repositories:
-    description: Names of the repositories.
+    description:
+      - Names of the repositories. One that the state directory has nothing of at all, neither a bundle nor a public half, is
+        left out with a warning, as long as there is another.
     type: list
     elements: str
     required: true

@@ -22,13 +22,18 @@ def secrets_of(directory: str, repositories: t.Sequence[str], key: str | None) -
 
     A bundle made after init (it knows the repository's id) wins over one made before; one that ``key`` cannot open, since
     it was made for other recipients, does not count. Where an earlier one says which password the newest one's replaced, that is
-    the C(old_password): its key may be left in the repository. Raises ValueError with the cure when there is none that opens; the
-    message never holds a secret.
+    the C(old_password): its key may be left in the repository. A repository that the state directory has nothing of at all is left
+    out, as long as there is another. Raises ValueError with the cure when there is none that opens; the message never holds a secret.
     """
     result = {}
+    unknown = [
+        repository for repository in repositories if NAME.match(repository) and not _is_known(directory, repository)
+    ]
     for repository in repositories:
         if not NAME.match(repository):
             raise ValueError(f"repositories: {repository!r} is not the name of a repository")
+        if repository in unknown and len(unknown) < len(repositories):
+            continue
         place = os.path.join(directory, "escrow", repository)
         names = sorted(filter(BUNDLE_NAME.match, os.listdir(place))) if os.path.isdir(place) else []
         if not names:
@@ -50,6 +55,12 @@ def secrets_of(directory: str, repositories: t.Sequence[str], key: str | None) -
         result[repository] = {name: best[name] for name in KEYS if best.get(name)}
         result[repository].update(_replaced(best, [each[3] for each in sorted(opened, key=lambda each: each[:3])]))
     return result
+
+
+def _is_known(directory: str, repository: str) -> bool:
+    """Whether the host ever had secrets of the repository, as far as its part of the state directory shows."""
+    signs = (f"escrow/{repository}", f"rest/{repository}.json", f"ssh/{repository}.pub")
+    return any(os.path.lexists(os.path.join(directory, sign)) for sign in signs)
 
 
 def _replaced(best: dict[str, t.Any], bundles: list[dict[str, t.Any]]) -> dict[str, t.Any]:

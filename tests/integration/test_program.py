@@ -409,7 +409,7 @@ def test_no_record(client: Client) -> None:
         found = client.run(fails=True)
     finally:
         client.sh("mv /var/lib/holdfast/repositories/away /var/lib/holdfast/repositories/vault.env")
-    assert (found["outcome"], found["reason"], found["service_result"]) == ("failed", "no repository", "resources")
+    assert (found["outcome"], found["reason"], found["service_result"]) == ("failed", "no record", "resources")
 
 
 def test_lost_key_file(client: Client) -> None:

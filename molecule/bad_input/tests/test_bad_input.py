@@ -6,6 +6,7 @@ Nothing is changed on any host, nor on the controller. The runs go on at the sam
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -489,6 +490,11 @@ def test_a_bad_query_of_the_status_is_refused(folder: Path) -> None:
     good = Case("query", (), LOCAL, servers=())
     bad = play(folder / "query", good, "-e", "query=hosts.[", playbook="status")
     assert "query = 'hosts.[': is not a JMESPath expression" in "".join(bad.failed.values())
+    cut = play(folder / "cut-query", good, "-e", "query=keys(hosts) | sort(@)", playbook="status")
+    assert "cut at a space" in "".join(cut.failed.values())
+    whole = play(folder / "whole-query", good, "-e", '{"query": "keys(hosts) | length(@)"}', playbook="status")
+    assert whole.code == 0
+    assert re.search(r"^[1-9]\d*$", whole.output, re.MULTILINE)
     assert play(folder / "good-query", good, "-e", "query=length(hosts)", playbook="status").code == 0
 
 

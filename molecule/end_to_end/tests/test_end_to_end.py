@@ -234,12 +234,12 @@ FAULTS = {
         "failed",
         "lost key file",
     ),
-    "no repository": (
+    "no record": (
         "good--vault",
         "mv /var/lib/holdfast/repositories/vault.env /root/kept",
         "mv /root/kept /var/lib/holdfast/repositories/vault.env",
         "failed",
-        "no repository",
+        "no record",
     ),
 }
 

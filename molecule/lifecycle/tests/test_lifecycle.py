@@ -294,7 +294,11 @@ def test_a_wiped_client_is_provisioned_again_and_restores(fleet: Fleet) -> None:
         assert "restore_identity" in said.failed["web1"]
         assert "backup_id" in said.failed["web1"]
     assert not fleet.on("web1").file("/etc/holdfast/secrets/vault.password").exists
-    fleet.good("restore_identity", "--limit", "web1", "-e", f"escrow_key={fleet.folder / 'escrow.key'}")
+    restore_identity = ("restore_identity", "--limit", "web1", "-e", f"escrow_key={fleet.folder / 'escrow.key'}")
+    # A repository that was declared when the client was gone already is no obstacle.
+    more = json.dumps({"backup_repositories": {"vault": {"server": "vault1"}, "later": {"access": "local"}}})
+    assert "knows nothing of later" in fleet.good(*restore_identity, "--check", "-e", more).text
+    fleet.good(*restore_identity)
     fleet.converge()
     fleet.good("restore", "--limit", "web1", "-e", "job=system", "-e", "target=/root/restored")
     assert fleet.on("web1").check_output("sha256sum /root/restored/home/alice/photo").split()[0] == before

@@ -133,7 +133,15 @@ def test_backup_and_restore(fleet: Fleet) -> None:
     names = set(restic(host, "local", "ls latest").splitlines())
     assert {"/home/alice/diary", "/var/backups/mine", "/var/cache/mine/file", "/etc/passwd"} <= names
     assert not [name for name in names if name.startswith((f"{LOCAL}/", "/var/cache/holdfast/"))]
-    fleet.good("restore", "--limit", "web1", "-e", "job=system", "-e", "target=/root/restored")
+    restore = ("restore", "--limit", "web1", "-e", "job=system", "-e")
+    assert "would be restored" in fleet.good(*restore, "target=/root/restored", "--check").text
+    assert not host.file("/root/restored").exists
+    cut = fleet.run(*restore, "target=/root/restored dir")
+    assert "A value with a space needs quotes" in "".join(cut.failed.values())
+    assert not host.file("/root/restored").exists
+    fleet.good(*restore, "target=/root/restored")
+    refused = fleet.run(*restore, "target=/root/restored", "--check")
+    assert "is not empty" in "".join(refused.failed.values())
     for path in ("/home", "/etc"):
         assert tree(host, f"/root/restored{path}") == tree(host, path)
     host.check_output("rm -rf /root/restored")

@@ -69,15 +69,20 @@ def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet
 
 
 def test_every_kind_is_backed_up_and_restored(fleet: Fleet) -> None:
+    announced = fleet.good("backup", "--check")
+    assert fleet.on("vault1").check_output("find /srv -path '*/snapshots/*'") == ""
+    done = fleet.good("backup")
+    assert announced.changed == done.changed
     for name in ("web1", "web2"):
         host = fleet.on(name)
-        host.check_output("holdfast run --wait files")
-        host.check_output("holdfast run --wait system")
         status = {unit["unit"]: unit for unit in json.loads(host.check_output("holdfast status --json"))["units"]}
         assert {unit: status[unit]["outcome"] for unit in UNITS} == dict.fromkeys(UNITS, "ok")
         for repository in REPOSITORIES:
             host.check_output(f"holdfast restore files--{repository} --target /root/{repository}")
             host.check_output(f"cmp /srv/data/photo /root/{repository}/srv/data/photo")
+            absent = host.run(f"holdfast restore files--{repository} --target /root/none --path /srv/data/phtoo")
+            assert absent.rc == 1
+            assert "holds no /srv/data/phtoo" in absent.stderr
     assert len(snapshots(fleet, "web1--offsite")) == 2
 
 

@@ -181,13 +181,13 @@ def extract(
 ) -> tuple[list[str], dict[str, str]]:
     """The command that extracts into the current directory as root, and its environment.
 
-    Paths are taken literally: pp: is a prefix of whole components, and borg's paths have no leading slash.
+    Paths are taken literally: pp: is a prefix of whole components, and borg's paths have no leading slash. It warns of a path
+    that matches nothing (of a pattern it does not).
     """
     argv = [_program(definition), "extract", "--bypass-lock", "--sparse", "--numeric-ids"]
     argv += ["--dry-run"] if dry_run else []
-    argv += [f"--pattern=+pp:{path.lstrip('/')}" for path in paths]
-    argv += ["--pattern=-fm:*"] if paths else []
-    return [*argv, "--", f"{location(host, definition)}::{archive}"], environment(host, definition)
+    wanted = [f"pp:{path.lstrip('/')}" for path in paths]
+    return [*argv, "--", f"{location(host, definition)}::{archive}", *wanted], environment(host, definition)
 
 
 def mount(host: Host, definition: Definition, mountpoint: str) -> tuple[list[str], dict[str, str]]:

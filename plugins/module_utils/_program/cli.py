@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("job", nargs="?", metavar="JOB", help="JOB or JOB--REPOSITORY")
     status.add_argument("--json", action="store_true", help="for programs")
     run = add("run", "Back up now.")
-    run.add_argument("job", metavar="JOB", help="JOB (in all its repositories) or JOB--REPOSITORY")
+    run.add_argument("job", nargs="+", metavar="JOB", help="JOB (in all its repositories) or JOB--REPOSITORY")
     run.add_argument("--wait", action="store_true", help="wait, and end with 1 if a run is not ok")
     run.add_argument("--dry-run", action="store_true", help="only say what would be saved; without hooks and dumps")
     log = add("log", "What the last run said.")

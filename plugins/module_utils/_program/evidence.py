@@ -47,7 +47,7 @@ def lost(host: Host, definition: Definition) -> str | None:
     if definition.mount is not None and not mounted(host, definition.mount):
         return "unreachable"
     if not host.path(definition.record).is_file():
-        return "no repository"
+        return "no record"
     if any(not host.path(path).is_file() for path in definition.secret_files):
         return "lost key file"
     return None

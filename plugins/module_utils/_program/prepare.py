@@ -88,7 +88,7 @@ def _check(host: Host, definition: Definition) -> None:
         if not host.path(path).is_file():
             raise _Refused("lost key file", f"{path} is not there; bring it back with the playbook restore_identity")
     if not host.path(definition.record).is_file():
-        raise _Refused("no repository", f"{definition.record} is not there; run the site playbook for this host")
+        raise _Refused("no record", f"{definition.record} is not there; run the site playbook for this host")
     if definition.escrow_mode in ("age", "controller"):
         _check_escrow(host, definition)
     _settle(host, definition)
@@ -132,9 +132,7 @@ def _recorded_key(host: Host, definition: Definition) -> str:
     try:
         return _record.parse(host.path(definition.record).read_text(encoding="ascii")).key
     except (OSError, ValueError) as error:
-        raise _Refused(
-            "no repository", f"{definition.record} cannot be used: {error}; run the site playbook"
-        ) from error
+        raise _Refused("no record", f"{definition.record} cannot be used: {error}; run the site playbook") from error
 
 
 def mounted(host: Host, directory: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .. import _record, _secrets
+from .._model import parse_time
 from .._run import Result
 from .definition import Definition
 from .host import Done, Host, ProgramError
@@ -69,10 +70,22 @@ def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
     if done.status:
         raise ProgramError(f"the snapshots of {definition.unit} cannot be read: {failure(done.status, done.stderr)}")
     try:
-        found = [_snapshot(each) for each in json.loads(done.stdout)]
+        # The time is a host's local one, with its offset.
+        found = sorted(map(_snapshot, json.loads(done.stdout)), key=lambda each: parse_time(each["time"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProgramError(f"restic's list of snapshots cannot be read: {error}") from error
-    return sorted(found, key=lambda each: str(each["time"]))
+    return found
+
+
+def holds(host: Host, definition: Definition, snapshot: str, path: str) -> bool:
+    """Whether a snapshot has a file or directory at `path`, taken literally. Raises ProgramError if it cannot be looked into."""
+    # JSON would say much more of each file of a directory.
+    argv = [*definition.restic, "ls", "--quiet", "--no-lock", "--no-cache", "--", snapshot, path]
+    done = host.command(argv, timeout=QUESTION_TIMEOUT, env=environment(host, definition))
+    if done.status:
+        why = failure(done.status, done.stderr)
+        raise ProgramError(f"snapshot {snapshot[:8]} of {definition.unit} cannot be looked into: {why}", done.status)
+    return bool(done.stdout)
 
 
 def repository_id(host: Host, definition: Definition) -> str:

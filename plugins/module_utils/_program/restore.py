@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 import re
 from collections.abc import Sequence
 
@@ -34,18 +36,20 @@ def restore(
     or empty; with it restic writes over what differs, and removes nothing.
     """
     definition = definitions.resolve_one(host, job)
-    for path in paths:
-        if not path.startswith("/"):
-            raise ProgramError(f"--path {path!r} is not absolute", 2)
+    wanted = _wanted(paths)
     target = place.checked(host, "--target", target)
     occupied = place.occupied(host, target)
     if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
     if definition.borg is not None:
-        return _restore_borg(host, definition, target, snapshot, list(paths), dump, dry_run=dry_run)
+        return _restore_borg(host, definition, target, snapshot, wanted, dump, dry_run=dry_run)
     chosen = _choose(host, definition, snapshot, dump)
+    for path in wanted:
+        # Restic restores nothing then, and ends well.
+        if not restic.holds(host, definition, chosen, path):
+            raise ProgramError(_absent(definition, chosen, [path]))
     argv = [*definition.restic, "restore", "--no-cache", f"--target={target}"]
-    argv += [f"--include={escaped(path)}" for path in paths]
+    argv += [f"--include={escaped(path)}" for path in wanted]
     # Holes are left only where nothing is that would show through.
     argv += ["--dry-run"] if dry_run else ["--verify"] if occupied else ["--sparse", "--verify"]
     if not dry_run:
@@ -76,9 +80,24 @@ def _restore_borg(
     directory = "/" if dry_run else str(host.path(target))
     status = host.attached(argv, timeout=LONGEST_RUN, env=env, directory=directory)
     if status:
-        raise ProgramError(f"the restore is not complete: {borg.failure(status)}", 1)
+        absent = [path for path in paths if not dry_run and not os.path.lexists(f"{directory}{path}")]
+        why = _absent(definition, found[0]["id"], absent) if absent else borg.failure(status)
+        raise ProgramError(f"the restore is not complete: {why}", 1)
     say(f"snapshot {found[0]['id'][:8]} {'would be' if dry_run else 'is'} restored below {target}")
     return 0
+
+
+def _wanted(paths: Sequence[str]) -> list[str]:
+    """The paths as engines know them; none where everything is wanted."""
+    for path in paths:
+        if not path.startswith("/"):
+            raise ProgramError(f"--path {path!r} is not absolute", 2)
+    found = [f"/{posixpath.normpath(path).lstrip('/')}" for path in paths]
+    return [] if "/" in found else found
+
+
+def _absent(definition: Definition, snapshot: str, paths: Sequence[str]) -> str:
+    return f"snapshot {snapshot[:8]} of {definition.unit} holds no {', '.join(paths)}"
 
 
 def escaped(path: str) -> str:

@@ -30,7 +30,7 @@ def doubt(host: Host, definition: Definition, since: float, saved_in: str | None
     try:
         known = _record.parse(host.path(definition.record).read_text(encoding="ascii")).id
     except (OSError, ValueError) as error:
-        return "no repository", f"{definition.record} cannot be used: {error}; run the site playbook for this host"
+        return "no record", f"{definition.record} cannot be used: {error}; run the site playbook for this host"
     if definition.borg is not None:
         return compare(definition, known, saved_in or known)
     if _opened(host, definition, since) == {known}:

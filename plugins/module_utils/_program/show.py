@@ -10,10 +10,11 @@ import json
 import os
 from typing import Any
 
+from .._model import parse_time
 from . import borg, journal, outcomes, restic, systemd, text
 from . import definition as definitions
 from .definition import Definition
-from .host import Host, ProgramError
+from .host import Host, ProgramError, seconds_of
 from .text import say
 
 LOG_LINES = 5000
@@ -36,15 +37,27 @@ def _log(host: Host, definition: Definition) -> list[str]:
     recorded = str((last or {}).get("invocation_id") or "")
     invocation = state.invocation if state.running or not recorded else recorded
     entries = journal.read(host, invocation, lines=LOG_LINES)
+    if last is not None and not recorded and not state.running:
+        ended = seconds_of(last["ended"])
+        # Systemd did not even start it, and its journal has the run before at most.
+        if ended is not None and not (entries and entries[-1].time > ended):
+            return [f"{_local(ended)} {line}" for line in last["message"].splitlines()] + [_outcome(last)]
     if not entries:
         return ["no run in the journal"]
     if definition.dumps:
         entries = _with_dumps(host, definition, entries)
     lines = [line for entry in entries for line in _sentences(entry, os.path.basename(definition.binary))]
     if last is not None and recorded == invocation:
-        reason = f", {last['reason']}" if last["reason"] else ""
-        lines.append(f"outcome: {last['outcome']}{reason}")
+        lines.append(_outcome(last))
     return lines
+
+
+def _outcome(last: dict[str, Any]) -> str:
+    return f"outcome: {last['outcome']}{f', {reason}' if (reason := last['reason']) else ''}"
+
+
+def _local(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _with_dumps(host: Host, definition: Definition, entries: list[journal.Entry]) -> list[journal.Entry]:
@@ -56,7 +69,7 @@ def _with_dumps(host: Host, definition: Definition, entries: list[journal.Entry]
 
 
 def _sentences(entry: journal.Entry, program: str) -> list[str]:
-    when = datetime.datetime.fromtimestamp(entry.time).strftime("%Y-%m-%d %H:%M:%S")
+    when = _local(entry.time)
     content = journal.message(entry.text) if entry.program == program else None
     if entry.program == program and content is None:
         said = journal.Digest()
@@ -113,7 +126,7 @@ def snapshots(host: Host, job: str, *, as_json: bool) -> int:
     rows = [
         (
             each["id"][:8],
-            each["time"][:19].replace("T", " "),
+            _local(parse_time(each["time"])),
             str(each["hostname"]),
             each["dump"] or "files",
             text.size(each["total_bytes"]),

@@ -1,10 +1,11 @@
 # Copyright (c) 2026 holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`holdfast run JOB`: starts run units now."""
+"""`holdfast run JOB...`: starts run units now."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .._outcome import INCOMPLETE, OK
@@ -18,9 +19,10 @@ from .text import complain, say
 RECORD_PATIENCE = 120
 
 
-def run(host: Host, job: str, *, wait: bool, dry_run: bool) -> int:
-    """Start all run units of `job`. Returns 1 if, having waited, one of them was neither ok nor acceptable."""
-    chosen = definitions.resolve(host, job)
+def run(host: Host, jobs: Sequence[str], *, wait: bool, dry_run: bool) -> int:
+    """Start all run units of `jobs`. Returns 1 if, having waited, one of them was neither ok nor acceptable."""
+    named = {each.unit: each for job in jobs for each in definitions.resolve(host, job)}
+    chosen = [named[unit] for unit in sorted(named)]
     known = systemd.ask(host, chosen)
     for each in chosen:
         if not known[each.unit].loaded:
@@ -35,7 +37,7 @@ def run(host: Host, job: str, *, wait: bool, dry_run: bool) -> int:
     if not wait:
         if done.status:
             raise ProgramError(f"systemctl start failed: {done.stderr.strip()}")
-        say(f"see: holdfast status {job}")
+        say(f"see: holdfast status {jobs[0]}" if len(jobs) == 1 else "see: holdfast status")
         return 0
     return max(_report(host, each, before[each.unit], done.stderr) for each in chosen)
 

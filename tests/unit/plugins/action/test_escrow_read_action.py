@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleActionFail
+from ansible.utils.display import Display
 from ansible_collections.holdfast.backup.plugins.action.escrow_read import ActionModule
 
 from tests.unit.plugins.action.acting import perform
@@ -37,6 +38,16 @@ def test_secrets(state: Path) -> None:
 def test_no_log_is_asked_for(state: Path) -> None:
     with pytest.raises(AnsibleActionFail, match="no_log: true"):
         act({"path": str(state), "repositories": ["vault"]}, {"inventory_hostname": "web1"}, no_log=False)
+
+
+def test_what_the_host_never_had_is_told(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Display, "warning", lambda _self, message, **_more: said.append(message))
+    args = {"path": str(state), "repositories": ["vault", "later", "last"]}
+    assert set(act(args, {"inventory_hostname": "web1"}, no_log=True)["secrets"]) == {"vault"}
+    assert said == [
+        "web1: the state directory knows nothing of later, last: this host never had it, or another state directory did"
+    ]
 
 
 def test_a_missing_bundle_is_told(state: Path) -> None:

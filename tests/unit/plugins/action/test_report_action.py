@@ -67,6 +67,19 @@ def test_a_query(shown: list[str]) -> None:
     assert json.loads(shown[0]) == ["web1"]
 
 
+@pytest.mark.parametrize("rest", [{"_raw_params": "| sort(@)"}, {"[?outcome": "='ok']"}])
+def test_a_query_that_the_command_line_cut(shown: list[str], rest: dict[str, str]) -> None:
+    """As ansible-playbook takes it apart: -e query='keys(hosts) | sort(@)'."""
+    with pytest.raises(AnsibleActionFail) as raised:
+        act({"hosts": HOSTS, "answers": {}, "query": "keys(hosts)"}, rest)
+    assert str(raised.value) == (
+        "query = 'keys(hosts)': is only the beginning of what was given, which Ansible cut at a space."
+        """ Write it as JSON: -e '{"query": "hosts.*.units[] | length(@)"}'"""
+    )
+    assert not shown
+    assert act({"hosts": HOSTS, "answers": {}}, rest)["state"]
+
+
 def test_a_bad_query(shown: list[str]) -> None:
     with pytest.raises(AnsibleActionFail, match="query = 'hosts\\['"):
         act({"hosts": HOSTS, "answers": {}, "query": "hosts["})

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.holdfast.backup.plugins.module_utils import _files, _validate
+from ansible_collections.holdfast.backup.plugins.module_utils import _files, _manifest, _validate
 from ansible_collections.holdfast.backup.plugins.modules import file_tree
 
 NOBODY = 65534
@@ -383,6 +383,39 @@ def test_lock_of_another_run(run: Run, place: Path, monkeypatch: pytest.MonkeyPa
         tree.lock(str(place / "state/manifests"), timeout=0)
         assert "another run holds" in run(files=[])["msg"]
         assert run(files=[], check=True)["removed"], "check mode waits for nobody"
+
+
+def test_a_first_run_is_alone_too(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another first run would unlink the temporary file that this one writes."""
+    write, held = _files.Tree.write, []
+
+    def watched(tree: _files.Tree, path: str, *content: Any, **meta: Any) -> None:
+        with _files.Tree() as other, pytest.raises(TimeoutError):
+            other.lock(str(place / "state/manifests"), timeout=0)
+        held.append(path)
+        write(tree, path, *content, **meta)
+
+    monkeypatch.setattr(_files.Tree, "write", watched)
+    assert run(files=[file(place, "a")])["created"] == [str(place / "a")]
+    assert str(place / "a") in held
+
+
+def test_a_first_run_that_another_one_forestalled(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes by what the other one left, of which it keeps and removes what every run does."""
+    make = _files.Tree.make_parents
+
+    def late(tree: _files.Tree, path: str) -> None:
+        monkeypatch.setattr(_files.Tree, "make_parents", make)
+        (place / "b").write_text("x")
+        with _files.Tree() as other:
+            left = _manifest.Manifest(files=frozenset([str(place / "b")]), directories={})
+            _manifest.save_manifest(other, str(place / "state/manifests"), "demo", left)
+        make(tree, path)
+
+    monkeypatch.setattr(_files.Tree, "make_parents", late)
+    done = run(files=[file(place, "c")])
+    assert (done["created"], done["removed"]) == ([str(place / "c")], [str(place / "b")])
+    assert not run(files=[file(place, "c")])["changed"]
 
 
 def test_write_error_is_told(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

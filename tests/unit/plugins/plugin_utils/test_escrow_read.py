@@ -121,6 +121,21 @@ def test_a_missing_bundle(state: State) -> None:
         state.read()
 
 
+def test_a_repository_that_the_host_never_had(state: State) -> None:
+    """It was declared after the host was lost: nothing of it is there to be put back."""
+    state.bundle(BUNDLE)
+    assert set(state.read(None, "vault", "later")) == {"vault"}
+
+
+@pytest.mark.parametrize("sign", ["rest/later.json", "ssh/later.pub", "escrow/later/x"])
+def test_a_repository_whose_bundle_alone_is_missing(state: State, sign: str) -> None:
+    state.bundle(BUNDLE)
+    (state.path / sign).parent.mkdir(parents=True)
+    (state.path / sign).write_text("x")
+    with pytest.raises(ValueError, match="no escrow bundle of later"):
+        state.read(None, "vault", "later")
+
+
 @pytest.mark.parametrize("repository", ["../other", "", "a/b", "A"])
 def test_names_of_repositories(state: State, repository: str) -> None:
     with pytest.raises(ValueError, match="not the name of a repository"):

@@ -339,7 +339,7 @@ PROXIED = {"offsite": {"engine": "restic", "access": "rclone", "server": "vault1
 def test_a_proxy_with_other_duties_is_said(
     groups: dict[str, list[str]], side: dict[str, t.Any], duties: list[str]
 ) -> None:
-    hostvars = {
+    hostvars: dict[str, t.Any] = {
         "vault1": {"ansible_host": "192.0.2.1", "rclone_proxy_remotes": REMOTES, **side},
         "web1": {
             "backup_escrow": {"recipients": [RECIPIENT]},
@@ -356,7 +356,7 @@ def test_a_proxy_with_other_duties_is_said(
 
 def test_what_a_proxy_serves_and_saves_beside_is_a_duty() -> None:
     side = {"engine": "borg", "access": "ssh", "server": "vault1"}
-    hostvars = {
+    hostvars: dict[str, t.Any] = {
         "vault1": {
             "ansible_host": "192.0.2.1",
             "rclone_proxy_remotes": REMOTES,

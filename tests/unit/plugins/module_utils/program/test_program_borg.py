@@ -202,7 +202,7 @@ def test_no_backup_without_the_repositorys_key_in_the_escrow(
     assert prepared(host, **escrow) == 1
     state = states.load(host, UNIT, INVOCATION)
     assert state is not None
-    assert state.stopped == "no repository"
+    assert state.stopped == "no record"
 
 
 def test_a_host_without_an_id(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,17 +306,16 @@ def test_restore(host: FakeHost, capsys: Capture) -> None:
     defined(host)
     archives(host)
     host.path("/root").mkdir(mode=0o700)
-    assert cli.main(["restore", "system", "--target", "/root/r", "--path", "/srv/a*"], host) == 0
+    assert cli.main(["restore", "system", "--target", "/root/r", "--path", "/srv/a*/"], host) == 0
     assert host.calls[-1] == [
         "/usr/bin/borg",
         "extract",
         "--bypass-lock",
         "--sparse",
         "--numeric-ids",
-        "--pattern=+pp:srv/a*",
-        "--pattern=-fm:*",
         "--",
         "/srv/a::web1--system--2026-11-21T12:00:00.000000",
+        "pp:srv/a*",
     ]
     assert host.directories == [str(host.path("/root/r"))]
     assert host.path("/root/r").stat().st_mode & 0o777 == 0o700
@@ -340,6 +339,27 @@ def test_restore_of_nothing(host: FakeHost, capsys: Capture, arguments: list[str
     archives(host)
     assert cli.main(["restore", "system", "--target", "/root/r", *arguments], host) != 0
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [1, 101])
+def test_a_path_that_the_archive_does_not_hold(host: FakeHost, capsys: Capture, status: int) -> None:
+    defined(host)
+    archives(host)
+    host.answer("extract", status=status)
+    host.path("/root/r/srv").mkdir(parents=True)
+    wanted = ["--path", "/srv", "--path", "/srv/aa"]
+    assert cli.main(["restore", "system", "--target", "/root/r", "--force", *wanted], host) == 1
+    assert (
+        "the restore is not complete: snapshot 24239443 of system--vault holds no /srv/aa\n" in capsys.readouterr().err
+    )
+
+
+def test_everything_may_be_named(host: FakeHost) -> None:
+    defined(host)
+    archives(host)
+    assert cli.main(["restore", "system", "--target", "/root/r", "--path", "/", "--path", "/srv"], host) == 0
+    assert host.calls[-1][-2:] == ["--", "/srv/a::web1--system--2026-11-21T12:00:00.000000"]
+    assert not any("pp:" in word for word in host.calls[-1])
 
 
 def test_a_restore_that_warns_is_not_complete(host: FakeHost, capsys: Capture) -> None:

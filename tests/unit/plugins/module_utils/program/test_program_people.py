@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -161,6 +162,7 @@ def test_status_as_json(ready: FakeHost, capsys: Capture) -> None:
     [
         ({"outcome": "incomplete", "reason": "source missing"}, "present"),
         ({"outcome": "failed", "reason": "no repository"}, "absent"),
+        ({"outcome": "failed", "reason": "no record"}, None),
         ({"outcome": "failed", "reason": "locked"}, "locked"),
         ({"outcome": "failed", "reason": "wrong password"}, "wrong_key"),
         ({"outcome": "failed", "reason": "unreachable"}, "unreachable"),
@@ -297,6 +299,20 @@ def test_run_returns_at_once(ready: FakeHost, capsys: Capture) -> None:
     assert capsys.readouterr().err == "holdfast: systemctl start failed: refused\n"
 
 
+def test_run_of_several(host: FakeHost, capsys: Capture) -> None:
+    """Each once, whichever way it is named, and all at the same time."""
+    for job, repository in (("system", "vault"), ("system", "offsite"), ("web", "vault")):
+        define(host, job=job, repository=repository)
+    units = ("system--offsite", "system--vault", "web--vault")
+    services = [f"holdfast-{unit}.service" for unit in units]
+    host.answer("systemctl", "show", stdout="\n".join(shown(unit=unit) for unit in units))
+    assert call(host, "run", "system", "web--vault", "system--vault") == 0
+    assert ["systemctl", "start", "--no-block", "--", *services] in host.calls
+    assert capsys.readouterr().out.splitlines()[-1] == "see: holdfast status"
+    assert call(host, "run", "--wait", "system--vault", "other") == 2
+    assert "there is no job 'other'" in capsys.readouterr().err
+
+
 def test_run_needs_its_unit(host: FakeHost, capsys: Capture) -> None:
     define(host)
     host.answer("systemctl", "show", stdout=shown(loaded="not-found"))
@@ -413,7 +429,7 @@ def test_dry_run_that_fails(ready: FakeHost, capsys: Capture) -> None:
     ready.journal()
     ready.path("/var/lib/holdfast/repositories/vault.env").unlink()
     assert call(ready, "run", "system", "--dry-run") == 1
-    assert "no repository" in capsys.readouterr().err
+    assert "no record" in capsys.readouterr().err
 
 
 def test_dry_run_of_dumps(ready: FakeHost, capsys: Capture) -> None:
@@ -469,6 +485,26 @@ def test_log_of_a_run_whose_outcome_could_not_be_recorded(ready: FakeHost, capsy
     ready.journal(FATAL.format(1, "no space left on device"), invocation=INVOCATION)
     assert call(ready, "log", "system") == 0
     assert "no space left on device" in capsys.readouterr().out
+
+
+def test_log_of_a_run_that_systemd_refused(ready: FakeHost, capsys: Capture) -> None:
+    """Systemd gave it no invocation, and still knows that of the good run before."""
+    why = {"outcome": "failed", "reason": "unreachable", "message": "systemd did not start it: dependency failed"}
+    outcome(ready, invocation_id=None, ended=hosts.timestamp(NOW), summary=None, **why)
+    ready.journal(SUMMARY, invocation=INVOCATION)
+    assert call(ready, "log", "system") == 0
+    said = capsys.readouterr().out
+    assert "331fa3bb" not in said
+    assert said.splitlines()[1:] == [
+        f"{datetime.datetime.fromtimestamp(NOW)} systemd did not start it: dependency failed",
+        "outcome: failed, unreachable",
+    ]
+    # One that ended later, and could not record its outcome, is what the last run said.
+    outcome(ready, invocation_id=None, ended=hosts.timestamp(NOW - 3600), summary=None, **why)
+    assert call(ready, "log", "system") == 0
+    said = capsys.readouterr().out
+    assert "331fa3bb" in said
+    assert "outcome" not in said
 
 
 def test_log_of_nothing(host: FakeHost, capsys: Capture) -> None:
@@ -546,6 +582,19 @@ def test_snapshots(ready: FakeHost, capsys: Capture) -> None:
     )
 
 
+def test_the_latest_is_the_latest_in_every_zone(ready: FakeHost, capsys: Capture) -> None:
+    """Restic writes the local time with its offset, and that of a host changes, twice a year at least."""
+    older, newer = "2026-10-25T02:30:00.5+02:00", "2026-10-25T02:10:00.5+01:00"
+    both = [{"id": each[0] * 64, "time": each[1], "tags": ["job:system"]} for each in (("b", newer), ("a", older))]
+    ready.answer("snapshots", stdout=json.dumps(both))
+    assert call(ready, "snapshots", "system") == 0
+    rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]]
+    local = [datetime.datetime.fromisoformat(f"2026-10-25T{clock}+00:00").astimezone() for clock in ("00:30", "01:10")]
+    assert rows == [[each * 8, *f"{moment:%Y-%m-%d %H:%M:%S}".split()] for each, moment in zip("ab", local)]
+    assert call(ready, "restore", "system", "--target", "/out") == 0
+    assert ready.calls[-1][-1] == "b" * 64
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
@@ -604,7 +653,9 @@ def test_names_of_files_move_no_cursor_and_make_no_line(capsys: Capture) -> None
 
 def test_restore_latest(ready: FakeHost, capsys: Capture) -> None:
     ready.answer("snapshots", stdout=SNAPSHOTS)
-    assert call(ready, "restore", "system", "--target", "/out", "--path", "/srv/[a]*?\\b") == 0
+    ready.answer("ls", stdout="/srv/[a]*?\\b\n")
+    assert call(ready, "restore", "system", "--target", "/out", "--path", "/srv//[a]*?\\b/") == 0
+    assert ready.calls[-2][1:] == ["ls", "--quiet", "--no-lock", "--no-cache", "--", "a" * 64, "/srv/[a]*?\\b"]
     assert ready.calls[-1] == [
         "/usr/bin/restic",
         "restore",
@@ -620,6 +671,27 @@ def test_restore_latest(ready: FakeHost, capsys: Capture) -> None:
     assert ready.environments[-1]["RESTIC_PASSWORD_FILE"] == "/etc/holdfast/secrets/vault.password"
     assert ready.path("/out").stat().st_mode & 0o777 == 0o700
     assert capsys.readouterr().out == "snapshot aaaaaaaa is restored below /out\n"
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--force"]])
+def test_a_path_that_the_snapshot_does_not_hold(ready: FakeHost, capsys: Capture, more: list[str]) -> None:
+    """Restic restores nothing then, and ends well."""
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    ready.answer("ls", "/srv/data", stdout="/srv/data\n")
+    wanted = ["--path", "/srv/data", "--path", "/srv/dtaa"]
+    assert call(ready, "restore", "system", "--target", "/out", *wanted, *more) == 1
+    assert capsys.readouterr().err == "holdfast: snapshot aaaaaaaa of system--vault holds no /srv/dtaa\n"
+    assert not any("restore" in words for words in ready.calls)
+    assert not ready.path("/out").exists()
+    ready.answer("ls", status=11)
+    assert call(ready, "restore", "system", "--target", "/out", *wanted, *more) == 11
+    assert "cannot be looked into: the repository is locked" in capsys.readouterr().err
+
+
+def test_everything_may_be_named(ready: FakeHost) -> None:
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    assert call(ready, "restore", "system", "--target", "/out", "--path", "/", "--path", "/srv") == 0
+    assert not [word for word in ready.calls[-1] if word.startswith("--include")]
 
 
 def test_restore_of_a_dump_and_dry_run(ready: FakeHost, capsys: Capture) -> None:

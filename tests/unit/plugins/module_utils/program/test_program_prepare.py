@@ -78,7 +78,7 @@ def test_prepared(host: FakeHost) -> None:
 def test_files_that_are_lost(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     definition = define(host)
     host.path(definition.record).unlink()
-    assert refused(host, definition, capsys)[0] == "no repository"
+    assert refused(host, definition, capsys)[0] == "no record"
     host.path(definition.password_file).unlink()
     reason, message = refused(host, definition, capsys)
     assert (reason, definition.password_file in message) == ("lost key file", True)
@@ -362,7 +362,7 @@ def test_a_record_that_is_gone_or_a_unit_without_a_cache(host: FakeHost) -> None
     assert same.doubt(host, definition, NOW) is None
     assert asked(host)
     host.path(definition.record).unlink()
-    assert (doubted(host) or [""])[0] == "no repository"
+    assert (doubted(host) or [""])[0] == "no record"
 
 
 def test_a_bad_run_is_not_compared(host: FakeHost) -> None:

@@ -315,7 +315,7 @@ def test_without_its_findings_a_run_is_no_success(host: FakeHost) -> None:
 @pytest.mark.parametrize(
     ("gone", "reason"),
     [
-        ("/var/lib/holdfast/repositories/vault.env", "no repository"),
+        ("/var/lib/holdfast/repositories/vault.env", "no record"),
         ("/etc/holdfast/secrets/vault.repository", "lost key file"),
         (None, "unknown"),
     ],
