@@ -13,6 +13,9 @@ author:
   - holdfast contributors (@holdfast-backup)
 description:
   - Tries the file in a copy of the configuration, with C(sshd -t), and asks C(sshd -T -C) what holds for O(users) then.
+  - A setting of another file that would win for some clients only, since it is under C(Match) with an address, a host, a port or the
+    like, is refused where it comes first and is not what O(require) says. No question to sshd would cover every client. Blocks that
+    C(User) or C(Group) keep from all of O(users) are no matter.
   - Only when that is what O(require) says, the file is installed and sshd is reloaded. Otherwise nothing is changed.
   - What holds is verified in every run, so that a change of another file is noticed.
 attributes:
@@ -92,7 +95,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._failures import told
 from ..module_utils._files import Entry, Tree, check_path
 from ..module_utils._run import run
-from ..module_utils._sshd import MAIN, SSHD, check_user, differences, make_candidate, parse_settings, probes
+from ..module_utils._sshd import MAIN, SSHD, check_user, differences, make_candidate, parse_settings, probes, unproven
 
 # A run that was killed between the file and the reload left it.
 PENDING = "/var/lib/holdfast/sshd_reload"
@@ -129,7 +132,15 @@ def _verify(module: AnsibleModule, tree: Tree, scratch: str, content: str, requi
     if tested.code != 0:
         said = tested.stderr.replace(copy, params["path"]).replace(whole, MAIN).strip()
         raise ValueError(f"sshd refuses the configuration, nothing was changed: {said}")
-    for probe in probes([check_user(user) for user in params["users"]], candidate.others_match):
+    users = [check_user(user) for user in params["users"]]
+    unsure = unproven(candidate, users, require)
+    if unsure:
+        raise ValueError(
+            f"what is needed would not hold for clients from everywhere, nothing was changed: {'; '.join(unsure)}. Let that "
+            f"come after {params['path']}, in a file whose name sorts after it, or except the accounts there: "
+            "Match ... User *,!bk-*"
+        )
+    for probe in probes(users, bool(candidate.others)):
         shown = run([SSHD, "-T", "-f", whole, "-C", probe], timeout=_TIMEOUT)
         wrong = differences(parse_settings(shown.stdout), require)
         if shown.code != 0 or wrong:

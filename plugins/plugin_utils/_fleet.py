@@ -15,7 +15,13 @@ import re
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _borgmatic, _jobs, _rclone, _repositories
+from ansible_collections.holdfast.backup.plugins.plugin_utils import (
+    _borgmatic,
+    _jobs,
+    _rclone,
+    _rclone_tls,
+    _repositories,
+)
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import (
     BadInput,
@@ -250,6 +256,7 @@ def fleet(
     for host in servers:
         _close(collectors[host], model[host]["server"])
         _proxy_duties(collectors[host], groups, model)
+        _stores_without_tls(collectors[host], model, warnings)
     return {
         "hosts": model,
         "errors": [plain(problem) for problem in dict.fromkeys(problems)],
@@ -286,6 +293,24 @@ def _proxy_duties(
         for repository in (entry["client"] or {}).get("repositories", []):
             if repository["remote"] and repository["server"] == host.host:
                 repository["proxy_duties"] = duties
+
+
+def _stores_without_tls(host: _Collector, model: dict[str, dict[str, t.Any]], warnings: list[Problem]) -> None:
+    """Tells each repository whose proxy dials the store without TLS, and warns of the remote."""
+    for name, options in host.checked("rclone_proxy_remotes", _rclone.remotes, {}).items():
+        found = _rclone_tls.without_tls(options["type"], options)
+        served = [
+            repository
+            for entry in model.values()
+            for repository in (entry["client"] or {}).get("repositories", [])
+            if repository["server"] == host.host and (repository["remote"] or "").partition(":")[0] == name
+        ]
+        if not found or not served:
+            continue
+        for repository in served:
+            repository["proxy_without_tls"] = True
+        where, cure = f"rclone_proxy_remotes.{name}.{found[0]}", "Use https:// where the store has it"
+        warnings.append(Problem((host.host,), where, shorten(found[1]), _rclone_tls.WITHOUT_TLS, cure))
 
 
 def plain(problem: Problem) -> dict[str, t.Any]:
@@ -385,7 +410,7 @@ def _client(
                     (host.host,),
                     f"{written[name][0]}.{name}.url",
                     shorten(repository["location"]),
-                    "is dialled without TLS: whoever is on the way can answer in the store's place",
+                    _rclone_tls.WITHOUT_TLS,
                     "Use s3:https:// where the store has it",
                 )
             )
@@ -599,6 +624,7 @@ def _repository(
         "encryption": written.get("encryption"),
         "remote": None,
         "proxy_duties": [],
+        "proxy_without_tls": False,
         "ssh": None,
         "append_only": False,
         # What a server that is managed elsewhere takes from the client; null of other servers, and before it was handed over.

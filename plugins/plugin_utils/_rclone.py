@@ -12,6 +12,7 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _rclone
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _fields as f
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _rclone_tls
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import (
     BadInput,
     Problem,
@@ -106,6 +107,7 @@ def _judge(where: str, kind: str, options: dict[str, str]) -> None:
             "is missing, and without it rclone takes any host for the server",
             "Name a file on this server with the host key of the other one, /etc/ssh/ssh_known_hosts for instance",
         )
+    _rclone_tls.refuse(where, kind, options)
 
 
 def files(value: t.Any, served: t.Sequence[dict[str, str]]) -> list[dict[str, t.Any]]:

@@ -12,6 +12,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils import _outcome
 from ansible_collections.holdfast.backup.plugins.module_utils._program import text
 from ansible_collections.holdfast.backup.plugins.plugin_utils._fields import NAME
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import said, shorten
+from ansible_collections.holdfast.backup.plugins.plugin_utils._rclone_tls import WITHOUT_TLS
 
 UNREACHED = "not asked"
 # Shown in red for ever after.
@@ -153,10 +154,12 @@ def notes(client: dict[str, t.Any]) -> list[str]:
                 f"{name}: its proxy {repository['server']} holds credentials of the store and has other duties"
                 f" ({', '.join(repository['proxy_duties'])}), each a way to them"
             )
+        if repository.get("proxy_without_tls"):
+            found.append(f"{name}: the store behind its proxy {repository['server']} {WITHOUT_TLS}")
         if client["escrow"]["mode"] == "controller":
             found.append(f"{name}: the escrow lies in plaintext on the controller")
         if repository["tls"] == "off" and repository["access"] == "s3":
-            found.append(f"{name} is dialled without TLS: whoever is on the way can answer in the store's place")
+            found.append(f"{name} {WITHOUT_TLS}")
         elif repository["tls"] == "off":
             found.append(f"{name} is served without TLS: its REST password crosses the network")
     if any(unit["keep"] for unit in client["units"]):

@@ -458,3 +458,36 @@ def test_a_configuration_that_would_allow_more_is_refused(side: Side, everybody:
     assert side.on_server(f"cat {path}") == before
     assert not side.deploy(everybody())["changed"]
     assert wait_for(side.served, 1)
+
+
+@pytest.mark.parametrize("match", ["Address ADDRESSES", "LocalPort 2222"])
+def test_what_would_win_for_some_clients_is_refused(
+    side: Side, everybody: Callable[..., dict[str, Any]], match: str
+) -> None:
+    """A client from such a network or port would get sftp instead of its one command, and delete what is append-only."""
+    path, other = "/etc/ssh/sshd_config.d/10-holdfast.conf", "/etc/ssh/sshd_config.d/05-theirs.conf"
+    before = side.on_server(f"cat {path}")
+    port = "-o Port=2222 " if match.endswith("2222") else ""
+    match = match.replace("ADDRESSES", ",".join(side.lab.addresses(side.client)))
+
+    def served_after(criteria: str) -> bool:
+        listen = "Port 22\\nPort 2222\\n" if port else ""
+        side.on_server(
+            f"printf '{listen}Match {criteria}\\n  ForceCommand internal-sftp\\n' >{other};"
+            " systemctl stop ssh.socket; systemctl restart ssh"
+        )
+        side.on_client("echo pwd >/root/batch")
+        done = side.login("bk-web1", f"{port}-b /root/batch ACCOUNT", program="sftp")
+        return "Remote working directory" not in done.stdout
+
+    try:
+        assert not served_after(match), "the attack was not delivered"
+        output = side.deploy(everybody(), fails=True)["output"]
+        assert f"{other} line" in output
+        assert "has forcecommand internal-sftp" in output
+        assert side.on_server(f"cat {path}") == before
+        assert served_after(f"{match} User *,!bk-*")
+        assert not side.deploy(everybody())["changed"]
+    finally:
+        side.on_server(f"rm -f {other}; systemctl restart ssh")
+    assert wait_for(side.served, 1)

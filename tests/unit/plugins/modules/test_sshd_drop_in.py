@@ -134,6 +134,23 @@ def test_refused_changes_nothing(run: Run, place: Path, sshd: Sshd) -> None:
     assert not sshd.reloads
 
 
+@pytest.mark.parametrize("match", ["Address 10.0.0.0/8", "LocalPort 2222"])
+def test_what_wins_for_some_clients_is_refused(run: Run, place: Path, sshd: Sshd, match: str) -> None:
+    """Sshd says yes to every question here, and would do something else for clients that it was not asked about."""
+    others = place / "ssh/sshd_config.d/05-theirs.conf"
+    others.write_text(f"Match {match}\n  PermitTTY yes\n")
+    for check in (False, True):
+        (place / "run").mkdir(exist_ok=True)
+        message = run(check=check)["msg"]
+        assert f"nothing was changed: {others} line 2 has permittty yes under Match {match.lower()}. Let" in message
+        assert "User *,!bk-*" in message
+    assert not sshd.reloads
+    others.write_text(f"Match {match} User *,!bk-*\n  PermitTTY yes\n")
+    assert run()["changed"]
+    others.rename(place / "ssh/sshd_config.d/50-theirs.conf")
+    assert not run()["changed"]
+
+
 def test_killed_before_the_reload(run: Run, place: Path, sshd: Sshd) -> None:
     sshd.reload = Result(1, "", "no bus\n")
     assert run()["msg"] == "ssh.service cannot be reloaded: no bus"

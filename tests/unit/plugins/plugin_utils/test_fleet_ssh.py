@@ -339,7 +339,7 @@ PROXIED = {"offsite": {"engine": "restic", "access": "rclone", "server": "vault1
 def test_a_proxy_with_other_duties_is_said(
     groups: dict[str, list[str]], side: dict[str, t.Any], duties: list[str]
 ) -> None:
-    hostvars: dict[str, t.Any] = {
+    hostvars = {
         "vault1": {"ansible_host": "192.0.2.1", "rclone_proxy_remotes": REMOTES, **side},
         "web1": {
             "backup_escrow": {"recipients": [RECIPIENT]},
@@ -356,7 +356,7 @@ def test_a_proxy_with_other_duties_is_said(
 
 def test_what_a_proxy_serves_and_saves_beside_is_a_duty() -> None:
     side = {"engine": "borg", "access": "ssh", "server": "vault1"}
-    hostvars: dict[str, t.Any] = {
+    hostvars: dict[str, dict[str, t.Any]] = {
         "vault1": {
             "ansible_host": "192.0.2.1",
             "rclone_proxy_remotes": REMOTES,
@@ -372,6 +372,35 @@ def test_what_a_proxy_serves_and_saves_beside_is_a_duty() -> None:
     model = _fleet.fleet(hostvars, {"backup_clients": ["vault1", "web1"], "backup_servers": ["vault1"]})
     duties = {each["name"]: each["proxy_duties"] for each in model["hosts"]["web1"]["client"]["repositories"]}
     assert duties == {"archive": [], "nas": [], "offsite": ["backups of its own", "borg", "sftp"]}
+
+
+@pytest.mark.parametrize(
+    "url", ["https://s3.example", "s3.example", "http://127.0.0.1:9000", "http://u:geheim@store1:9001"]
+)
+def test_a_store_that_a_proxy_dials_without_tls_is_said(url: str) -> None:
+    remotes = {name: {**REMOTES["s3-offsite"], "endpoint": url} for name in ("s3-offsite", "unused")}
+    model = fleet(PROXIED, "web1", "web2", server={"rclone_proxy_remotes": remotes})
+    assert messages(model) == []
+    said = [note for note in _report.notes(model["hosts"]["web2"]["client"]) if "TLS" in note]
+    warned = [each["message"] for each in model["warnings"]]
+    if "store1" not in url:
+        assert (said, warned) == ([], [])
+        return
+    answers = "is dialled without TLS: whoever is on the way can answer in the store's place"
+    assert said == [f"offsite: the store behind its proxy vault1 {answers}"]
+    assert warned == [
+        f"vault1: rclone_proxy_remotes.s3-offsite.endpoint = 'http://store1': {answers}."
+        " Use https:// where the store has it"
+    ]
+
+
+def test_remotes_that_send_a_password_in_clear_are_bad_input() -> None:
+    remotes = {"s3-offsite": {"type": "webdav", "url": "http://u:geheim@nas/dav", "pass": "geheim"}}
+    assert any(
+        "would cross the network in clear" in each
+        for each in messages(fleet(PROXIED, server={"rclone_proxy_remotes": remotes}))
+    )
+    assert "geheim" not in str(messages(fleet(PROXIED, server={"rclone_proxy_remotes": remotes})))
 
 
 @pytest.mark.parametrize(
