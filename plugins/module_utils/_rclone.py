@@ -222,6 +222,8 @@ def said(stderr: str, options: Mapping[str, str]) -> str:
     lines = [line for line in stderr.splitlines() if line.strip()]
     text = re.sub(r"\A[0-9/]+ [0-9:]+ [A-Z]+ *: ", "", lines[-1]) if lines else ""
     text = re.sub(r"\AFailed to lsf with \d+ errors: last error was: (?:error in ListJSON: )?", "", text)
+    # A request's words around a secret in it are others than the option's.
+    text = re.sub(r"(\w://[^\s\"'?]*\?)[^\s\"']+", r"\1***", text)
     hidden: Sequence[str] = sorted((v for k, v in options.items() if k not in SHOWN and v), key=len, reverse=True)
     for value in hidden:
         text = text.replace(value, "***")

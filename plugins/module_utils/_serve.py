@@ -54,7 +54,16 @@ _BORG = (
     "del sys.argv[0]; sys.exit(archiver.main())"
 )
 _INTERPRETER = re.compile(rb"\A#! *(/[^ \n]*/python3?(?:\.[0-9]+)?) *\n")
-_UNIMPORTANT = re.compile(rb"\A\S+ \S+ (?:DEBUG|INFO) *: ")
+# The first line of a message of rclone's; what follows it may be anything, a request with its headers too.
+_LOGGED = re.compile(rb"\A[0-9/]+ [0-9:.]+ ([A-Z]+) *: ")
+_UNIMPORTANT = (b"DEBUG", b"INFO")
+# Where a store is, and in an URL also what opens it.
+_PLACE = re.compile(
+    rb"\b[a-zA-Z][a-zA-Z0-9+.-]*://[^\s\"']+|\b[0-9]+(?:\.[0-9]+){3}\b(?::[0-9]+)?|\[[0-9a-f:]+(?:%\w+)?\](?::[0-9]+)?"
+)
+_HIDDEN = b"***"
+# A shorter value is no secret, and could be a part of what the client has to know, such as a status.
+_SHORTEST = 4
 # sysexits.h
 USAGE, CONFIG, NO_PERMISSION, TRY_AGAIN = 64, 78, 77, 75
 
@@ -77,8 +86,8 @@ class Command:
     must_confine: bool = True
     # What stands between the session and its standard input, and reads along.
     before: tuple[str, ...] = ()
-    # Whether its log is read for what a store will go on saying.
-    watch: bool = False
+    # With a store behind it, its log is read for what that will go on saying: the file whose values no client is to see in it.
+    watch: str = ""
 
 
 def read_definition(account: str, repository: str, directory: str = DEFINITIONS) -> dict[str, Any]:
@@ -129,9 +138,10 @@ def _rclone(definition: Mapping[str, Any]) -> Command:
     argv += ["--append-only"] if definition["append_only"] else []
     # Why a store refuses to be asked for an object is said in the debug log only.
     argv += ["--log-level", "DEBUG", "--stats", "0", "--low-level-retries", "3"] if definition["remote"] else []
-    argv += ["--config", definition["config"] or "/dev/null", *definition["arguments"], target]
+    config = definition["config"] or "/dev/null"
+    argv += ["--config", config, *definition["arguments"], target]
     # rclone itself takes any name below what it serves.
-    return Command(tuple(argv), before=(LAYOUT, definition["name"]), watch=bool(definition["remote"]))
+    return Command(tuple(argv), before=(LAYOUT, definition["name"]), watch=config if definition["remote"] else "")
 
 
 def _borg(definition: Mapping[str, Any]) -> Command:
@@ -231,11 +241,41 @@ def final(line: bytes) -> str | None:
     return next((words for words, pattern in _FINAL if re.search(pattern, line)), None)
 
 
+def hidden(path: str) -> list[bytes]:
+    """Return what no client is to see of a remote's file, longest first: its values, the parts of an URL in one, and its host."""
+    from urllib.parse import unquote_to_bytes  # only here: most of what is served needs none
+
+    try:
+        with open(path, "rb") as stream:
+            lines = stream.read().splitlines()
+    except OSError:
+        # rclone will say so.
+        return []
+    found: set[bytes] = set()
+    for line in lines:
+        key, _equals, value = line.partition(b" = ")
+        value = value.strip(b" `")
+        if key == b"type":
+            continue
+        parts = [part.partition(b"=")[2] for part in re.split(rb"[?&;]", value)]
+        host = re.split(rb"[/:?]", value.rpartition(b"://")[2])[0]
+        found |= {value, host, *parts, *map(unquote_to_bytes, parts)}
+    return sorted((each for each in found if len(each) >= _SHORTEST), key=len, reverse=True)
+
+
+def shown(line: bytes, values: Sequence[bytes]) -> bytes:
+    """Return a line of rclone's log as a client may see it."""
+    line = _PLACE.sub(_HIDDEN, line)
+    for value in values:
+        line = line.replace(value, _HIDDEN)
+    return line
+
+
 def watch(wanted: Command, name: str) -> None:
     """Run rclone behind what reads along, and end as it ends, or as what reads along does where that refuses. Raises RefusedError.
 
-    Where a store is behind it, pass on what rclone has to say, and end it when the store refuses for good: restic would try
-    again for a quarter of an hour, and then only know of a status 500.
+    Where a store is behind it, pass on what rclone has to say, without what no client is to know of that, and end it when the
+    store refuses for good: restic would try again for a quarter of an hour, and then only know of a status 500.
     """
     import subprocess  # only here: most of what is served needs none
 
@@ -244,6 +284,7 @@ def watch(wanted: Command, name: str) -> None:
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, end)
+    values = hidden(wanted.watch) if wanted.watch else []
     # pylint: disable-next=ansible-bad-function,consider-using-with # no AnsibleModule here; it is ended below
     before = subprocess.Popen(list(wanted.before), stdout=subprocess.PIPE, env=ENVIRONMENT)
     try:
@@ -256,14 +297,13 @@ def watch(wanted: Command, name: str) -> None:
                 before.stdout.close()
             try:
                 for line in process.stderr or ():
-                    reason = final(line)
+                    reason, logged = final(line), _LOGGED.match(line)
                     if reason is not None:
                         process.kill()
-                        raise RefusedError(
-                            TRY_AGAIN, f"{name}: {reason}: {line.decode(errors='replace').strip()[-200:]}"
-                        )
-                    if not _UNIMPORTANT.match(line):
-                        sys.stderr.buffer.write(line)
+                        said = shown(line, values).decode(errors="replace").strip()[-200:] if logged else ""
+                        raise RefusedError(TRY_AGAIN, f"{name}: {reason}{': ' if said else ''}{said}")
+                    if logged and logged[1] not in _UNIMPORTANT:
+                        sys.stderr.buffer.write(shown(line, values))
                         sys.stderr.flush()
                 process.wait()
             except SystemExit:

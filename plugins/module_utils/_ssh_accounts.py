@@ -103,6 +103,8 @@ class Policy:
     check_mode: bool = False
     # Whether the definitions of the keys are what the host serves by now.
     in_force: bool = False
+    # Whether access is taken away only, and nobody gets any.
+    revoke_only: bool = False
 
 
 @dataclass
@@ -348,6 +350,8 @@ def plan_accounts(accounts: Iterable[Account], current: Current, manifest: Manif
     problem = too_many(lost, {name: name[len(PREFIX) :] for name in lost}, policy.revoke_max)
     if problem:
         raise ValueError(problem)
+    if policy.revoke_only:
+        _take_away_only(usable, blobs, current, lines, known, outcome)
     _warn(outcome)
     return outcome
 
@@ -594,6 +598,41 @@ def _plan_groups(accounts: Mapping[str, Account], current: Current, outcome: Out
             outcome.groups_created.append(group)
         if members != current.groups.get(group, frozenset()):
             outcome.memberships[group] = frozenset(members)
+
+
+def _take_away_only(
+    accounts: Mapping[str, Account],
+    blobs: Mapping[str, Mapping[str, tuple[str, ...]]],
+    current: Current,
+    lines: Mapping[str, list[_Line]],
+    known: Mapping[str, Known],
+    outcome: Outcome,
+) -> None:
+    """Leave of a plan what somebody loses. Who has a line that is still good keeps it as it is, whatever else would change."""
+    given = "created corrected unlocked groups_created created_keys changed_keys kept missing sessions_pending"
+    for each in given.split():
+        setattr(outcome, each, [])
+    for name, account in accounts.items():
+        before = known.get(name, Known(account.backup_id))
+        left: dict[str, list[_Line]] = {repository: [] for repository in blobs[name]}
+        seen: set[str | None] = set()
+        for line in lines.get(name, []) if not before.locked else ():
+            if line.repository in left and line.blob in blobs[name][line.repository] and line.blob not in seen:
+                left[line.repository].append(line)
+                seen.add(line.blob)
+        for repository, found in left.items():
+            if found != [line for line in lines.get(name, []) if line.repository == repository]:
+                outcome.changed_keys.append(f"{name} {repository}")
+        outcome.files[name] = "".join(f"{line.text}\n" for found in left.values() for line in found)
+        keys = {
+            repository: tuple(_print(str(line.blob)) for line in found) for repository, found in left.items() if found
+        }
+        definitions = {repository: text for repository, text in before.definitions.items() if repository in left}
+        outcome.manifest[name] = replace(before, keys=keys, definitions=definitions, end=False)
+        if name not in known and not keys:
+            del outcome.manifest[name]
+    members = {group: names & set(accounts) for group, names in current.groups.items()}
+    outcome.memberships = {group: names for group, names in members.items() if names != current.groups[group]}
 
 
 def make_diff(current: Current, outcome: Outcome) -> list[dict[str, str]]:

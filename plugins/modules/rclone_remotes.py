@@ -18,7 +18,7 @@ description:
     every place in use is listed with it, as an account that has a repository there. What cannot be listed is not
     written, and the message says which option to correct.
   - A digest of what was listed is kept on the host, so that a converged run lists nothing.
-  - A file that an earlier run wrote is removed with its remote; its group stays.
+  - A file that an earlier run wrote is removed with its remote, also where another remote cannot be listed; its group stays.
 attributes:
   check_mode:
     support: full
@@ -219,7 +219,7 @@ class _Remotes:
                     said = _rclone.said(result.stderr, options) or f"no answer within {self.timeout:g} s"
                     raise ValueError(
                         f"rclone_proxy_remotes.{remote['name']}{option}: {target} cannot be listed: {cause.meaning}"
-                        f" ({said}). {cause.cure}; no file was changed"
+                        f" ({said}). {cause.cure}; its file was not changed"
                     )
         finally:
             self.tree.unlink(candidate)
@@ -301,6 +301,9 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         if module.check_mode:
             work.not_checked += [f"{remote['name']}: is listed by the real run only" for remote in to_list]
         else:
+            # First: the secrets of a remote that nobody uses do not wait until another one answers.
+            for path in removed:
+                tree.unlink(path)
             for remote in to_list:
                 tree.make_parents(work.path(remote["name"]))
                 work.list_places(remote, gids[remote["name"]])
@@ -308,8 +311,6 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
                 content, gid = wanted[path]
                 tree.make_parents(path)
                 tree.write(path, content, uid=0, gid=gid, mode=_MODE)
-            for path in removed:
-                tree.unlink(path)
             if digests != before:
                 tree.write_json(record_path, {"version": 1, "remotes": digests}, mode=0o600)
     return {

@@ -109,8 +109,10 @@ options:
       - V(accounts) makes accounts and groups only, so that something can be tried as an account before its keys work.
       - V(all) does everything that can be done before the new definitions are in force.
       - V(sessions), when they are, ends the sessions that the definitions of before allowed.
+      - V(revoke) only takes away what a host, a key or a repository lost. It is for a server where V(all) cannot follow. Nobody gets
+        an account, a group or a line, and lines that are still good stay as they are.
     type: str
-    choices: [all, accounts, sessions]
+    choices: [all, accounts, sessions, revoke]
     default: all
 """
 
@@ -386,7 +388,7 @@ def _tell(module: AnsibleModule, outcome: Outcome, left: dict[str, list[int]]) -
         for name, reasons in sorted(outcome.refused.items()):
             for why in reasons:
                 module.warn(f"{name}: {why}")
-    for text in outcome.warnings if phase == "all" else ():
+    for text in outcome.warnings if phase in ("all", "revoke") else ():
         module.warn(text)
     for name, pids in sorted(left.items()):
         module.warn(
@@ -407,6 +409,7 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         revoke_max=params["revoke_max"],
         check_mode=module.check_mode,
         in_force=params["phase"] == "sessions",
+        revoke_only=params["phase"] == "revoke",
     )
     real = not module.check_mode
     with Tree() as tree:
@@ -419,7 +422,10 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         texts = {name: entry.content.decode("utf-8", "surrogateescape") for name, entry in files.items()}
         current = Current(_system(names), texts, _groups())
         outcome = plan_accounts(declared, current, manifest, policy)
-        everything = params["phase"] == "all"
+        everything = params["phase"] in ("all", "revoke")
+        if policy.revoke_only and manifest is None:
+            # A server that served nobody yet stays one.
+            manifest = Manifest(policy.fleet_id)
         union = unite(manifest, outcome.manifest, policy.fleet_id, outcome.end)
         keys = {**dict.fromkeys(files, ""), **outcome.files}
         rewritten = any(
@@ -430,7 +436,7 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
             # The manifest knows an account before the host does.
             tree.write_json(manifest_path, render_manifest(union), mode=0o600)
             manifest = union
-        changed = params["phase"] != "sessions" and _home(tree, paths["home"], change=real)
+        changed = params["phase"] in ("all", "accounts") and _home(tree, paths["home"], change=real)
         host = _Host(module)
         if real and params["phase"] != "sessions":
             host.apply({account.name: account for account in declared}, current, outcome, paths["home"])
@@ -489,7 +495,7 @@ def main() -> None:
             "manifest": {"type": "path", "default": "/var/lib/holdfast/ssh_accounts.json"},
             "fleet_id": {"type": "str", "required": True},
             "revoke_max": {"type": "int"},
-            "phase": {"type": "str", "choices": ["all", "accounts", "sessions"], "default": "all"},
+            "phase": {"type": "str", "choices": ["all", "accounts", "sessions", "revoke"], "default": "all"},
         },
         supports_check_mode=True,
     )

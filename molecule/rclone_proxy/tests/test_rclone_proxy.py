@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.scenario import Scenario
 
@@ -337,6 +339,7 @@ def test_a_store_that_stays_busy_is_unreachable(scenario: Scenario) -> None:
         fault(scenario, "")
     journal = scenario.on("web1", "journalctl -u holdfast-system--offsite.service -n 60 -o cat")
     assert "unexpected HTTP response (500)" in journal
+    assert "store1" not in journal
     assert backup(scenario, "web1", "offsite")["outcome"] == "ok"
 
 
@@ -390,6 +393,80 @@ def test_converged_and_a_wrong_secret_changes_nothing(scenario: Scenario) -> Non
     assert DIRECT_SECRET not in again.output
 
 
+def without(inventory: Path, host: str) -> Path:
+    """An inventory beside this one that has everything but one host."""
+
+    def left(value: Any) -> Any:
+        return {key: left(each) for key, each in value.items() if key != host} if isinstance(value, dict) else value
+
+    made = inventory.with_name(f"without_{host}.yml")
+    made.write_text(yaml.safe_dump(left(yaml.safe_load(inventory.read_text()))))
+    return made
+
+
+def idle(scenario: Scenario, client: str, repository: str) -> str:
+    """Begin a session that asks for nothing until it is ended; the name of its unit."""
+    unit = f"idle-{repository}"
+    command = shlex.join(word.format(repository) for word in SSH)
+    # How HTTP/2 begins: who does not say it is ended by rclone after ten seconds.
+    begin = "PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n\\000\\000\\000\\004\\000\\000\\000\\000\\000"
+    script = f"(printf '{begin}'; sleep 600) | exec {command} >/dev/null"
+    scenario.on(client, f"systemd-run -q --collect --unit {unit} sh -c {shlex.quote(script)}")
+    wait = f"n=0; until pgrep -u bk-{client} -x rclone; do n=$((n+1)); [ $n -lt 100 ] || exit 1; sleep 0.1; done"
+    scenario.on("proxy1", wait)
+    return unit
+
+
+def test_a_store_that_cannot_be_listed_keeps_nobody_the_access_that_they_lost(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client leaves the inventory in the run that has a wrong secret: it loses everything, and nobody else anything."""
+    look = (
+        "md5sum /etc/ssh/authorized_keys.d/bk-web1 /etc/holdfast/rclone/s3-offsite.conf /etc/holdfast/serve/*/*;"
+        " cat /etc/holdfast/rclone/s3-offsite.conf"
+    )
+    state = scenario.state / "hosts/proxy1/ssh_rendered.json"
+    sessions = [("db1", idle(scenario, "db1", "second")), ("web1", idle(scenario, "web1", "directory"))]
+    before, rendered = scenario.on("proxy1", look), json.loads(state.read_text())["repositories"]
+    assert {name.split("--")[0] for name in rendered} == {"web1", "db1"}
+    wrong = ("site", "-e", "lab_wrong_secret=W0ng-canary")
+    with monkeypatch.context() as patch:
+        patch.setenv("MOLECULE_INVENTORY_FILE", str(without(Path(os.environ["MOLECULE_INVENTORY_FILE"]), "db1")))
+        refused = scenario.playbook(*wrong, fails=True)
+        assert (
+            "Write the remotes that could be listed: rclone_proxy_remotes.s3-offsite.secret_access_key"
+            in refused.output
+        )
+        assert "what lost access is taken away all the same" in refused.output
+        assert "W0ng-canary" not in refused.output
+        assert "proxy1" in refused.failed
+        # Its keys, its account and its session are gone, and the secret of the remote that only it had.
+        for repository in ("offsite", "second"):
+            command = shlex.join(word.format(repository) for word in SSH)
+            assert "Permission denied (publickey)" in scenario.on("db1", f"{command} </dev/null 2>&1 || true")
+        assert scenario.run("proxy1", "test -e /etc/ssh/authorized_keys.d/bk-db1").returncode == 1
+        shadow = scenario.on("proxy1", "getent shadow bk-db1").split(":")
+        assert (shadow[1][0], shadow[7]) == ("!", "1")
+        assert scenario.on("proxy1", "pgrep -u bk-db1 || true") == ""
+        assert scenario.run("proxy1", "test -e /etc/holdfast/rclone/s3-second.conf").returncode == 1
+        # The others go on as they were, also in what the controller knows of them.
+        assert scenario.on("proxy1", look) == before
+        assert scenario.on("proxy1", "pgrep -u bk-web1 -x rclone")
+        left = {name: each for name, each in rendered.items() if name.startswith("web1--")}
+        assert json.loads(state.read_text())["repositories"] == left
+        assert backup(scenario, "web1", "offsite")["outcome"] == "ok"
+        assert scenario.playbook(*wrong, fails=True).changed["proxy1"] == 0
+        scenario.playbook("site")
+        assert scenario.on("proxy1", "ls /etc/holdfast/serve").split() == ["bk-web1", "maintenance"]
+        assert set(scenario.playbook("site").changed.values()) == {0}
+        assert json.loads(state.read_text())["repositories"] == left
+    for client, unit in sessions:
+        scenario.on(client, f"systemctl stop {unit} || true")
+    scenario.playbook("site")
+    assert json.loads(state.read_text())["repositories"] == rendered
+    assert backup(scenario, "db1", "second")["outcome"] == "ok"
+
+
 def test_check_mode_says_what_the_real_run_does(scenario: Scenario) -> None:
     scenario.on("proxy1", "chmod 644 /etc/holdfast/rclone/s3-second.conf")
     announced = scenario.playbook("site", "--check", "--diff")
@@ -423,3 +500,15 @@ def test_the_secret_is_where_it_belongs_and_nowhere_else(scenario: Scenario) -> 
     kept = "".join(path.read_text(errors="replace") for path in scenario.state.rglob("*") if path.is_file())
     assert SECRET not in kept
     assert DIRECT_SECRET not in kept
+
+
+# Last, since db1 is no client any more.
+def test_the_secret_of_a_remote_goes_with_its_last_client(scenario: Scenario) -> None:
+    names = "cd /etc/holdfast/rclone && ls"
+    assert scenario.on("proxy1", names).split() == ["s3-offsite.conf", "s3-second.conf"]
+    announced = scenario.playbook("decommission", "--check", "-e", "client=db1")
+    assert scenario.on("proxy1", names).split() == ["s3-offsite.conf", "s3-second.conf"]
+    assert scenario.playbook("decommission", "-e", "client=db1").changed == announced.changed
+    assert scenario.on("proxy1", names).split() == ["s3-offsite.conf"]
+    assert not set(scenario.playbook("decommission", "-e", "client=db1").changed.values()) - {0}
+    assert backup(scenario, "web1", "offsite")["outcome"] == "ok"

@@ -493,3 +493,34 @@ def test_a_next_key_that_could_not_be_tried_is_told() -> None:
             ansible_check_mode=False,
         )
         assert found is expected
+
+
+def test_what_lost_its_keys_is_kept_as_served_no_more() -> None:
+    last = {"account": "bk-web1", "kind": "rclone", "from": [], "keys": ["SHA256:a", "SHA256:b"]}
+    repositories = {"web1--offsite": last, "web1--second": last, "web2--offsite": {**last, "account": "bk-web2"}}
+    preflight = {"known": {"web1": {"ssh_rendered": {"repositories": repositories}}}}
+    said = {"served": {"bk-web1": {"offsite": ["SHA256:b"], "new": ["SHA256:c"]}}}
+    found = faced("__holdfast_ssh_left", __holdfast_preflight=preflight, __ssh_access_revoked=said)
+    assert found == {"repositories": {"web1--offsite": {**last, "keys": ["SHA256:b"]}}}
+
+
+@pytest.mark.parametrize("name", ["site", "decommission"])
+def test_what_comes_before_ssh_keeps_nobody_the_access_that_they_lost(name: str) -> None:
+    """molecule/rclone_proxy has the failure itself."""
+    plays = DataLoader().load_from_file(str(ROOT / f"playbooks/{name}.yml"))
+    served = {"holdfast.backup.rest_server", "holdfast.backup.rclone_proxy", "holdfast.backup.ssh_access"}
+
+    def roles(tasks: list[dict[str, t.Any]]) -> list[str]:
+        found = [task.get("ansible.builtin.include_role", {}) for task in tasks]
+        return [role["name"] for role in found if role.get("name") in served and "tasks_from" not in role]
+
+    (tasks,) = [play["tasks"] for play in plays if "rescue" in str(play.get("tasks"))]
+    (block,) = [number for number, task in enumerate(tasks) if "block" in task]
+    assert roles(tasks[:block]) == []
+    assert "holdfast.backup.ssh_access" not in roles(tasks[block]["block"])
+    after = roles(tasks[block + 1 :])
+    # The secrets of a remote that lost its last client go, when that client's access is gone.
+    assert after == ["holdfast.backup.ssh_access"] + ["holdfast.backup.rclone_proxy"] * (name == "decommission")
+    (rescue,) = tasks[block]["rescue"]
+    assert rescue["ansible.builtin.include_tasks"] == "tasks/revoke.yml"
+    assert "ansible.builtin.fail" in DataLoader().load_from_file(str(ROOT / "playbooks/tasks/revoke.yml"))[-1]

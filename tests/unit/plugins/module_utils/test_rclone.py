@@ -112,6 +112,10 @@ def test_what_rclone_said_is_one_line_without_secrets() -> None:
     text = _rclone.said(log, {"type": "s3", "secret_access_key": "S3CRET", "region": "bad"})
     assert text == "operation error S3: ListObjects, bad key *** of https://user:***@host [0m"
     assert _rclone.said("", {}) == ""
+    # A request has a secret in its query, and other words around it than the option.
+    url = "https://acct.blob.example/box"
+    text = _rclone.said(f'Get "{url}/x?comp=list&sig=S3CRET&sv=1": EOF', {"sas_url": f"{url}?sv=1&sig=S3CRET"})
+    assert text == f'Get "{url}/x?***": EOF'
 
 
 def test_floors_of_remotes_and_of_directories() -> None:

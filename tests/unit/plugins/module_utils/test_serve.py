@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import pwd
+import re
 import signal
 import stat
 import subprocess
@@ -23,7 +24,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.holdfast.backup.plugins.module_utils import _serve
+from ansible_collections.holdfast.backup.plugins.module_utils import _rclone, _serve
 from ansible_collections.holdfast.backup.plugins.module_utils._serve import RefusedError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="definitions belong to root: needs root")
@@ -115,7 +116,7 @@ def test_rclone() -> None:
             "--config", "/etc/holdfast/rclone/s3.conf", "--fast-list", "s3:bucket/web1--vault/",
         ),
         before=LAYOUT,
-        watch=True,
+        watch="/etc/holdfast/rclone/s3.conf",
     )  # fmt: skip
     # Also before a directory of the server, and whether it is append-only or not.
     for more in ({}, {"append_only": False}):
@@ -167,7 +168,7 @@ def test_what_no_retry_will_change(line: str, words: str | None) -> None:
     assert (words is None) if found is None else words is not None and words in found
 
 
-def watched(script: str, before: str = "exec cat", *, watch: bool = True) -> _serve.Command:
+def watched(script: str, before: str = "exec cat", *, watch: str = "/dev/null") -> _serve.Command:
     return _serve.Command(("/bin/sh", "-c", script), before=("/bin/sh", "-c", before), watch=watch)
 
 
@@ -191,13 +192,15 @@ def signals() -> Iterator[None]:
 
 
 def test_the_log_is_passed_on_without_the_debugging(signals: None, capfd: pytest.CaptureFixture[str]) -> None:
-    lines = "2026 x DEBUG : a\n2026 x INFO  : b\n2026 x ERROR : c\npanic: d\n"
+    when = "2026/11/21 17:00:21"
+    lines = f"{when} DEBUG : a\nof a\n{when} INFO  : b\n{when} ERROR : c\nof c\n\n{when} CRITICAL: d\npanic: e\n"
     assert ended(watched(f"printf '{lines}' >&2; exit 3")) == 3
-    assert capfd.readouterr().err == "2026 x ERROR : c\npanic: d\n"
+    # Nobody has looked at what follows the first line of a message, such as a request's headers.
+    assert capfd.readouterr().err == f"{when} ERROR : c\n{when} CRITICAL: d\n"
     assert ended(watched("kill -9 $$")) == 137
     capfd.readouterr()
     # Of a directory the log is not looked at.
-    assert ended(watched(f"printf '{lines}' >&2; exit 3", watch=False)) == 3
+    assert ended(watched(f"printf '{lines}' >&2; exit 3", watch="")) == 3
     assert capfd.readouterr().err == lines
 
 
@@ -210,8 +213,47 @@ def test_a_store_that_refuses_for_good_ends_the_session(signals: None) -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("watch", [True, False])
-def test_a_session_ends_as_the_first_of_both_does(signals: None, watch: bool) -> None:
+STORE = {
+    "type": "azureblob", "endpoint": "http://store1.internal:9001", "access_key_id": "AKIDCANARY", "secret_access_key": "s3cr/et+canary",
+    "sas_url": "https://acct.blob.example/box?sv=2024&sig=canary%2Fsig%3D", "connection_string": "A=b;AccountKey=canary+key==;C=d",
+    "pass": " canary quoted", "max": "503",
+}  # fmt: skip
+SAID = [
+    ('Get "http://store1.internal:9001/bucket/x?X-Amz-Credential=AKIDCANARY": dial tcp 192.0.2.7:9001: connect: connection refused',
+     'Get "***": dial tcp ***: connect: connection refused'),
+    ("lookup store1.internal on [2001:db8::53]:53: no such host", "lookup *** on ***: no such host"),
+    ("x: https response error StatusCode: 503, s3cr/et+canary, AKIDCANARY, api error SlowDown",
+     "x: https response error StatusCode: 503, ***, ***, api error SlowDown"),
+    ("Put https://acct.blob.example/box/data?comp=block&sig=canary%2Fsig%3D&sv=2024: EOF", "Put *** EOF"),
+    ("sig=canary%2Fsig%3D canary/sig= of acct.blob.example", "sig=*** *** of ***"),
+    ("canary+key== and canary quoted", "*** and ***"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "shown"), SAID)
+def test_what_a_client_is_told_has_nothing_of_the_stores_file(
+    signals: None, capfd: pytest.CaptureFixture[str], place: Path, line: str, shown: str
+) -> None:
+    config, log = place / "s3.conf", place / "log"
+    config.write_text(_rclone.render("s3", STORE))
+    prefix = "2026/11/21 17:00:21 ERROR : "
+    log.write_text(f"{prefix}{line}\n{line}\n")
+    assert ended(watched(f"cat {log} >&2; exit 3", watch=str(config))) == 3
+    assert capfd.readouterr().err == f"{prefix}{shown}\n"
+    # The control, and a file that rclone cannot read either.
+    for other in ("/dev/null", str(place / "absent")):
+        assert ended(watched(f"cat {log} >&2; exit 3", watch=other)) == 3
+        assert ("canary" in capfd.readouterr().err) == ("canary" in re.sub(r"\S+://\S+", "", line))
+    log.write_text(f"{prefix}{line} QuotaExceeded\n")
+    wanted = watched(f"cat {log} >&2; exec sleep 60", "exec sleep 60", watch=str(config))
+    code, message = refused(lambda: _serve.watch(wanted, "web1--vault"))
+    assert (code, message) == (75, f"web1--vault: the store's quota is used up: {prefix}{shown} QuotaExceeded")
+    log.write_text(f"{line} QuotaExceeded\n")
+    assert refused(lambda: _serve.watch(wanted, "web1--vault")) == (75, "web1--vault: the store's quota is used up")
+
+
+@pytest.mark.parametrize("watch", ["/dev/null", ""])
+def test_a_session_ends_as_the_first_of_both_does(signals: None, watch: str) -> None:
     # The client has said all it had to say.
     assert ended(watched("cat; exit 4", watch=watch)) == 4
     # rclone ends, while the client may still have something to say.
@@ -222,8 +264,8 @@ def test_a_session_ends_as_the_first_of_both_does(signals: None, watch: bool) ->
     assert ended(watched("cat; exit 0", "kill -9 $$", watch=watch)) == 137
 
 
-@pytest.mark.parametrize("watch", [True, False])
-def test_a_session_that_is_told_to_end_leaves_nothing(signals: None, watch: bool) -> None:
+@pytest.mark.parametrize("watch", ["/dev/null", ""])
+def test_a_session_that_is_told_to_end_leaves_nothing(signals: None, watch: str) -> None:
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     assert ended(watched("exec sleep 60", "exec sleep 60", watch=watch)) == 143

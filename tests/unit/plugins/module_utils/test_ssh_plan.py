@@ -194,6 +194,84 @@ def test_too_many_revocations_are_an_error_before_anything() -> None:
         plan(current=current, policy=replace(POLICY, revoke_max=0))
 
 
+REVOKE = replace(POLICY, revoke_only=True)
+
+
+def test_only_revoked_nobody_gets_anything() -> None:
+    """A client is gone, a key and a repository are, too; and a client, a key, a repository and addresses are new."""
+    files = {
+        "gone1": line("gone1", "g"),
+        "web1": line("web1", "a") + line("web1", "b") + line("web1", "c", "second"),
+        "web2": line("web2", "d", options=',from="192.0.2.1"'),
+        "back1": "",
+    }
+    current = here(
+        files, {"hfr-s3": frozenset({"bk-gone1", "bk-web1"})}, back1=system("back1", password="!*", expires="1")
+    )
+    kept = replace(known("web2", vault="d"), definitions={"vault": "sftp"})
+    manifest = {
+        "gone": known("gone1", vault="g"),
+        "1": known("web1", vault="ab", second="c"),
+        "2": kept,
+        "back": known("back1", locked=True),
+    }  # fmt: skip
+    wider = {**key("d", sources=("192.0.2.0/24",)), "definition": "append-only"}
+    wanted = [
+        account("web1", key("b", "e"), key("f", repository="third")),
+        account("web2", wider, groups=("hfr-s3", "hfr-new")),
+        account("web3", key("h")),
+        account("back1", key("i")),
+    ]
+    outcome = plan(*wanted, current=current, manifest=manifest, policy=REVOKE)
+    assert told(outcome) == {
+        "revoked": ["bk-gone1"], "revoked_keys": ["bk-gone1 vault", "bk-web1 second"], "locked": ["bk-gone1"],
+        "changed_keys": ["bk-web1 vault"], "groups_changed": ["hfr-s3"],
+    }  # fmt: skip
+    assert {name: text for name, text in outcome.files.items() if text} == {
+        "bk-web1": line("web1", "b"), "bk-web2": files["web2"],
+    }  # fmt: skip
+    assert outcome.memberships == {"hfr-s3": frozenset({"bk-web1"})}
+    assert outcome.end == {"bk-gone1", "bk-web1"}
+    # What web2's sessions may do is as it was, and the next whole run has to know.
+    assert outcome.manifest == {
+        "bk-gone1": Known("gone1", {}, True),
+        "bk-web1": known("web1", vault="b"),
+        "bk-web2": kept,
+        "bk-back1": known("back1", locked=True),
+    }
+    assert outcome.served() == {
+        "bk-web1": {"vault": [fingerprint(blob("b"))]}, "bk-web2": {"vault": [fingerprint(blob("d"))]},
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="2 hosts would lose access"):
+        plan(*wanted, current=current, manifest=manifest, policy=replace(REVOKE, revoke_max=1))
+
+
+def test_only_revoked_what_does_not_belong_there_goes() -> None:
+    own = line("web1", "a")
+    current = here({"web1": own + own + line("web1", "z") + own.replace("restrict,", ""), "nobody": "x\n"})
+    outcome = plan(account("web1", key("a")), current=current, manifest={"": known("web1", vault="a")}, policy=REVOKE)
+    assert outcome.files == {"bk-web1": own}
+    assert outcome.foreign == ["bk-web1 line 2", "bk-web1 line 3", "bk-web1 line 4", "bk-nobody"]
+    assert outcome.end == {"bk-web1", "bk-nobody"}
+    # Edited, it is not written anew.
+    current = here({"web1": own.replace("restrict,", "")})
+    outcome = plan(account("web1", key("a")), current=current, manifest={"": known("web1", vault="a")}, policy=REVOKE)
+    assert (outcome.files, outcome.end) == ({"bk-web1": ""}, {"bk-web1"})
+    assert outcome.manifest == {"bk-web1": Known("web1")}
+
+
+def test_only_revoked_where_nothing_is_lost_nothing_happens() -> None:
+    current = here({"web1": line("web1", "a")}, {"hfr-s3": frozenset({"bk-web1"})})
+    for wanted in (key("a"), key(), key("not one")):
+        for manifest in ({"": known("web1", vault="a")}, None):
+            outcome = plan(account("web1", wanted), current=current, manifest=manifest, policy=REVOKE)
+            assert {name: value for name, value in told(outcome).items() if name != "refused"} == {}
+            assert outcome.files == {"bk-web1": line("web1", "a")}
+            assert outcome.manifest == {"bk-web1": known("web1", vault="a")}
+    fresh = plan(account("web1", key("a"), groups=("hfr-s3",)), manifest=None, policy=REVOKE)
+    assert (told(fresh), fresh.files, fresh.manifest) == ({}, {"bk-web1": ""}, {})
+
+
 def test_without_a_key_the_server_keeps_its_own() -> None:
     current = here({"web1": line("web1", "a", options=',from="192.0.2.1"')})
     for manifest in ({"": known("web1", vault="a")}, None):

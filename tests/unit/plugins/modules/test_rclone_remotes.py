@@ -114,6 +114,20 @@ def test_a_remote_that_is_gone_takes_its_secret_with_it(apply: Run, place: Path,
     assert not apply()["changed"]
 
 
+def test_a_store_that_does_not_answer_keeps_no_secret_of_another(
+    apply: Run, place: Path, remote: dict[str, Any]
+) -> None:
+    other = {**remote, "name": "other", "config": remote["config"].replace("[s3]", "[other]")}
+    apply(remote, other)
+    before = (place / "rclone/s3.conf").read_bytes()
+    failed = apply(with_option(remote, endpoint="http://127.0.0.1:9"))
+    assert failed["failed"]
+    assert "its file was not changed" in failed["msg"]
+    assert [(path.name, path.read_bytes()) for path in (place / "rclone").iterdir()] == [("s3.conf", before)]
+    assert apply(remote)["changed"]
+    assert not apply(remote)["changed"]
+
+
 @pytest.mark.parametrize(
     ("change", "places", "words"),
     [

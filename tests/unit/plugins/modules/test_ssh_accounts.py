@@ -389,6 +389,35 @@ def test_accounts_before_keys(run: Run, place: Path, host: Host) -> None:
     assert not run(phase="accounts", check=True)["revoked"]
 
 
+def test_revoke_only_takes_away(run: Run, place: Path, host: Host) -> None:
+    host.groups.pop("hfr-old")
+    host.write()
+    assert not run(account("web1"), phase="revoke")["changed"]
+    assert [each.name for each in place.iterdir()] == ["etc"]
+    run(account("web1"), account("web2", "b"))
+    line = (place / "keys/bk-web1").read_text()
+    host.alive = {int(host.users["bk-web2"][5])}
+    host.calls.clear()
+    wanted = (account("web1", "a", ("hfr-s3",), **{"from": ["192.0.2.7"]}), account("web3", "c"))
+    assert "2 hosts would lose access" in run(phase="revoke", revoke_max=1)["msg"]
+    assert both(run, place, *wanted, phase="revoke", revoke_max=1) == {
+        "revoked": ["bk-web2"], "revoked_keys": ["bk-web2 vault"], "locked": ["bk-web2"], "sessions_ended": ["bk-web2"],
+    }  # fmt: skip
+    assert [call[:2] for call in host.calls] == [["usermod", "-L"]]
+    assert {each.name: each.read_text() for each in (place / "keys").iterdir()} == {"bk-web1": line}
+    known = json.loads((place / "lib/ssh_accounts.json").read_text())["accounts"]
+    assert (known["bk-web2"]["locked"], list(known["bk-web1"]["keys"]), len(known)) == (True, ["vault"], 2)
+    # What does not end is on record, as in a whole run.
+    run(account("web1"), account("web2", "b"))
+    host.alive = host.stuck = {int(host.users["bk-web1"][5])}
+    changed = (account("web1", "d"), account("web2", "b"))
+    assert run(*changed, phase="revoke")["sessions_left"] == ["bk-web1"]
+    assert not (place / "keys/bk-web1").exists()
+    host.stuck = set()
+    assert run(*changed)["sessions_ended"] == ["bk-web1"]
+    assert host.readable("bk-web1")
+
+
 def test_errors(run: Run, place: Path, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "is not a name" in run(account("Web1"))["msg"]
     assert "command" in run(command='/bin/sh"')["msg"]
