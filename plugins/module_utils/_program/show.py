@@ -53,7 +53,8 @@ def _log(host: Host, definition: Definition) -> list[str]:
 
 
 def _outcome(last: dict[str, Any]) -> str:
-    return f"outcome: {last['outcome']}{f', {reason}' if (reason := last['reason']) else ''}"
+    reason = f", {last['reason']}" if last["reason"] else ""
+    return f"outcome: {last['outcome']}{reason}"
 
 
 def _local(seconds: float) -> str:
