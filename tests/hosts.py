@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import testinfra
 
 from tests.lab import Lab
-from tests.lab.hosts import ssh_options
+from tests.lab.hosts import hang_up, ssh_options
 from tests.lab.state import load
 
 # Seconds that a connection is kept for the next command.
@@ -52,7 +51,4 @@ class Hosts:
         """End all connections, Ansible's in the same folder too: a host with a fresh disk is another one."""
         self._known.clear()
         for path in self.sockets.iterdir():
-            subprocess.run(
-                ["ssh", "-o", f"ControlPath={path}", "-O", "exit", "kept"], capture_output=True, timeout=10, check=False
-            )
-            path.unlink(missing_ok=True)
+            hang_up(path)

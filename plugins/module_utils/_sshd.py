@@ -69,7 +69,7 @@ def check_user(user: str) -> str:
 def make_candidate(main: str, drop_in: str, copy: str) -> Candidate:
     """Return the main file with its includes spelled out and `copy` in the place of `drop_in`.
 
-    Includes of included files are left to sshd.
+    Includes of included files are left to sshd, and only read for what they set in Match blocks.
     """
     lines = []
     others: list[Setting] = []

@@ -354,11 +354,10 @@ def _run(module: AnsibleModule, scratch: str) -> dict[str, Any]:
         missing = [reason for reason in unchecked if not reason.endswith("is not among the files")]
         if missing and not module.check_mode:
             raise ValueError("; ".join(missing) + ": install what is missing first")
-        if not module.check_mode:
-            faster = manifest != plan.union and _lock_first(tree, directory)
-            if not faster:
-                _apply(tree, plan, manifest, directory, namespace)
-    if not module.check_mode and faster:
+        again = not module.check_mode and manifest != plan.union and _lock_first(tree, directory)
+        if not module.check_mode and not again:
+            _apply(tree, plan, manifest, directory, namespace)
+    if again:
         return _run(module, tempfile.mkdtemp(dir=scratch))
     result = plan.result()
     result["not_checked"] = [*not_checked, *unchecked]

@@ -285,10 +285,10 @@ def _proxy_duties(
         for name, members in sorted(groups.items())
         if host.host in members and name not in ("all", "ungrouped", *GROUPS) and not everybody <= set(members)
     ]
-    entry = model[host.host]
-    duties += ["backups of its own"] if entry["client"] else []
-    duties += sorted({each["kind"] for each in entry["server"]["definitions"]} - {"rclone"})
-    duties += ["rest-server"] if entry["server"]["users"] else []
+    own = model[host.host]
+    duties += ["backups of its own"] if own["client"] else []
+    duties += sorted({each["kind"] for each in own["server"]["definitions"]} - {"rclone"})
+    duties += ["rest-server"] if own["server"]["users"] else []
     for entry in model.values():
         for repository in (entry["client"] or {}).get("repositories", []):
             if repository["remote"] and repository["server"] == host.host:

@@ -314,22 +314,24 @@ def _answers(socket_path: Path) -> bool:
 
 
 def _hang_up(lab: LabState, host: HostState) -> None:
-    """End the connections that are kept, and wait until the processes that kept them are gone."""
+    """End the connections that are kept."""
     for path in _sockets(lab, host).glob("ssh-*"):
-        keeper = re.search(r"pid=(\d+)", _tell_keeper(path, "check"))
-        process = None
-        if keeper:
-            with contextlib.suppress(LabError):
-                process = Process.of(int(keeper[1]))
-        # It answers first, and ends then.
-        _tell_keeper(path, "exit")
-        if process is not None and not _ends(process):
-            raise LabError(f"Process {process.pid}, which keeps a connection to {host.name}, does not end.")
-        path.unlink(missing_ok=True)
+        hang_up(path)
 
 
-def _ends(process: Process) -> bool:
-    return wait_until(lambda: not process.alive, timeout=10)
+def hang_up(socket_path: Path) -> None:
+    """End the connection that is kept at a socket, and wait until the process that kept it is gone."""
+    keeper = re.search(r"pid=(\d+)", _tell_keeper(socket_path, "check"))
+    process = None
+    if keeper:
+        # It may have ended since.
+        with contextlib.suppress(LabError):
+            process = Process.of(int(keeper[1]))
+    # It answers first, and ends then.
+    _tell_keeper(socket_path, "exit")
+    if process is not None and not wait_until(lambda: not process.alive, timeout=10):
+        raise LabError(f"Process {process.pid}, which keeps the connection {socket_path}, does not end.")
+    socket_path.unlink(missing_ok=True)
 
 
 def _tell_keeper(socket_path: Path, order: str) -> str:
