@@ -9,7 +9,6 @@ import base64
 import binascii
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -118,30 +117,29 @@ def public_of(private: str) -> str:
 def make_key(directory: str, comment: str, program: str = "ssh-keygen", timeout: float = 60) -> str:
     """A new private ed25519 key without passphrase. It is made in `directory`, which only root can read, and not left there.
 
-    `timeout` is in seconds. Raises SshError when ssh-keygen is missing or fails.
+    `timeout` is in seconds. Raises SshError when ssh-keygen is missing or fails, OSError when a file cannot be read or removed.
     """
-    place = tempfile.mkdtemp(prefix=".ssh-", dir=directory)
-    path = os.path.join(place, "key")
-    argv = [program, "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path]
-    try:
-        done = subprocess.run(  # pylint: disable=ansible-bad-function # no AnsibleModule here
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=timeout,
-            env={"LC_ALL": "C", "PATH": "/usr/local/bin:/usr/bin:/bin"},
-        )
+    # What cannot be removed is an error of its own: a private key must not stay where nobody knows of it.
+    with tempfile.TemporaryDirectory(prefix=".ssh-", dir=directory) as place:
+        path = os.path.join(place, "key")
+        argv = [program, "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path]
+        try:
+            done = subprocess.run(  # pylint: disable=ansible-bad-function # no AnsibleModule here
+                argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=timeout,
+                env={"LC_ALL": "C", "PATH": "/usr/local/bin:/usr/bin:/bin"},
+            )
+        except FileNotFoundError:
+            raise SshError(f"`{program}` is not installed: keys are made with it (package openssh-client)") from None
+        except subprocess.TimeoutExpired:
+            raise SshError(f"`{program}` did not finish within {timeout:g} s") from None
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"]
             raise SshError(f"`{program}` made no key: {said[0]}")
         with open(path, encoding="ascii") as stream:
             private = stream.read()
-    except FileNotFoundError:
-        raise SshError(f"`{program}` is not installed: keys are made with it (package openssh-client)") from None
-    except subprocess.TimeoutExpired:
-        raise SshError(f"`{program}` did not finish within {timeout:g} s") from None
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     public_of(private)
     return private

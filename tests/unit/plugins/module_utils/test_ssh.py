@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _ssh
@@ -165,6 +167,19 @@ def test_a_key_is_made_and_nothing_is_left_behind(tmp_path: Path) -> None:
         ["ssh-keygen", "-l", "-f", str(path)], capture_output=True, text=True, check=True, timeout=60
     )
     assert "web1 offsite 2026-11-21 (ED25519)" in shown.stdout
+
+
+def test_a_key_that_stays_where_it_was_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = os.unlink
+
+    def kept(path: Any, *arguments: Any, **more: Any) -> None:
+        if os.fspath(path).endswith("key"):
+            raise OSError(5, "Input/output error", path)
+        unlink(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "unlink", kept)
+    with pytest.raises(OSError, match="Input/output error"):
+        _ssh.make_key(str(tmp_path), "x")
 
 
 def test_no_key_is_made(tmp_path: Path) -> None:
