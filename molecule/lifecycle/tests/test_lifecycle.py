@@ -109,7 +109,7 @@ def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet
         host = fleet.on(name)
         host.check_output("mkdir -p /home/alice && cd /home/alice && umask 077 && head -c 200000 /dev/urandom >photo")
         assert starts(fleet, name, "holdfast-system--vault.service") == 0
-        host.check_output("systemctl start holdfast-system--vault.service")
+        host.check_output("holdfast run --wait system")
         assert starts(fleet, name, "holdfast-system--vault.service") == 1
         assert answer(fleet, secret(fleet, name)) == 200
     assert answer(fleet, secret(fleet, "web1").replace("web1--vault:", "web1--vault:x")) == 401
@@ -280,7 +280,7 @@ def test_the_rest_password_is_rotated_during_a_running_backup(fleet: Fleet) -> N
     assert answer(fleet, old["web1"]) == 401
     assert answer(fleet, secret(fleet, "web1")) == 200
     for name in ("web1", "web2"):
-        fleet.on(name).check_output("systemctl start holdfast-system--vault.service")
+        fleet.on(name).check_output("holdfast run --wait system")
 
 
 def test_a_wiped_client_is_provisioned_again_and_restores(fleet: Fleet) -> None:
@@ -308,7 +308,7 @@ def test_a_wiped_client_is_provisioned_again_and_restores(fleet: Fleet) -> None:
 def test_L15_a_host_is_removed(fleet: Fleet) -> None:
     """Its access is revoked, its line is gone (L15), its data stays."""
     web3 = secret(fleet, "web3")
-    fleet.on("web3").check_output("systemctl start holdfast-system--vault.service")
+    fleet.on("web3").check_output("holdfast run --wait system")
     have = snapshots(fleet, "web3--vault")
     assert have
     assert answer(fleet, web3) == 200
@@ -361,7 +361,7 @@ def test_the_state_directory_is_lost(fleet: Fleet) -> None:
     assert list((fleet.state / "hosts/web1/escrow/vault").iterdir())
     have = snapshots(fleet, "web1--vault")
     time.sleep(1)
-    fleet.on("web1").check_output("systemctl start holdfast-system--vault.service")
+    fleet.on("web1").check_output("holdfast run --wait system")
     assert len(snapshots(fleet, "web1--vault") - have) == 1
 
 

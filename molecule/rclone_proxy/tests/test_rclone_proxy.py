@@ -207,7 +207,7 @@ def test_the_same_names_are_taken_where_nothing_reads_along(scenario: Scenario) 
 def test_what_is_not_understood_ends_the_session(scenario: Scenario, said: str) -> None:
     command = shlex.join(word.format("directory") for word in SSH)
     done = scenario.run(
-        "web1", f"cat >/root/said; (cat /root/said; sleep 30) | timeout 20 {command}", stdin=said.encode()
+        "web1", f"cat >/root/said; (cat /root/said; sleep 30) | timeout 20 {command} >/dev/null", stdin=said.encode()
     )
     assert done.returncode == 77
     assert "holdfast: web1--directory: refused: " in done.stderr
