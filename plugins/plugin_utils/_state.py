@@ -38,6 +38,8 @@ from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree
 from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UNBORN
 
 MAX_BYTES = 64 * 1024
+# What the controller itself computes of a server grows with its clients: about 300 bytes for a repository.
+MAX_RENDERED_BYTES = 16 * 1024 * 1024
 MAX_FILES = 1000
 MAX_CERTIFICATES = 4
 LOCK_SECONDS = 120.0
@@ -53,11 +55,11 @@ _FLEET_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9-]{7,63}\Z")
 _CERTIFICATES = re.compile(
     r"\A(?:-----BEGIN CERTIFICATE-----\n(?:[A-Za-z0-9+/=]{1,76}\n)+-----END CERTIFICATE-----\n)+\Z"
 )
+_RENDERED = ("rendered.json", "ssh_rendered.json")
 _REMOVABLE = (
     "ca.pem",
     "ssh_host_keys",
-    "rendered.json",
-    "ssh_rendered.json",
+    *_RENDERED,
     "decommissioned.json",
     "handed_over.json",
 )
@@ -365,8 +367,8 @@ def _check_content(relative: str, value: t.Any) -> bytes:
     _check_name(relative)
     where = f"write: {relative}"
     content = _bytes(where, value)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"{where}: {len(content)} bytes are more than {MAX_BYTES}")
+    if len(content) > _most(relative):
+        raise ValueError(f"{where}: {len(content)} bytes are more than {_most(relative)}")
     if relative == "ca.pem":
         check_certificates(where, content)
     elif _REST_FILE.match(relative):
@@ -382,6 +384,11 @@ def _check_content(relative: str, value: t.Any) -> bytes:
         parsed = _parse_json(where, content)
         content = content if relative.startswith("escrow/") else _json(parsed)
     return content
+
+
+def _most(relative: str) -> int:
+    """The largest size of a file, in bytes."""
+    return MAX_RENDERED_BYTES if os.path.basename(relative) in _RENDERED else MAX_BYTES
 
 
 def _bytes(where: str, value: t.Any) -> bytes:
@@ -495,9 +502,9 @@ def _read(state_dir: str, relative: str) -> bytes | None:
         os.close(descriptor)
         raise ValueError(f"{path} is no regular file: move it away")
     with os.fdopen(descriptor, "rb") as stream:
-        content = stream.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_BYTES} bytes")
+        content = stream.read(_most(relative) + 1)
+    if len(content) > _most(relative):
+        raise ValueError(f"{path} is larger than {_most(relative)} bytes")
     return content
 
 

@@ -252,6 +252,22 @@ def test_written_once_and_then_unchanged(state: Path) -> None:
         assert again == _state.Change([], [], [], done.fleet_id)
 
 
+def test_a_server_may_have_many_clients(state: Path) -> None:
+    served = {
+        f"web{number}.prod.example.net--offsite": {
+            "account": f"bk-web{number}.prod.example.net",
+            "host": f"web{number}.prod.example.net",
+            "keys": [f"SHA256:{'x' * 43}"],
+        }
+        for number in range(1000)
+    }
+    write = {"ssh_rendered.json": {"repositories": served}}
+    assert _state.update(str(state), "vault1", write=write).written == ["hosts/vault1/ssh_rendered.json"]
+    assert _state.read_host(str(state), "vault1")["ssh_rendered"] == write["ssh_rendered.json"]
+    with pytest.raises(ValueError, match="are more than"):
+        _state.update(str(state), "vault1", write={"handed_over.json": {"repositories": served}})
+
+
 def test_check_mode_tells_what_changes_and_writes_nothing(state: Path) -> None:
     update(state, {"rest/vault.json": REST})
     other = dict(REST, next_hash=HASH)
