@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _keyless_borg
+from . import _causes, _keyless_borg
 from ._files import Tree
 from ._model import Repository, Snapshot, Snapshots, age, format_time, parse_time
 from ._outcome import ABSENT, DAMAGED, INCOMPLETE, OK, PRESENT, UNREACHABLE, Meaning, meaning
@@ -221,6 +221,10 @@ def classify(result: Result, *, timeout: float = 0, secrets: Sequence[str] = ())
     if code == _NO_CONFIG:
         return ABSENT, "there is no config file: the directory is empty, or a repository lost it"
     said = _said(result, secrets)
+    if known.state in (None, UNREACHABLE):
+        cause = _causes.cause("\n".join(each.text for each in messages(result.stderr)))
+        if cause is not None:
+            return UNREACHABLE, cause.words
     if known.state is None or code in _OCCUPIED:
         return UNREACHABLE, "permission denied" if _DENIED.search(said) else said
     if known.state == UNREACHABLE:

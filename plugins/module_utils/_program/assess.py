@@ -118,14 +118,17 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
         if _gave_up_on_source(definition, status, digest, words):
             gave_up = "restic gave up on what it could not read: no snapshot was made"
             return Assessment(FAILED, "source unreadable", _text([*digest.errors, gave_up, *words]))
+        # First what it means: what a tool says of a connection that ended is long, and says little.
+        cause = _causes.cause("\n".join(words))
+        meant = [cause.words] if cause is not None else []
         known = _CODES.get(status) if definition.borg is None else digest.reason
         if digest.fatal and definition.borg is not None:
             # borgmatic says in many lines that it was borg who failed.
             words = [digest.fatal]
+            # All that borg itself knows of a server that it does not reach.
+            if cause is not None and known == "unreachable":
+                known = cause.reason
         reason = known or _reason_in(words) or "unknown"
-        # First what it means: what restic says of a connection that ended is long, and says little.
-        cause = _causes.cause("\n".join(words))
-        meant = [cause.words] if cause is not None else []
         return Assessment(
             FAILED, reason, _text([*meant, *words, *digest.errors] if any(words) else [f"exit status {status}"])
         )

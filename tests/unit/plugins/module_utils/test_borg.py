@@ -158,6 +158,20 @@ def test_doubt_is_never_absence(result: Result, state: str) -> None:
     assert classify(result, timeout=5)[0] == state
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("bk-web1@192.0.2.1: Permission denied (publickey).", "the SSH server refused this host's key"),
+        ("Host key verification failed.", "the SSH server has another host key than the pinned one"),
+        ("holdfast: web1--archive is in maintenance", "the server has it in maintenance"),
+        ("ssh: connect to host 192.0.2.1 port 2222: Connection refused", "no SSH server listens there"),
+    ],
+)
+def test_why_a_server_is_not_reached_is_what_ssh_says(line: str, words: str) -> None:
+    closed = ("Connection closed by remote host. Is borg working on the server?", said.remote(line))
+    assert classify(said.error(81, "ConnectionClosedWithHint", *closed)) == ("unreachable", words)
+
+
 def test_what_the_server_said_is_told_without_secrets() -> None:
     result = said.error(81, "ConnectionClosedWithHint", "closed", said.remote("holdfast: maintenance of s3cr3t-word"))
     assert classify(result, secrets=["s3cr3t-word"]) == (

@@ -139,6 +139,24 @@ def test_failures_have_the_reason_that_borg_names(host: FakeHost, result: Any, r
     assert "Error running actions" not in found.assessment.message
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "words"),
+    [
+        ("bk-web1@192.0.2.1: Permission denied (publickey).", "key refused", "the SSH server refused this host's key"),
+        ("Host key verification failed.", "host key", "the SSH server has another host key than the pinned one"),
+        ("holdfast: web1--archive is in maintenance", "locked", "the server has it in maintenance"),
+    ],
+)
+def test_what_ssh_says_is_nearer_to_the_cause_than_what_borg_says(
+    host: FakeHost, text: str, reason: str, words: str
+) -> None:
+    closed = ("Connection closed by remote host. Is borg working on the server?", said.remote(text))
+    lines = said.error(81, "ConnectionClosedWithHint", *closed).stderr.splitlines()
+    found = weighed(host, *lines, *NOISE, status=1).assessment
+    assert (found.outcome, found.reason) == ("failed", reason)
+    assert found.message.startswith(f"{words}\n")
+
+
 def test_without_a_summary_it_failed_whatever_the_status(host: FakeHost) -> None:
     assert weighed(host, "something else").assessment.outcome == "failed"
     assert weighed(host, '[{"archive": 1}]').assessment.outcome == "failed"
