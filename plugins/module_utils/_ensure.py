@@ -72,8 +72,12 @@ class Target:
 
     @property
     def current(self) -> bool:
-        """Whether the record was made for this location and password."""
-        return self.record is not None and self.record.fingerprint == self.fingerprint
+        """Whether the record was made for this location and password, and by this way to it."""
+        return (
+            self.record is not None
+            and self.record.fingerprint == self.fingerprint
+            and self.options.get("way") in (None, self.record.way)
+        )
 
     @property
     def recorded_here(self) -> bool:
@@ -363,13 +367,15 @@ class Ensure:
         """Write the record if it is not what it should be, and return what was done."""
         target = self._target
         before = target.record.render() if target.record else ""
+        # Who does not say by which way leaves it as it is.
+        way = target.options.get("way") or (target.record.way if target.record else None)
         key = None
         if look.state == PRESENT:
             # The longer spelling of the same id.
             key = max(record.key if record else "", look.key or "", key=len)
-            after = self._write(Record(look.id or "", key, target.fingerprint or PLACEHOLDER))
+            after = self._write(Record(look.id or "", key, target.fingerprint or PLACEHOLDER, way))
         else:
-            after = Record(PLACEHOLDER, PLACEHOLDER, target.fingerprint or PLACEHOLDER).render()
+            after = Record(PLACEHOLDER, PLACEHOLDER, target.fingerprint or PLACEHOLDER, way).render()
         kept = self._keep_key(look)
         changed = after != before or kept
         return Done(

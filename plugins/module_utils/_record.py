@@ -26,20 +26,26 @@ _PATTERNS = {
     "RESTIC_KEY_HINT": re.compile(r"\A[0-9a-f]{8,64}\Z"),
     "HOLDFAST_FINGERPRINT": re.compile(r"\A[0-9a-f]{32}-[0-9a-f]{32}\Z"),
 }
+# A record of a repository that is not behind an account of a server has none.
+_WAY = ("HOLDFAST_WAY", re.compile(r"\A[0-9a-f]{32}\Z"))
 
 
 @dataclass(frozen=True)
 class Record:
-    """Repository id, id of the key that the password opens, fingerprint of location and credential."""
+    """Repository id, id of the key that the password opens, fingerprint of location and credential, and the way there.
+
+    `way` is a digest of what a server was told of the client when the repository was last opened, see :func:`way_of`.
+    """
 
     id: str
     key: str
     fingerprint: str
+    way: str | None = None
 
     def render(self) -> str:
         """Return the file's text: an environment file of systemd."""
-        values = (self.id, self.key, self.fingerprint)
-        return "".join(f"{name}={value}\n" for name, value in zip(_PATTERNS, values))
+        values = [*zip(_PATTERNS, (self.id, self.key, self.fingerprint)), *([(_WAY[0], self.way)] if self.way else [])]
+        return "".join(f"{name}={value}\n" for name, value in values)
 
     def same_location(self, fingerprint: str) -> bool:
         """Tell whether `fingerprint` was made for the same location, whatever the credential."""
@@ -51,7 +57,8 @@ def parse(text: str) -> Record:
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     if any(pattern.match(values.get(name, "")) is None for name, pattern in _PATTERNS.items()):
         raise ValueError("it is not a record of holdfast")
-    return Record(*(values[name] for name in _PATTERNS))
+    way = values.get(_WAY[0], "")
+    return Record(*(values[name] for name in _PATTERNS), way=way if _WAY[1].match(way) else None)
 
 
 def read(tree: Tree, path: str) -> Record | None:
@@ -112,10 +119,18 @@ def fingerprint(key: bytes, source: Source) -> str:
     return "-".join(hmac.new(key, label + b"\0" + value, hashlib.sha256).hexdigest()[:32] for label, value in parts)
 
 
-def find(tree: Tree, path: str, source: Source) -> tuple[Record | None, bool]:
-    """Return the record at `path` and whether it was made for `source`. Raises as :func:`read` does."""
+def way_of(declared: str, public_key: str) -> str:
+    """Return the digest of the way to a repository: what the inventory says of it, and the key that the client shows."""
+    return hashlib.sha256(f"{declared}\0{public_key}".encode()).hexdigest()[:32]
+
+
+def find(tree: Tree, path: str, source: Source, way: str | None = None) -> tuple[Record | None, bool]:
+    """Return the record at `path` and whether it was made for `source`, and by this `way` (None: whichever it was).
+
+    Raises as :func:`read` does.
+    """
     record = read(tree, path)
     key = read_key(tree, os.path.dirname(path))
-    if record is None or key is None:
+    if record is None or key is None or way not in (None, record.way):
         return record, False
     return record, hmac.compare_digest(record.fingerprint, fingerprint(key, source))

@@ -151,7 +151,7 @@ class Rotation:
                 _write(tree, self._options["key_file"], look.exported.encode("ascii"))
                 self._keep_key_hash(tree, look.key)
             made = _record.make_key(tree, os.path.dirname(self._target.record_path))
-            learnt = Record(look.id, look.key, _record.fingerprint(made, new))
+            learnt = Record(look.id, look.key, _record.fingerprint(made, new), record.way if record else None)
             _record.write(tree, self._target.record_path, learnt)
             if look.exported is None and source.password != new.password:
                 _write(tree, self._old_file, source.password)

@@ -177,6 +177,7 @@ class Wanted:
     rest_promote: bool = False
     rest_server_hash: str | None = None
     ssh_key: str | None = dataclasses.field(default=None, repr=False)
+    ssh_way: str | None = None
     ssh_known: bool = False
     ssh_rotate: bool = False
     ssh_promote: bool = False

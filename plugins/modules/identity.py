@@ -132,6 +132,11 @@ options:
           - Private SSH key from the escrow, for a client that has none. It never replaces another one.
           - For O(repositories[].access) V(rclone), V(sftp) and V(ssh) an ed25519 key is made on the client without it.
         type: str
+      ssh_way:
+        description:
+          - A digest of what else decides whether the key is let in, and what it then reaches. Where that or the key is another
+            than in the record of the repository, it is not RV(repositories.*.recorded).
+        type: str
       ssh_known:
         description: Whether the controller's state directory has a public SSH key of this repository.
         type: bool
@@ -284,10 +289,14 @@ repositories:
       description: Whether the state directory has today's bundle, null with O(escrow.mode=none).
       type: bool
       returned: success
+    way:
+      description: Digest of O(repositories[].ssh_way) and the public SSH key, null for a repository without.
+      type: str
+      returned: success
     recorded:
       description:
-        - Whether the record of the module M(holdfast.backup.repository) was made for this location and these secrets, so that
-          it would have nothing to do. Always V(false) for borg.
+        - Whether the record of the module M(holdfast.backup.repository) was made for this location and these secrets, by this way,
+          so that it would have nothing to do. Always V(false) for borg.
       type: bool
       returned: success
   sample:
@@ -306,6 +315,7 @@ repositories:
       bundle_name: 0123456789abcdef0123456789abcdef-0123456789abcdef.age
       bundle: YWdlLWVuY3J5cHRpb24ub3JnL3YxCg==
       bundle_valid: false
+      way: null
       recorded: false
 stale:
   description: Repositories that are no longer declared and whose secrets are still on the client.
@@ -371,6 +381,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "rest_promote": {"type": "bool", "default": False},
             "rest_server_hash": {"type": "str"},
             "ssh_key": {"type": "str", "no_log": True},
+            "ssh_way": {"type": "str"},
             "ssh_known": {"type": "bool", "default": False},
             "ssh_rotate": {"type": "bool", "default": False},
             "ssh_promote": {"type": "bool", "default": False},
@@ -418,7 +429,9 @@ class _Run:
         plans = {each.name: self._plan(each, stored[each.name]) for each in wanted}
         repositories = {name: self._public(name, each) for name, each in plans.items()}
         for one in wanted:
-            repositories[one.name]["recorded"] = self._is_recorded(one, plans[one.name].files)
+            way = self._way(one, plans[one.name].files)
+            repositories[one.name]["way"] = way
+            repositories[one.name]["recorded"] = self._is_recorded(one, plans[one.name].files, way)
         waiting = {each.name for each in wanted if each.hold}
         if not any(_is_rotated(plans[name]) for name in waiting):
             waiting = set()
@@ -544,7 +557,12 @@ class _Run:
             "bundle_valid": valid,
         }
 
-    def _is_recorded(self, wanted: _secrets.Wanted, files: _secrets.Stored) -> bool:
+    @staticmethod
+    def _way(wanted: _secrets.Wanted, files: _secrets.Stored) -> str | None:
+        public = _secrets.public_half(files.ssh_key) if wanted.over_ssh else None
+        return _record.way_of(wanted.ssh_way, public) if wanted.ssh_way and public else None
+
+    def _is_recorded(self, wanted: _secrets.Wanted, files: _secrets.Stored, way: str | None) -> bool:
         # Of borg the module `repository` also compares the exported key.
         if wanted.engine != "restic" or not files.repository or not files.password:
             return False
@@ -556,7 +574,7 @@ class _Run:
                 environment=parse_environment(files.environment or ""),
                 password=f"{files.password}\n".encode(),
             )
-            return _record.find(self._tree, record, source)[1]
+            return _record.find(self._tree, record, source, way)[1]
         except (ValueError, UnsafePathError):
             # The module `repository` says what is wrong with it.
             return False

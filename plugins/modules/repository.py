@@ -137,6 +137,11 @@ options:
           - Where the record goes. By default C(/var/lib/holdfast/repositories/<name>.env). Its directory, and the one key
             of its fingerprints in C(fingerprint.key), are made when they are missing.
         type: path
+      way:
+        description:
+          - The digest that the module M(holdfast.backup.identity) returns of the way to a repository behind an account of a
+            server. With another one than in the record the repository is opened. Without this option the record's stays.
+        type: str
       adopt:
         description: Whether a repository that is there and has no record may be taken over.
         type: bool
@@ -283,6 +288,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
             "base_directory": {"type": "path"},
             "ssh_command": {"type": "str"},
             "record": {"type": "path"},
+            "way": {"type": "str"},
             "adopt": {"type": "bool", "default": True},
         },
     },

@@ -199,6 +199,7 @@ RESULTS: dict[str, dict[str, Field]] = {
                     bundle_name=_or_none(_unborn(_like(_escrow.BUNDLE_NAME))),
                     bundle=_or_none(_unborn(_base64)),
                     bundle_valid=_or_none(_flag),
+                    way=_or_none(_like(_DIGITS)),
                     recorded=_flag,
                 ),
                 _like(NAME),

@@ -9,7 +9,9 @@ identities of a host are asked for with :func:`repository_secrets`.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import json
 import posixpath
 import re
 import typing as t
@@ -749,6 +751,10 @@ def _over_ssh(
             "path": None if remote else path,
         },
     )
+    # What the location does not say of where it leads, and what the server lets in.
+    told = {key: result["ssh"][key] for key in ("account", "kind", "address", "port", "from", "path")}
+    told |= {"server": written["server"], "remote": remote}
+    result["ssh"]["way"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _known_as(address: str, port: int) -> str:

@@ -29,6 +29,16 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "records"
 
 
+def test_a_record_knows_the_way_if_there_is_one(directory: Path) -> None:
+    way = _record.way_of("0123", "ssh-ed25519 AAAA")
+    assert way != _record.way_of("0123", "ssh-ed25519 BBBB")
+    behind = Record(RECORD.id, RECORD.key, RECORD.fingerprint, way)
+    assert _record.parse(behind.render()) == behind
+    assert _record.parse(RECORD.render()).way is None
+    # What somebody wrote there is never loaded by a unit as something else.
+    assert _record.parse(behind.render().replace(way, "x")).way is None
+
+
 def test_written_and_read_back(directory: Path) -> None:
     path = directory / "vault.env"
     with Tree() as tree:

@@ -152,6 +152,28 @@ def test_a_record_that_applies_is_told(client: Client, tmp_path: Path) -> None:
     assert not recorded()
 
 
+def test_a_record_of_another_way_does_not_apply(client: Client, tmp_path: Path) -> None:
+    records = tmp_path / "records"
+
+    def told(way: str | None) -> dict[str, Any]:
+        found: dict[str, Any] = client.run(dict(OFFSITE, ssh_way=way), records=str(records))["repositories"]["offsite"]
+        return found
+
+    first = told("0" * 32)
+    assert first["way"] == _record.way_of("0" * 32, first["ssh_public_key"])
+    source = _source.load({f"{name}_file": str(client.directory / f"offsite.{name}") for name in ("repository", "password")})
+    with Tree() as tree:
+        key = _record.make_key(tree, str(records))
+        record = _record.Record("0" * 8, "1" * 8, _record.fingerprint(key, source), first["way"])
+        _record.write(tree, str(records / "offsite.env"), record)
+    assert told("0" * 32)["recorded"]
+    assert not told("1" * 32)["recorded"]
+    assert (told(None)["way"], told(None)["recorded"]) == (None, True)
+    # Another key, of a client that lost its own, say.
+    (client.directory / "offsite.ssh_key").unlink()
+    assert not told("0" * 32)["recorded"]
+
+
 def test_no_secret_is_in_the_result(client: Client) -> None:
     args = dict(S3, password="canary-password", environment={"AWS_KEY": "canary-environment", "REGION": "e"})
     result = client.run(dict(REST, rest_password="canary-rest"), args, escrow=AGE)

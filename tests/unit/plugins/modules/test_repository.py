@@ -132,6 +132,28 @@ def test_absent_is_initialised_and_recorded(play: Play) -> None:
     ]
 
 
+def test_another_way_to_it_is_tried_until_it_opened(play: Play) -> None:
+    first, second = "1" * 32, "2" * 32
+    play(MADE, play.entry(way=first))
+    assert play.record()["HOLDFAST_WAY"] == first
+    assert play({}, play.entry(way=first))[0]["changed"] is False
+    # Whoever does not know of one changes nothing about it.
+    assert play({}, play.entry())[0]["changed"] is False
+    before = play.files()
+    for _run in range(2):
+        refused, _runner = play({"cat": [recorded.REFUSED_KEY]}, play.entry(way=second))
+        assert "the SSH server refused this host's key" in refused["msg"]
+        assert play.files() == before
+    for check in (True, False):
+        found, runner = play(PRESENT, play.entry(way=second), check=check)
+        assert (found["changed"], runner.commands) == (True, ["cat", "key"])
+    assert play.record()["HOLDFAST_WAY"] == second
+    # It leads to an empty place: what is on record is not made anew there.
+    gone, runner = play({"cat": [recorded.ABSENT_18], "version": [recorded.VERSION_18]}, play.entry(way=first))
+    assert "bring it back" in gone["msg"]
+    assert "init" not in runner.commands
+
+
 def test_the_second_run_opens_nothing_and_needs_no_program(play: Play) -> None:
     play(MADE)
     before = play.files()

@@ -37,6 +37,7 @@ IDENTITY: dict[str, t.Any] = {
             "bundle_name": "0" * 32 + "-" + "1" * 16 + ".age",
             "bundle": "eA==",
             "bundle_valid": False,
+            "way": "2" * 32,
             "recorded": False,
         }
     },

@@ -61,6 +61,28 @@ def side(model: dict[str, t.Any]) -> dict[str, t.Any]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({}, False),
+        # What decides nothing about who is let in, and where to.
+        ({"options": {"s3.connections": "5"}}, False),
+        ({"source": ["192.0.2.78"]}, True),
+        ({"port": 2222}, True),
+        ({"address": "192.0.2.9"}, True),
+        ({"server": {"ssh_access_path": "/srv/other"}}, True),
+        ({"remote": "s3-offsite:bucket"}, True),
+    ],
+)
+def test_the_way_to_a_repository_changes_with_what_decides_it(changes: dict[str, t.Any], differs: bool) -> None:
+    def way(server: dict[str, t.Any] | None = None, **more: t.Any) -> str:
+        declared = {"access": "rclone", "server": "vault1", "source": ["192.0.2.77"], **more}
+        found: str = repository(fleet({"offsite": declared}, server=server))["ssh"]["way"]
+        return found
+
+    assert (way() != way(**changes)) is differs
+
+
 def test_a_directory_of_the_server_through_rclone() -> None:
     model = fleet({"offsite": {"access": "rclone", "server": "vault1", "source": ["192.0.2.77"]}})
     found = repository(model)
@@ -80,6 +102,7 @@ def test_a_directory_of_the_server_through_rclone() -> None:
         "options": {"rclone.program": f"{PROGRAM} holdfast-offsite"},
         "from": ["192.0.2.77"],
         "path": "/srv/holdfast-ssh/web1--offsite",
+        "way": found["ssh"]["way"],
     }
     assert side(model)["ssh"]["accounts"] == [
         {
