@@ -46,13 +46,29 @@ _FINAL = (
         rb"InvalidAccessKeyId|SignatureDoesNotMatch|StatusCode: 40[13]|HeadObject, https response error StatusCode: 400",
     ),
 )
-# borg 1 takes a session that begins with a create for one that makes a new repository: it forgets --append-only, finds that there
-# is one already, and then obeys `destroy`. No client of an append-only repository has any use for that call.
-_BORG = (
-    "import sys; from borg import archiver, remote; server = remote.RepositoryServer; "
-    "server.rpc_methods = tuple(name for name in server.rpc_methods if name != 'destroy'); "
-    "del sys.argv[0]; sys.exit(archiver.main())"
-)
+# What is run before borg 1 is. It takes a session that begins with a create for one that makes a new repository, and forgets
+# --append-only: where it finds that there is one already, it then obeys `destroy`, a call for which no client of an append-only
+# repository has any use; where it makes one, that session could delete in it for as long as it lasts. And without a quota it would
+# keep to the one that the repository was made with.
+_BORG = """
+import functools, sys
+from borg import archiver, remote
+
+server = remote.RepositoryServer
+server.rpc_methods = tuple(name for name in server.rpc_methods if name != 'destroy')
+opens = server.open
+
+@functools.wraps(opens)
+def opened(self, *given, **named):
+    found = opens(self, *given, **named)
+    self.repository.append_only = self.repository.append_only or self.append_only
+    self.repository.storage_quota = self.storage_quota or 0
+    return found
+
+server.open = opened
+del sys.argv[0]
+sys.exit(archiver.main())
+"""
 _INTERPRETER = re.compile(rb"\A#! *(/[^ \n]*/python3?(?:\.[0-9]+)?) *\n")
 # The first line of a message of rclone's; what follows it may be anything, a request with its headers too.
 _LOGGED = re.compile(rb"\A[0-9/]+ [0-9:.]+ ([A-Z]+) *: ")

@@ -313,15 +313,42 @@ def test_an_append_only_borg_that_is_no_python_program_serves_nothing(place: Pat
     assert _serve.command({**one, "append_only": False}).argv[0] == str(program)
 
 
-def test_a_borg_session_cannot_destroy(place: Path) -> None:
+# As far as borg 1.4 goes that way: whoever creates a repository gets one that is not append-only, with the quota in its config.
+_BORG_REMOTE = """
+class Repository:
+    def __init__(self, append_only, storage_quota):
+        self.append_only, self.storage_quota = append_only, 50 if storage_quota is None else storage_quota
+
+class RepositoryServer:
+    rpc_methods = ('open', 'destroy', 'put')
+
+    def __init__(self, append_only, storage_quota):
+        self.append_only, self.storage_quota = append_only, storage_quota
+
+    def open(self, path, create=False):
+        self.repository = Repository(not create and self.append_only, self.storage_quota)
+        return path
+"""
+_BORG_ARCHIVER = """
+import inspect, sys
+from .remote import RepositoryServer
+def main():
+    print(sys.argv, RepositoryServer.rpc_methods, list(inspect.signature(RepositoryServer.open).parameters))
+    for quota in (None, 200):
+        for create in (True, False):
+            server = RepositoryServer(True, quota)
+            print(server.open("/r", create=create), vars(server.repository))
+    return 3
+"""
+
+
+def test_a_borg_session_cannot_destroy_and_never_forgets_what_it_is(place: Path) -> None:
     """What is run first, with a borg that tells what it was given."""
     (place / "borg").mkdir()
     (place / "borg/__init__.py").touch()
-    (place / "borg/remote.py").write_text("class RepositoryServer:\n    rpc_methods = ('open', 'destroy', 'put')\n")
-    (place / "borg/archiver.py").write_text(
-        "import sys\nfrom . import remote\ndef main():\n    print(sys.argv, remote.RepositoryServer.rpc_methods)\n    return 3\n"
-    )
-    code = f"import sys; sys.path.insert(0, {str(place)!r}); {_serve._BORG}"
+    (place / "borg/remote.py").write_text(_BORG_REMOTE)
+    (place / "borg/archiver.py").write_text(_BORG_ARCHIVER)
+    code = f"import sys; sys.path.insert(0, {str(place)!r})\n{_serve._BORG}"
     done = subprocess.run(
         [sys.executable, "-I", "-c", code, "/usr/bin/borg", "serve"],
         capture_output=True,
@@ -329,7 +356,12 @@ def test_a_borg_session_cannot_destroy(place: Path) -> None:
         timeout=30,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (3, "['/usr/bin/borg', 'serve'] ('open', 'put')\n")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.splitlines() == [
+        "['/usr/bin/borg', 'serve'] ('open', 'put') ['self', 'path', 'create']",
+        *["/r {'append_only': True, 'storage_quota': 0}"] * 2,
+        *["/r {'append_only': True, 'storage_quota': 200}"] * 2,
+    ]
 
 
 def test_sftp() -> None:
