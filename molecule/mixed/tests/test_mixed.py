@@ -161,14 +161,13 @@ def test_an_address_that_the_server_does_not_see_is_named(fleet: Fleet) -> None:
 
 
 def test_a_place_without_the_repository_is_told(fleet: Fleet) -> None:
-    moved = {**REPOSITORIES, "offsite": {**REPOSITORIES["offsite"], "path": "/srv/elsewhere"}}
-    kept, fleet.host_variables["web1"] = fleet.host_variables["web1"], {"backup_repositories": moved}
+    fleet.host_variables["vault1"] = {"ssh_access_path": "/srv/elsewhere"}
     for _run in range(2):
         said = fleet.run("site")
-        assert set(said.failed) == {"web1"}
-        assert "bring it back" in said.failed["web1"]
+        assert set(said.failed) == {"web1", "web2"}
+        assert all("bring it back" in each for each in said.failed.values())
     assert not fleet.on("vault1").check_output("find /srv/elsewhere -type f")
-    fleet.host_variables["web1"] = kept
+    del fleet.host_variables["vault1"]
     fleet.converge()
     assert dial(fleet, "web1", "offsite").rc == 0
 
