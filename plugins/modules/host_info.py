@@ -207,6 +207,12 @@ ssh_accounts:
   returned: always
   type: dict
   sample: {fleet_id: 6f1c1f0e9a3b4d536f1c1f0e9a3b4d53, accounts: {bk-web1: web1}}
+escrow_copies:
+  description: Escrow bundles that the module M(holdfast.backup.escrow_copies) keeps here, as C(<backup_id>--<repository>/<name>).
+  returned: always
+  type: list
+  elements: str
+  sample: [web1--vault/0123456789abcdef0123456789abcdef-0123456789abcdef.age]
 ssh_host_keys:
   description: Public host keys of the SSH server of this host, as C(TYPE BASE64), read from C(/etc/ssh/ssh_host_*_key.pub).
   returned: always
@@ -277,6 +283,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts impo
 STATE = "/var/lib/holdfast"
 HTPASSWD = "/var/lib/holdfast/htpasswd.json"
 SSH_ACCOUNTS = "/var/lib/holdfast/ssh_accounts.json"
+ESCROW = "/var/lib/holdfast/escrow"
 SSH = "/etc/ssh"
 # What the unit template of a job sets, apart from its account and capability.
 SANDBOX = (
@@ -562,6 +569,15 @@ def _ssh_accounts() -> dict[str, Any] | None:
     }
 
 
+def _escrow_copies() -> list[str]:
+    found = []
+    with contextlib.suppress(OSError):
+        for repository in os.listdir(ESCROW):
+            with contextlib.suppress(OSError):
+                found += [f"{repository}/{name}" for name in os.listdir(f"{ESCROW}/{repository}")]
+    return sorted(found)
+
+
 def _ssh_host_keys() -> list[str]:
     """The host keys without their comments; what is none is left out, as a server's other files may be anything."""
     found = set()
@@ -648,6 +664,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "records": {name: parse_record(text) for name, text in _texts(f"{STATE}/repositories", ".env").items()},
         "htpasswd": _htpasswd(),
         "ssh_accounts": _ssh_accounts(),
+        "escrow_copies": _escrow_copies(),
         "ssh_host_keys": _ssh_host_keys(),
         "sandbox": done.get("sandbox"),
         "reads_everything": _reads_everything(),

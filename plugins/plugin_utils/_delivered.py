@@ -171,6 +171,7 @@ RESULTS: dict[str, dict[str, Field]] = {
             "the fleet_id and the accounts of a server or null",
             _or_none(_with(fleet_id=_like(_FLEET_ID), accounts=_map(_like(NAME), _like(ACCOUNT)))),
         ),
+        "escrow_copies": _texts,
         "ssh_host_keys": Field(f"a sorted list of {_ssh.MAX_HOST_KEYS} public host keys at most", _host_keys),
         "sandbox": Field("the answer of a probe or null", _or_none(_with(works=_flag, error=_maybe_text))),
         "reads_everything": Field("a boolean or null", _or_none(_flag)),
@@ -245,6 +246,7 @@ RESULTS: dict[str, dict[str, Field]] = {
             "fingerprints by account and repository", _map(_map(_list(_text), _like(NAME)), _like(ACCOUNT))
         ),
     },
+    "escrow_copies": {"added": _texts},
     "htpasswd": dict.fromkeys(
         "created changed_users revoked kept missing refused foreign switched deferred not_checked".split(), _texts
     ),
@@ -271,6 +273,13 @@ def accept(module: str, said: dict[str, t.Any], *, check_mode: bool = False) -> 
                 " answers on this host; nothing of it was kept"
             )
     return {**common, **{key: said[key] for key in fields}}
+
+
+def born(hostvars: t.Mapping[str, t.Any], host: str, repository: str) -> dict[str, t.Any]:
+    """What the client said in this run of the secrets of a repository, empty where it said nothing that may be believed."""
+    said = hostvars.get(host, {}).get("__escrow_identity")
+    found: dict[str, t.Any] = _believed("identity", said).get("repositories", {}).get(repository, {})
+    return found
 
 
 def rest_accounts(

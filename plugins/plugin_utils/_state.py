@@ -165,10 +165,7 @@ def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
         if found:
             content = _read(state_dir, f"{base}/ssh/{name}")
             ssh[found.group(1)] = _check_keys(f"{state_dir}/{base}/ssh/{name}", content or b"")
-    escrow = {
-        repository: [name for name in _names(state_dir, f"{base}/escrow/{repository}") if _is_bundle(name)]
-        for repository in _names(state_dir, f"{base}/escrow")
-    }
+    escrow = {repository: bundles(state_dir, host, repository) for repository in _names(state_dir, f"{base}/escrow")}
     ca = _read(state_dir, f"{base}/ca.pem")
     if ca is not None:
         check_certificates(f"{state_dir}/{base}/ca.pem", ca)
@@ -183,6 +180,17 @@ def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
         "ssh_rendered": _read_json(state_dir, f"{base}/ssh_rendered.json"),
         "decommissioned": _read_json(state_dir, f"{base}/decommissioned.json"),
     }
+
+
+def bundles(state_dir: str, host: str, repository: str) -> list[str]:
+    """The names of the escrow bundles of a repository."""
+    names = _names(state_dir, f"hosts/{host_directory(host)}/escrow/{repository}")
+    return [name for name in names if _is_bundle(name)]
+
+
+def read_bundle(state_dir: str, host: str, repository: str, name: str) -> bytes | None:
+    """An escrow bundle, None if there is none."""
+    return _read(state_dir, f"hosts/{host_directory(host)}/escrow/{repository}/{name}") if _is_bundle(name) else None
 
 
 def read_handed_over(state_dir: str, host: str) -> dict[str, t.Any] | None:

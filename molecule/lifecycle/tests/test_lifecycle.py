@@ -16,6 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ import pytest
 from tests.fleet import Fleet, Run
 
 SERVED = "/srv/holdfast"
+COPIES = "/var/lib/holdfast/escrow"
 # The second run, which changes nothing: two tests look at it.
 IDLE: list[Run] = []
 # The run before it, which made everything.
@@ -91,6 +93,21 @@ def just_passed() -> str:
 def more(fleet: Fleet, **jobs: dict[str, Any]) -> None:
     """Declare these jobs on web1, besides that of all hosts."""
     fleet.host_variables["web1"] = {"backup_jobs__more": jobs}
+
+
+def copies(fleet: Fleet) -> dict[str, str]:
+    """Digests of the copies of the escrow on the server, by their names."""
+    said = fleet.on("vault1").check_output(f"cd {COPIES} && find . -type f -exec sha256sum {{}} +")
+    return {name: digest for digest, name in (line.split("  ./") for line in said.splitlines())}
+
+
+def bundles(fleet: Fleet, *hosts: str) -> set[str]:
+    """The escrow of these hosts' repository on the controller, by the names that copies have."""
+    return {
+        f"{host}--vault/{path.name}"
+        for host in hosts
+        for path in (fleet.state / "hosts" / host / "escrow/vault").iterdir()
+    }
 
 
 def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet) -> None:
@@ -294,6 +311,15 @@ def test_a_wiped_client_is_provisioned_again_and_restores(fleet: Fleet) -> None:
         assert "restore_identity" in said.failed["web1"]
         assert "backup_id" in said.failed["web1"]
     assert not fleet.on("web1").file("/etc/holdfast/secrets/vault.password").exists
+    # The controller's escrow is gone, too: what the server keeps beside the repository takes its place.
+    escrow = fleet.state / "hosts/web1/escrow/vault"
+    there = bundles(fleet, "web1")
+    assert there <= set(copies(fleet))
+    shutil.rmtree(escrow)
+    escrow.mkdir()
+    for name in there:
+        sealed = fleet.on("vault1").check_output(f"base64 -w0 {COPIES}/{name}")
+        (escrow / Path(name).name).write_bytes(base64.b64decode(sealed))
     restore_identity = ("restore_identity", "--limit", "web1", "-e", f"escrow_key={fleet.folder / 'escrow.key'}")
     # A repository that was declared when the client was gone already is no obstacle.
     more = json.dumps({"backup_repositories": {"vault": {"server": "vault1"}, "later": {"access": "local"}}})
@@ -347,7 +373,7 @@ def test_a_client_is_decommissioned(fleet: Fleet) -> None:
 
 def test_the_state_directory_is_lost(fleet: Fleet) -> None:
     fleet_id = json.loads((fleet.state / "fleet.json").read_text())["fleet_id"]
-    before = secret(fleet, "web1")
+    before, kept = secret(fleet, "web1"), copies(fleet)
     shutil.rmtree(fleet.state)
     for arguments in (["--check"], []):
         said = fleet.refused("site", *arguments)
@@ -358,7 +384,12 @@ def test_the_state_directory_is_lost(fleet: Fleet) -> None:
     assert secret(fleet, "web1") == before
     assert answer(fleet, before) == 200
     # The escrow is whole again: a backup is accepted.
-    assert list((fleet.state / "hosts/web1/escrow/vault").iterdir())
+    assert bundles(fleet, "web1") <= set(copies(fleet))
+    # And what the server had stays as it was.
+    assert kept.items() <= copies(fleet).items()
+    fleet.on("vault1").check_output(f"rm -r {COPIES}/web1--vault")
+    fleet.converge()
+    assert bundles(fleet, "web1") <= set(copies(fleet))
     have = snapshots(fleet, "web1--vault")
     time.sleep(1)
     fleet.on("web1").check_output("holdfast run --wait system")

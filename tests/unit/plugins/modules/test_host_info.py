@@ -123,6 +123,16 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
     assert {key: result[key] for key in expected} == expected
 
 
+def test_copies_of_the_escrow(info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_info, "ESCROW", str(tmp_path / "escrow"))
+    assert info()["escrow_copies"] == []
+    (tmp_path / "escrow/web1--vault").mkdir(parents=True)
+    (tmp_path / "escrow/web1--vault/b.age").touch()
+    (tmp_path / "escrow/web1--vault/a.age").touch()
+    (tmp_path / "escrow/file").touch()
+    assert info()["escrow_copies"] == ["web1--vault/a.age", "web1--vault/b.age"]
+
+
 def test_host_keys_of_ssh(info: Info, tmp_path: Path) -> None:
     assert info()["ssh_host_keys"] == []
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwQ1vO8nJ9d6yqQpuyXkFBr1dVXtn9Pfx9YlyoHRTOY"

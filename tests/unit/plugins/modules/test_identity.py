@@ -161,7 +161,9 @@ def test_a_record_of_another_way_does_not_apply(client: Client, tmp_path: Path) 
 
     first = told("0" * 32)
     assert first["way"] == _record.way_of("0" * 32, first["ssh_public_key"])
-    source = _source.load({f"{name}_file": str(client.directory / f"offsite.{name}") for name in ("repository", "password")})
+    source = _source.load(
+        {f"{name}_file": str(client.directory / f"offsite.{name}") for name in ("repository", "password")}
+    )
     with Tree() as tree:
         key = _record.make_key(tree, str(records))
         record = _record.Record("0" * 8, "1" * 8, _record.fingerprint(key, source), first["way"])

@@ -69,6 +69,7 @@ HOST: dict[str, t.Any] = {
     "records": {"vault": {"HOLDFAST_REPOSITORY_ID": "0123"}},
     "htpasswd": {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": "web1", "me": None}},
     "ssh_accounts": {"fleet_id": "6f1c1f0e9a3b4d53", "accounts": {"bk-web1": "web1"}},
+    "escrow_copies": [f"web1--vault/{'0' * 32}-{'1' * 16}.age"],
     "ssh_host_keys": [PUBLIC],
     "sandbox": {"works": True, "error": None},
     "systemd": 257,

@@ -1,0 +1,55 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which escrow bundles a server that holds the repositories has no copy of yet."""
+
+from __future__ import annotations
+
+import base64
+import typing as t
+
+from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UNBORN
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _state
+
+MODE = "age"
+
+
+def missing(
+    server: str,
+    hosts: dict[str, t.Any],
+    there: t.Sequence[str],
+    hostvars: t.Mapping[str, t.Any],
+    state_dir: str,
+    *,
+    check_mode: bool = False,
+) -> dict[str, str]:
+    """The content of each bundle, in base64, by the name of its copy.
+
+    ``hosts`` is the model of the fleet, ``there`` the copies that the server has, ``hostvars`` what this run made: what that will be
+    in the state directory is named in check mode, with an empty content. Only what is encrypted with age leaves the controller.
+    Raises ValueError.
+    """
+    found = {}
+    for host, identity, repository in _served(hosts[server]["server"]):
+        client = hosts[host]["client"]
+        if not client or client["escrow"]["mode"] != MODE:
+            continue
+        names = set(_state.bundles(state_dir, host, repository))
+        if check_mode:
+            names.add(_delivered.born(hostvars, host, repository).get("bundle_name") or "")
+        for bundle in names:
+            name = f"{identity}--{repository}/{bundle}"
+            if (bundle.endswith(f".{MODE}") or bundle == UNBORN) and name not in there:
+                content = _state.read_bundle(state_dir, host, repository, bundle)
+                found[name] = base64.b64encode(content or b"").decode("ascii")
+    return dict(sorted(found.items()))
+
+
+def _served(server: dict[str, t.Any]) -> set[tuple[str, str, str]]:
+    """Host, backup_id and name of each repository on a server."""
+    over_rest = {(user["host"], user["backup_id"], user["repository"]) for user in server["users"]}
+    return over_rest | {
+        (account["host"], account["backup_id"], key["repository"])
+        for account in server["ssh"]["accounts"]
+        for key in account["keys"]
+    }
