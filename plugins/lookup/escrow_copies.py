@@ -60,15 +60,16 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: t.Any = None, **kwargs: t.Any) -> list[dict[str, str]]:
         """One dictionary for each server in `terms`."""
         self.set_options(var_options=variables, direct=kwargs)
-        told = [self.get_option(name) for name in ("hosts", "there")]
+        hosts, there, path = (self.get_option(name) for name in ("hosts", "there", "path"))
         known = variables or {}
         try:
             return [
                 _escrow_copies.missing(
                     server,
-                    *told,
+                    hosts,
+                    there,
                     known.get("hostvars", {}),
-                    self.get_option("path"),
+                    path,
                     check_mode=bool(known.get("ansible_check_mode", False)),
                 )
                 for server in terms

@@ -57,8 +57,9 @@ def parse(text: str) -> Record:
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     if any(pattern.match(values.get(name, "")) is None for name, pattern in _PATTERNS.items()):
         raise ValueError("it is not a record of holdfast")
+    identity, key, fingerprint = (values[name] for name in _PATTERNS)
     way = values.get(_WAY[0], "")
-    return Record(*(values[name] for name in _PATTERNS), way=way if _WAY[1].match(way) else None)
+    return Record(identity, key, fingerprint, way if _WAY[1].match(way) else None)
 
 
 def read(tree: Tree, path: str) -> Record | None:
