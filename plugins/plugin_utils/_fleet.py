@@ -14,7 +14,7 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.module_utils import _units
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _units
 from ansible_collections.holdfast.backup.plugins.plugin_utils import (
     _borgmatic,
     _jobs,
@@ -375,8 +375,10 @@ def _extra_user(where: str, value: t.Any) -> str:
 
 
 def _extra_hash(where: str, value: t.Any) -> str:
-    if not isinstance(value, str) or not re.match(r"\A\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}\Z", value):
-        raise BadInput(where, "<hidden>", "is not a bcrypt hash", "Make it with htpasswd -B")
+    # The module htpasswd refuses another cost.
+    if not isinstance(value, str) or not re.match(rf"\A\$2[aby]\${_bcrypt.COST}\$[./A-Za-z0-9]{{53}}\Z", value):
+        wrong = f"is not a bcrypt hash of cost {_bcrypt.COST}"
+        raise BadInput(where, "<hidden>", wrong, f"Make it with htpasswd -B -C {_bcrypt.COST}")
     return str(value)
 
 

@@ -290,6 +290,7 @@ def test_a_repository_says_it_differently() -> None:
         ({"rest_server_users": [{"name": "x:y", "hash": "geheim"}]}, "rest_server_users[0].name"),
         ({"rest_server_users": [{"name": "data", "hash": "geheim"}]}, "rest_server_users[0].name"),
         ({"rest_server_users": [{"name": "x", "hash": "geheim"}]}, "rest_server_users[0].hash"),
+        ({"rest_server_users": [{"name": "x", "hash": "$2y$05$" + "a" * 53}]}, "rest_server_users[0].hash"),
         ({"rest_server_users": [{"name": "x", "hash": "$2y$12$" + "a" * 53}] * 2}, "rest_server_users"),
         ({"rest_server_users": [{"name": "web1--vault", "hash": "$2y$12$" + "a" * 53}]}, "rest_server_users"),
     ],
@@ -299,6 +300,12 @@ def test_bad_servers(server: dict[str, t.Any], variable: str) -> None:
     assert text.startswith(f"vault1: {variable}")
     if variable != "rest_server_users[0]":
         assert "geheim" not in text
+
+
+def test_a_hash_that_the_server_would_refuse_says_how_it_is_made() -> None:
+    text = only(one(server={"rest_server_users": [{"name": "x", "hash": "$2y$05$" + "a" * 53}]}))
+    assert "cost 12" in text
+    assert "htpasswd -B -C 12" in text
 
 
 def test_extra_users() -> None:
