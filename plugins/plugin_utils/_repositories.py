@@ -28,6 +28,8 @@ ENGINES: dict[str, tuple[str, ...]] = {
 SSH_ACCESS = ("rclone", "sftp", "ssh")
 SSH_PORT = 22
 REST_PORT = 8000
+# `borg serve` does not start with less.
+BORG_LEAST_QUOTA = 10_000_000
 SCHEMES = ("rest", "s3", "sftp", "b2", "azure", "gs", "swift", "rclone")
 DEFAULT_PORTS = {"http": 80, "https": 443, "sftp": 22}
 # What a unit sets itself, or what would change which code runs in it.
@@ -305,9 +307,19 @@ def repository(where: str, value: t.Any) -> dict[str, t.Any]:
     if access == "s3":
         _in_s3(where, result)
     if engine == "borg":
+        if "quota" in result and _borg_bytes(result["quota"]) < BORG_LEAST_QUOTA:
+            raise BadInput(
+                f"{where}.quota", result["quota"], "is too small for borg", "Use 10M or more, or leave it out"
+            )
         result.setdefault("encryption", "repokey-blake2")
     result.setdefault("options", {})
     return result
+
+
+def _borg_bytes(size: str) -> int:
+    """What borg takes a size for."""
+    factor = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}.get(size[-1], 1)
+    return int(size.rstrip("KMGT")) * factor
 
 
 def _in_s3(where: str, written: dict[str, t.Any]) -> None:
