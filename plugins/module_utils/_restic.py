@@ -190,6 +190,7 @@ class Restic:
         options: Mapping[str, str] | None = None,
         cache_directory: str | None = None,
         key_hint: str | None = None,
+        proxy: str | None = None,
         user: str | None = None,
         runner: Callable[..., Result] = run,
         clock: Callable[[], float] = time.monotonic,
@@ -200,6 +201,7 @@ class Restic:
         self._options = dict(options or {})
         self._cache_directory = cache_directory
         self._key_hint = key_hint
+        self._proxy = proxy
         self._user = user
         self._runner = runner
         self._clock = clock
@@ -217,7 +219,9 @@ class Restic:
         `secrets` are options that take a file, and what is in it.
         """
         values, files = self.source.variables("RESTIC_")
-        environment = {**self.source.environment, **values}
+        # As in a unit, what the backend's own variables say counts more.
+        proxy = {} if self._proxy is None else dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), self._proxy)
+        environment = {**proxy, **self.source.environment, **values}
         certificates = [self.source.cacert]
         if other is not None:
             values, more = other.variables("RESTIC_FROM_")

@@ -56,6 +56,11 @@ options:
   cacert:
     description: File with the certificates to trust instead of the system's.
     type: path
+  proxy:
+    description:
+      - URL of the proxy by which restic reaches the repository, C(HTTP_PROXY) and C(HTTPS_PROXY); variables in O(environment_file) count
+        more. Without credentials.
+    type: str
   mount:
     description:
       - Directory that must be a mount point, the one of a local repository or above it.
@@ -267,6 +272,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "environment_file": {"type": "path"},
     "options": {"type": "dict", "default": {}},
     "cacert": {"type": "path"},
+    "proxy": {"type": "str"},
     "mount": {"type": "path"},
     "record": {"type": "path"},
     "keyless": {"type": "bool", "default": False},
@@ -330,6 +336,7 @@ def opened(options: dict[str, Any]) -> dict[str, Any]:
         options=options["options"],
         cache_directory=options["cache_directory"],
         key_hint=record.key if record else None,
+        proxy=options["proxy"],
     )
     known = record.id if record is not None and applies else None
     return {"repository": restic.inspect(known_id=known, size=options["size"], now=time.time()).to_dict()}

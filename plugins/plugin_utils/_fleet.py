@@ -482,6 +482,7 @@ def _client(
     used_names = {unit["repository"] for unit in units}
     used_names |= {origin for name in used_names for origin in _origins(repositories[name]["from_repo"], repositories)}
     needed = [repositories[name] for name in sorted(repositories) if name in used_names]
+    _proxies(host, written, needed, units)
     for repository in needed:
         if repository["server"]:
             _ask(model, host.host, repository)
@@ -590,6 +591,31 @@ def _origins(name: str | None, repositories: dict[str, dict[str, t.Any]]) -> lis
     return found
 
 
+def _proxies(
+    host: _Collector,
+    written: dict[str, tuple[str, dict[str, t.Any]]],
+    repositories: list[dict[str, t.Any]],
+    units: list[dict[str, t.Any]],
+) -> None:
+    """A repository that names no proxy is reached through the one that all of its jobs name."""
+    over_http = {each["name"]: each for each in repositories if each["access"] in _repositories.OVER_HTTP}
+    for name, repository in over_http.items():
+        used = {unit["proxy"] for unit in units if unit["repository"] == name}
+        if repository["proxy"] is None and len(used) == 1:
+            repository["proxy"] = used.pop()
+    for name, repository in over_http.items():
+        origin = over_http.get(repository["from_repo"])
+        if origin and origin["proxy"] != repository["proxy"]:
+            host.add(
+                BadInput(
+                    f"{written[name][0]}.{name}.from_repo",
+                    origin["name"],
+                    "is reached by another proxy or none, and restic opens both in one command",
+                    "Give both the same proxy, or begin without it",
+                )
+            )
+
+
 def _dialled_by(repository: dict[str, t.Any]) -> str | None:
     """``rclone`` or ``sftp``, the backends of restic that start a program for the connection, which an option names."""
     scheme = repository["location"].partition(":")[0]
@@ -619,6 +645,7 @@ def _repository(
         "path": None,
         "mount": written.get("mount"),
         "options": written["options"],
+        "proxy": written.get("proxy"),
         "own_program": {},
         "repository_version": written.get("repository_version"),
         "from_repo": written.get("from_repo"),
@@ -806,6 +833,7 @@ def _described(
         "unit": unit,
         "job": name,
         "repository": repository["name"],
+        "proxy": job["proxy"] or repository["proxy"],
         "arguments": arguments,
         "dumps": [
             {

@@ -403,6 +403,8 @@ def _borg_served(info: dict[str, t.Any], program: str, error: Report) -> None:
 
 def _addresses(info: dict[str, t.Any], client: dict[str, t.Any], error: Report) -> None:
     for repository in client["repositories"]:
+        if repository.get("proxy"):
+            continue  # the proxy resolves it
         answer = (info.get("resolve") or {}).get(repository["address"]) or {}
         if repository["address"] and answer.get("error"):
             error(

@@ -26,6 +26,8 @@ ENGINES: dict[str, tuple[str, ...]] = {
 }
 # Reached by a key of the client's own, and a forced command of the server.
 SSH_ACCESS = ("rclone", "sftp", "ssh")
+# Reached over HTTP, for all that is known, so perhaps through a proxy.
+OVER_HTTP = ("rest", "s3", "url")
 SSH_PORT = 22
 REST_PORT = 8000
 # `borg serve` does not start with less.
@@ -258,6 +260,7 @@ FIELDS: dict[str, f.Checker] = {
     "password": _secret,
     "environment": _secret_environment,
     "options": _options,
+    "proxy": f.proxy,
     "repository_version": f.integer(1, 2),
     "from_repo": f.name,
     "quota": f.size("a size", "KMGT"),
@@ -273,6 +276,7 @@ ONLY_FOR: dict[str, tuple[str, ...]] = {
     "path": ("local", "sftp"),
     "mount": ("local",),
     **dict.fromkeys(("url", "environment"), ("url", "s3")),
+    "proxy": OVER_HTTP,
 }
 NEEDED: dict[str, tuple[str, ...]] = {"server": ("rest", *SSH_ACCESS), "url": ("url", "s3")}
 ONLY_FOR_ENGINE = {"encryption": "borg", "repository_version": "restic", "from_repo": "restic", "options": "restic"}

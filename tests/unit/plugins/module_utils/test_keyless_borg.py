@@ -92,7 +92,8 @@ def test_damaged(tmp_path: Path, damage: Callable[[Path], object], words: str) -
 
 def test_a_transaction_that_ends_meanwhile_is_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path / "r")
-    listdir, moved = os.listdir, []
+    listdir = os.listdir
+    moved: list[Path] = []
 
     def listed(where: str) -> list[str]:
         names = listdir(where)

@@ -85,6 +85,16 @@ def test_argv_and_environment_with_a_cache_and_backend_variables() -> None:
     }
 
 
+def test_a_proxy_is_in_the_environment_and_what_the_backend_says_counts_more() -> None:
+    runner = Runner({"cat": [recorded.config()] * 2})
+    restic(runner, proxy="http://proxy:3128").cat_config()
+    named = {"HTTP_PROXY": "http://proxy:3128", "HTTPS_PROXY": "http://proxy:3128"}
+    assert named.items() <= runner.calls[0]["environment"].items()
+    source = Source("s3:https://h/b", "/s/password", environment={"HTTPS_PROXY": "http://u:p@other:1"})
+    restic(runner, source, proxy="http://proxy:3128").cat_config()
+    assert runner.calls[1]["environment"]["HTTPS_PROXY"] == "http://u:p@other:1"
+
+
 def test_argv_of_the_other_commands() -> None:
     runner = Runner({"version": [recorded.VERSION_18], "key": [recorded.keys()]})
     adapter = restic(runner, Source("/srv/r", "/p"))

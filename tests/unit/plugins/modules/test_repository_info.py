@@ -95,6 +95,11 @@ def test_a_state_is_a_result(play: Play, answer: Result, state: str) -> None:
     assert runner.commands == ["cat"]
 
 
+def test_a_proxy(play: Play) -> None:
+    _result, runner = play({"cat": [recorded.ABSENT_18]}, proxy="http://proxy:3128")
+    assert runner.calls[0]["environment"]["HTTPS_PROXY"] == "http://proxy:3128"
+
+
 def test_the_record_saves_an_opening(play: Play) -> None:
     path = str(play.root / "records" / "vault.env")
     with Tree() as tree:

@@ -102,6 +102,12 @@ def test_an_old_restic_that_apt_could_upgrade() -> None:
         assert (cure in error) == named
 
 
+def test_what_a_proxy_resolves_need_not_resolve_here() -> None:
+    unknown = {"resolve": {"vault1": {"error": "Name or service not known"}}}
+    proxied = {**REMOTE, "proxy": "http://192.0.2.1:3128"}
+    assert judged(unknown, client={**CLIENT, "repositories": [proxied]})["errors"] == []
+
+
 def test_good_ways_to_get_restic() -> None:
     assert judged(tool={"install": "release"})["errors"] == []
     assert judged(tool={"install": "none"})["errors"] == []
