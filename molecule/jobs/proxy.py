@@ -1,4 +1,7 @@
-"""A forward proxy for HTTP that writes the target of each request into a file. Arguments: port and file."""
+"""A forward proxy for HTTP that writes the target of each request into a file. Arguments: port and file.
+
+Whatever host a request names is this one: only behind the proxy there is such a name.
+"""
 
 import http.client
 import http.server
@@ -19,7 +22,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         with open(LOG, "a", encoding="utf-8") as stream:
             stream.write(f"{self.command} {self.path}\n")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        server = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=30)
+        server = http.client.HTTPConnection("127.0.0.1", url.port or 80, timeout=30)
         target = urllib.parse.urlunsplit(("", "", url.path, url.query, ""))
         server.request(self.command, target, body, {k: v for k, v in self.headers.items() if k != "Proxy-Connection"})
         answer = server.getresponse()

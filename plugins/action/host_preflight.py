@@ -10,6 +10,7 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _host
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import shorten
 
 
 def _needs(client: dict[str, t.Any] | None) -> dict[str, list[str]]:
@@ -28,6 +29,23 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
     _supports_async = False
 
+    def _look(self, look: dict[str, t.Any], variables: dict[str, t.Any]) -> dict[str, t.Any]:
+        said = self._execute_module(module_name="holdfast.backup.host_info", module_args=look, task_vars=variables)
+        try:
+            return _delivered.accept("host_info", said, check_mode=self._task.check_mode)
+        except ValueError as error:
+            raise AnsibleActionFail(str(error)) from None
+
+    def _fetch_lists(self, variables: dict[str, t.Any]) -> None:
+        """Let apt know what there is: on a new host nothing could be judged, and no package be found."""
+        done = self._execute_module(
+            module_name="ansible.builtin.apt", module_args={"update_cache": True}, task_vars=variables
+        )
+        if done.get("failed"):
+            raise AnsibleActionFail(
+                f"apt has no package lists on this host, and apt update failed: {shorten(str(done.get('msg')))}"
+            )
+
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """What host_info saw, with `inventory_problems`. Fails for what the host itself does not deliver."""
         variables = task_vars or {}
@@ -41,18 +59,14 @@ class ActionModule(ActionBase):
         host = str(variables["inventory_hostname"])
         # Taken as it is: as an option it would be templated, down to each path of each job.
         client = variables["__holdfast_preflight"]["hosts"][host]["client"]
+        look = {**arguments["look"], **_needs(client)}
         try:
-            said = self._execute_module(
-                module_name="holdfast.backup.host_info",
-                module_args={**arguments["look"], **_needs(client)},
-                task_vars=variables,
-            )
+            seen = self._look(look, variables)
+            if seen.get("apt_lists") is False and not self._task.check_mode:
+                self._fetch_lists(variables)
+                seen = {**self._look(look, variables), "changed": True}
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
-        try:
-            seen = _delivered.accept("host_info", said, check_mode=self._task.check_mode)
-        except ValueError as error:
-            raise AnsibleActionFail(str(error)) from None
         result.update(seen)
         if self._discovered_interpreter_key:
             # Found by the controller: without it every task would look for Python again.

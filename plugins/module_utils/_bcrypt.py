@@ -12,6 +12,8 @@ import os
 import re
 
 HASH = re.compile(r"\A\$2b\$([0-9]{2})\$[./A-Za-z0-9]{53}\Z")
+# Clients hash with it, and servers take no other.
+COST = 12
 MIN_COST = 4
 MAX_COST = 16
 

@@ -397,7 +397,7 @@ class Borg:
     def inspect(self, *, recorded: bool = False, size: bool = False, now: float) -> Repository:
         """Return everything that is to be known in two openings: one counts the archives, one reads the newest.
 
-        `now` is in seconds since 1970. With `recorded` there has been a repository here, so one without a config file is
+        With `size` a third one for a repository on a server, which brings borg's cache up to date first. `now` is in seconds since 1970. With `recorded` there has been a repository here, so one without a config file is
         damaged. Paths and bytes of an archive are null, since they would cost a synchronised cache.
         """
         result = self.archives()
@@ -420,6 +420,8 @@ class Borg:
         )
         if count:
             repository = self._newest(repository, now)
+        if size and self.source.path is None:
+            return self._totals(repository)
         return self._facts(repository, size, now)
 
     def _newest(self, repository: Repository, now: float) -> Repository:
@@ -438,6 +440,16 @@ class Borg:
             words = meaning(ENGINE, CODES["ArchiveTAMRequiredError"])
             return replace(repository, state=words.state, reason=words.words)
         return repository
+
+    def _totals(self, repository: Repository) -> Repository:
+        """Return `repository` with the bytes that its archives take up, and whether its key lies in it."""
+        result = self._run("info", "--bypass-lock", "--json", self.source.location)
+        try:
+            said = json.loads(result.stdout)
+            mode, stats = said["encryption"]["mode"], said["cache"].get("stats") or {}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return repository
+        return replace(repository, keys=1 if str(mode).startswith("repokey") else 0, size=stats.get("unique_csize"))
 
     def _facts(self, repository: Repository, size: bool, now: float) -> Repository:
         """Return `repository` with what the file system tells of a local one."""

@@ -37,7 +37,7 @@ ENGINES = (_restic.ENGINE, _borg.ENGINE)
 _MINIMUM = {_restic.ENGINE: _restic.INIT_MINIMUM, _borg.ENGINE: _borg.INIT_MINIMUM}
 # What only one of the engines has.
 _ONLY = {
-    _restic.ENGINE: ("options", "cacert", "repository_version", "from_repo", "cache_directory"),
+    _restic.ENGINE: ("options", "cacert", "proxy", "repository_version", "from_repo", "cache_directory"),
     _borg.ENGINE: ("encryption", "key_file", "base_directory", "ssh_command"),
 }
 
@@ -215,6 +215,7 @@ def tool(
         options=options["options"],
         cache_directory=options["cache_directory"],
         key_hint=key_hint,
+        proxy=options["proxy"],
         user=user,
         runner=runner,
     )

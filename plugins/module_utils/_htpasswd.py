@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from . import _bcrypt
+
 PLACEHOLDER = "<made in the first real run>"
 _VERSION = 1
 _SHOWN = 5
@@ -49,7 +51,7 @@ class Policy:
     """How the file is made."""
 
     fleet_id: str
-    cost: int = 12
+    cost: int = _bcrypt.COST
     revoke_max: int | None = None
     keep_foreign: bool = False
     switch: bool = False

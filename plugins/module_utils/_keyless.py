@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -32,23 +33,25 @@ def _objects(path: str) -> list[tuple[str, float]]:
         with os.scandir(path) as entries:
             for entry in entries:
                 if _OBJECT.match(entry.name) is not None and entry.is_file(follow_symlinks=False):
-                    found.append((entry.name, entry.stat(follow_symlinks=False).st_mtime))
+                    with contextlib.suppress(FileNotFoundError):  # a lock or a snapshot that was removed meanwhile
+                        found.append((entry.name, entry.stat(follow_symlinks=False).st_mtime))
     except (FileNotFoundError, NotADirectoryError):
         return _NO_FILES
     return found
 
 
 def directory_size(path: str) -> int:
-    """Return the bytes of all regular files below `path`, links not followed."""
+    """Return the bytes of all regular files below `path`, links not followed, nor what is removed meanwhile."""
     total = 0
     pending = [path]
     while pending:
-        with os.scandir(pending.pop()) as entries:
+        with contextlib.suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(entry.path)
                 elif entry.is_file(follow_symlinks=False):
-                    total += entry.stat(follow_symlinks=False).st_size
+                    with contextlib.suppress(FileNotFoundError):
+                        total += entry.stat(follow_symlinks=False).st_size
     return total
 
 
@@ -61,7 +64,8 @@ def _config_size(path: str) -> int | None:
 
 
 def _read(path: str, size: bool, now: float) -> Repository:
-    os.stat(path)  # an unreadable path must not look like an absent one
+    # An unreadable path must not look like an absent one; nothing below may say that the directory does not exist.
+    os.stat(path)
     config = _config_size(path)
     keys = _objects(os.path.join(path, "keys"))
     snapshots = _objects(os.path.join(path, "snapshots"))

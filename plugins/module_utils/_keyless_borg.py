@@ -64,17 +64,24 @@ def _transaction(path: str, names: list[str], section: configparser.SectionProxy
     """Return when the last transaction was finished (UTC), and what is wrong with the log in words.
 
     Transaction N ends with segment N; index.N is written after it, and borg makes a lost one anew from the segments.
+    Segment N may go before the next index is there, while borg has the repository locked.
     """
     numbers = [int(match[2]) for match in map(_INDEX.match, names) if match and match[1] == "index"]
     if not numbers:
         return None, None
     last = max(numbers)
-    modified = format_time(os.lstat(os.path.join(path, f"index.{last}")).st_mtime)
     try:
         folder = last // max(1, int(section.get("segments_per_dir", "1000")))
     except ValueError:
-        return modified, "the config file is damaged: restore it from a copy"
-    if not os.path.lexists(os.path.join(path, "data", str(folder), str(last))):
+        return None, "the config file is damaged: restore it from a copy"
+    segment = os.path.join(path, "data", str(folder), str(last))
+    missing = not os.path.lexists(segment) and not os.path.lexists(os.path.join(path, _LOCK))
+    try:
+        modified = format_time(os.lstat(os.path.join(path, f"index.{last}")).st_mtime)
+    except FileNotFoundError:
+        # Another transaction ended meanwhile.
+        return _transaction(path, os.listdir(path), section)
+    if missing:
         return modified, f"segment {last}, which ends the last transaction, is missing: run 'borg check'"
     return modified, None
 

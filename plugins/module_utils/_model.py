@@ -57,7 +57,7 @@ class Snapshots:
 class Lock:
     """A lock that lies in the repository, stale or not."""
 
-    age_seconds: int
+    age_seconds: int | None = None
     exclusive: bool | None = None
     hostname: str | None = None
 

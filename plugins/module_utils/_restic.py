@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import _causes, _keyless
-from ._model import Repository, Snapshot, Snapshots, age, format_time, parse_time
+from ._model import Lock, Repository, Snapshot, Snapshots, age, format_time, parse_time
 from ._outcome import ABSENT, DAMAGED, LOCKED, PRESENT, UNREACHABLE, WRONG_KEY, meaning
 from ._run import PATH, Result, run
 from ._source import Source
@@ -27,6 +27,9 @@ INIT_MINIMUM = (0, 17, 1)
 # restic tries a backend that refuses again for up to 15 minutes. One try more is enough to know.
 _RETRY = re.compile(r"returned error, retrying after")
 _RETRIES = 2
+
+# Locks are rare, and each costs an opening to read.
+_LOCKS_READ = 4
 
 # Whole ids; restic before 0.17 shows the beginning of a key's.
 _ID = re.compile(r"\A[0-9a-f]{8,64}\Z")
@@ -190,6 +193,7 @@ class Restic:
         options: Mapping[str, str] | None = None,
         cache_directory: str | None = None,
         key_hint: str | None = None,
+        proxy: str | None = None,
         user: str | None = None,
         runner: Callable[..., Result] = run,
         clock: Callable[[], float] = time.monotonic,
@@ -200,6 +204,7 @@ class Restic:
         self._options = dict(options or {})
         self._cache_directory = cache_directory
         self._key_hint = key_hint
+        self._proxy = proxy
         self._user = user
         self._runner = runner
         self._clock = clock
@@ -217,7 +222,9 @@ class Restic:
         `secrets` are options that take a file, and what is in it.
         """
         values, files = self.source.variables("RESTIC_")
-        environment = {**self.source.environment, **values}
+        # As in a unit, what the backend's own variables say counts more.
+        proxy = {} if self._proxy is None else dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), self._proxy)
+        environment = {**proxy, **self.source.environment, **values}
         certificates = [self.source.cacert]
         if other is not None:
             values, more = other.variables("RESTIC_FROM_")
@@ -284,6 +291,32 @@ class Restic:
     def snapshots(self) -> Result:
         """List all snapshots. Opens the repository."""
         return self._run("--no-lock", "snapshots", "--json")
+
+    def ids(self, kind: str) -> list[str] | None:
+        """Return the ids of all files of one kind (`locks`, `keys`), None if they cannot be known. Opens the repository."""
+        result = self._run("--no-lock", "list", kind)
+        if classify(result)[0] != PRESENT:
+            return None
+        return sorted(line for line in result.stdout.splitlines() if _ID.match(line))
+
+    def lock(self, lock_id: str, now: float) -> Lock:
+        """Return what a lock says; one that cannot be read, as it may have gone, says nothing. Opens the repository."""
+        try:
+            said = json.loads(self._run("--no-lock", "cat", "lock", lock_id).stdout)
+            if isinstance(said["exclusive"], bool) and isinstance(said["hostname"], str):
+                return Lock(age(said["time"], now), said["exclusive"], said["hostname"])
+        except (ValueError, KeyError, TypeError):
+            pass
+        return Lock()
+
+    def raw_size(self) -> int | None:
+        """Return the bytes of all data that snapshots refer to, None if they cannot be known. Reads all directories."""
+        result = self._run("--no-lock", "stats", "--mode", "raw-data", "--json")
+        try:
+            size = json.loads(result.stdout)["total_size"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return size if isinstance(size, int) else None
 
     def key_list(self) -> Result:
         """List the keys; the one that the password opened is marked. Opens the repository."""
@@ -352,11 +385,12 @@ class Restic:
         return value
 
     def inspect(self, *, known_id: str | None = None, size: bool = False, now: float) -> Repository:
-        """Return everything that is to be known in at most two openings, one if the id is known already.
+        """Return everything that is to be known in at most two openings, and what `size` costs.
 
         `now` is in seconds since 1970. Locks and keys are files, so for a local repository they are counted where they
-        lie; for others they would cost further openings and are null, and so is the size. The format is null where the
-        id is known already. A snapshot that cannot be read makes the state `damaged`.
+        lie. For others locks are asked for in place of the id, where that is known already, and with `size` anyway, as
+        keys are. Locks that are there are read, which costs an opening each. The format is null where the id is known
+        already. A snapshot that cannot be read makes the state `damaged`.
         """
         seen = Look(PRESENT, id=known_id) if known_id is not None else self.look()
         if seen.state != PRESENT:
@@ -378,7 +412,27 @@ class Restic:
             snapshots=Snapshots(len(found), last),
             age_seconds=None if last is None else age(last.time, now),
         )
-        return self._facts(repository, size, now)
+        repository = self._facts(repository, size, now)
+        if self.source.path is not None:
+            # Their files do not tell who holds them.
+            locks = self._locks(now) if 0 < len(repository.locks or ()) <= _LOCKS_READ else None
+            return repository if locks is None else replace(repository, locks=locks)
+        return replace(
+            repository,
+            locks=self._locks(now) if size or known_id is not None else None,
+            keys=self._number_of_keys() if size else None,
+            size=self.raw_size() if size else None,
+        )
+
+    def _locks(self, now: float) -> list[Lock] | None:
+        ids = self.ids("locks")
+        if ids is None:
+            return None
+        return [self.lock(each, now) if number < _LOCKS_READ else Lock() for number, each in enumerate(ids)]
+
+    def _number_of_keys(self) -> int | None:
+        ids = self.ids("keys")
+        return None if ids is None else len(ids)
 
     def _facts(self, repository: Repository, size: bool, now: float) -> Repository:
         """Return `repository` with what the file system tells of a local one."""

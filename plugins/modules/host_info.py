@@ -15,7 +15,7 @@ description:
   - It changes nothing. What cannot be known is null.
 options:
   packages:
-    description: Names of packages of which to tell the installed and the candidate version.
+    description: Names of packages of which to tell the installed and the candidate version, and all versions that apt knows.
     type: list
     elements: str
     default: []
@@ -114,10 +114,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 packages:
-  description: C(installed) and C(candidate) version by name, null where apt knows none.
+  description: C(installed) and C(candidate) version by name, null where apt knows none, and C(versions), those that it could install or has.
   returned: always
   type: dict
-  sample: {restic: {installed: null, candidate: 0.18.0-1+b4}}
+  sample: {restic: {installed: null, candidate: 0.18.0-1+b4, versions: [0.18.0-1+b4]}}
+apt_lists:
+  description:
+    - Whether apt has any package lists, which a host has not where C(apt update) never ran. Null where apt knows all packages that
+      were asked for, and where there is no apt.
+  returned: always
+  type: bool
+  sample: null
 binaries:
   description: Version by name or path, null where the program is missing or tells none.
   returned: always
@@ -320,6 +327,8 @@ _RUNNING_STATES = "active,activating,deactivating,reloading"
 
 _PACKAGE = re.compile(r"\A[a-z0-9][a-z0-9+.:-]*\Z")
 _VERSION = re.compile(r"\b\d+(?:\.\d+)+[0-9A-Za-z.+~-]*")
+# A version in the table of `apt-cache policy`; where it comes from is further right.
+_TABLE = re.compile(r"\A(?: {5}| \*\*\* )(\S+) ")
 _ELAPSE = re.compile(r"\A\s*(?:Next elapse|\(in UTC\)): \w+ (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.\d+)? UTC\Z")
 _RECORD_LINE = re.compile(r"\A([A-Z_]+)=([0-9A-Za-z-]*)\Z")
 
@@ -366,16 +375,24 @@ def together(tasks: dict[str, Callable[[], Any]], timeout: float) -> dict[str, A
     return dict(results)
 
 
-def parse_policy(text: str) -> dict[str, dict[str, str | None]]:
-    """Installed and candidate version by package, from `apt-cache policy`."""
-    found: dict[str, dict[str, str | None]] = {}
-    current: dict[str, str | None] = {}
+def _unknown() -> dict[str, Any]:
+    """A package that apt does not know."""
+    return {"installed": None, "candidate": None, "versions": []}
+
+
+def parse_policy(text: str) -> dict[str, dict[str, Any]]:
+    """Installed and candidate version by package, and all versions, from `apt-cache policy`."""
+    found: dict[str, dict[str, Any]] = {}
+    current = _unknown()
     for line in text.splitlines():
         if line and not line[0].isspace():
-            current = found.setdefault(line.rstrip(":"), {"installed": None, "candidate": None})
+            current = found.setdefault(line.rstrip(":"), _unknown())
         key, _colon, value = line.strip().partition(": ")
         if key in ("Installed", "Candidate") and value != "(none)":
             current[key.lower()] = value
+        version = _TABLE.match(line)
+        if version:
+            current["versions"].append(version.group(1))
     return found
 
 
@@ -402,8 +419,8 @@ def version_argv(binary: str) -> list[str]:
     return [binary, "version" if name.startswith("restic") and "server" not in name else "--version"]
 
 
-def _packages(names: list[str], release: str | None, timeout: float) -> dict[str, dict[str, str | None]]:
-    unknown: dict[str, dict[str, str | None]] = {name: {"installed": None, "candidate": None} for name in names}
+def _packages(names: list[str], release: str | None, timeout: float) -> dict[str, dict[str, Any]]:
+    unknown = {name: _unknown() for name in names}
     known = [name for name in names if _PACKAGE.match(name)]
     if not known:
         return unknown
@@ -416,6 +433,15 @@ def _packages(names: list[str], release: str | None, timeout: float) -> dict[str
         raise TimeoutError
     found = parse_policy(done.stdout)
     return {name: found.get(name, nothing) for name, nothing in unknown.items()}
+
+
+def _apt_lists(timeout: float) -> bool | None:
+    """Whether apt knows of packages from elsewhere than dpkg."""
+    try:
+        done = _run.run(["apt-cache", "policy"], timeout=timeout)
+    except FileNotFoundError:
+        return None
+    return any(line.endswith(" Packages") for line in done.stdout.splitlines()) if done.code == 0 else None
 
 
 def _version(binary: str, timeout: float) -> str | None:
@@ -639,10 +665,13 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
     if params["packages"] and done["packages"] is None:
         # No answer is not the answer that there is no such package.
         raise ValueError(f"apt-cache policy: no answer within {timeout:g} s; run again when this host is less busy")
+    packages = done.get("packages") or {}
+    strange = any(not each["candidate"] and not each["installed"] for each in packages.values())
     late = {"addresses": [], "error": f"no answer within {timeout:g} s"}
     nothing = {"valid": None, "error": None, "next_elapse": None}
     return {
-        "packages": done.get("packages", {}),
+        "packages": packages,
+        "apt_lists": _apt_lists(timeout) if strange else None,
         "binaries": {name: done[f"binary {name}"] for name in params["binaries"]},
         "calendars": done.get("calendars") or dict.fromkeys(params["calendars"], nothing),
         "resolve": {

@@ -179,6 +179,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._bcrypt import COST
 from ..module_utils._failures import told
 from ..module_utils._files import Entry, Tree, check_path, group_id, parse_mode, user_id
 from ..module_utils._htpasswd import (
@@ -308,7 +309,7 @@ def main() -> None:
             "repositories": {"type": "path"},
             "keep": {"type": "list", "elements": "str", "default": []},
             "adopt_foreign": {"type": "str", "choices": ["remove", "keep"], "default": "remove"},
-            "cost": {"type": "int", "default": 12},
+            "cost": {"type": "int", "default": COST},
             "revoke_max": {"type": "int"},
             "switch": {"type": "bool", "default": False},
         },

@@ -356,7 +356,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "records": {"type": "path", "default": "/var/lib/holdfast/repositories"},
     "fleet_id": {"type": "str", "required": True},
     "host": {"type": "str", "required": True},
-    "bcrypt_cost": {"type": "int", "default": 12},
+    "bcrypt_cost": {"type": "int", "default": _bcrypt.COST},
     "prune": {"type": "bool", "default": False},
     "repositories": {
         "type": "list",

@@ -72,6 +72,11 @@ options:
       cacert:
         description: File with the certificates to trust instead of the system's.
         type: path
+      proxy:
+        description:
+          - URL of the proxy by which restic reaches the repository (and that of O(repositories[].from_repo)), C(HTTP_PROXY) and C(HTTPS_PROXY).
+            Variables in O(repositories[].environment_file) count more. Without credentials.
+        type: str
       mount:
         description:
           - Directory that must be a mount point, the one of a local repository or above it.
@@ -277,6 +282,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
             "name": {"type": "str", "required": True},
             "engine": {"type": "str", "choices": ["restic", "borg"], "default": "restic"},
             "options": {"type": "dict", "default": {}},
+            "proxy": {"type": "str"},
             "mount": {"type": "path"},
             "binary": {"type": "str"},
             "repository_version": {"type": "str", "choices": ["1", "2", "stable", "latest"]},

@@ -15,7 +15,8 @@ description:
   - Tells whether a repository is there, can be opened, and what is in it.
   - A state is a result. The module fails only when it is asked for something impossible, such as a file that does not exist.
   - Never changes anything, takes no lock and waits for none. No secret is given on a command line or returned.
-  - Opens the repository twice at most, once where O(record) holds its id. What would cost more is null.
+  - Opens the repository twice at most, and what O(size) costs; once more for each of the first four locks of restic that lie there. What
+    would cost more is null.
   - For borg, paths and bytes of an archive are null, since they would cost a synchronised cache.
 attributes:
   check_mode:
@@ -56,6 +57,11 @@ options:
   cacert:
     description: File with the certificates to trust instead of the system's.
     type: path
+  proxy:
+    description:
+      - URL of the proxy by which restic reaches the repository, C(HTTP_PROXY) and C(HTTPS_PROXY); variables in O(environment_file) count
+        more. Without credentials.
+    type: str
   mount:
     description:
       - Directory that must be a mount point, the one of a local repository or above it.
@@ -75,7 +81,11 @@ options:
     type: bool
     default: false
   size:
-    description: Sum up the size of the files as well. Local repositories only.
+    description:
+      - Tell the size as well, and of a repository that is not local its locks and keys.
+      - Of a local one, files are summed up. Of others restic opens it three times more, and C(restic stats) reads the directories of all snapshots, from
+        the cache where O(cache_directory) has them; borg brings its cache in O(base_directory) up to date first.
+      - What does not end within O(timeout) is null, and takes nothing else away.
     type: bool
     default: false
   cache_directory:
@@ -124,7 +134,7 @@ RETURN = r"""
 repository:
   description:
     - The repository. Every key is always there; null is what cannot be known.
-    - Beside what is listed, C(keys) is the number of keys of a local repository. A template reads it as
+    - Beside what is listed, C(keys) is the number of keys of a local repository, and of others with O(size). A template reads it as
       C(result.repository['keys']), because C(.keys) is a method of every dictionary.
   returned: always, except for a directory of many repositories
   type: dict
@@ -214,26 +224,30 @@ repository:
       type: int
       returned: always
     locks:
-      description: Locks that lie in the repository, stale or not. Null for repositories that are not local.
+      description:
+        - Locks that lie in the repository, stale or not. Of a repository of restic that is not local, null unless O(size) is asked for or O(record)
+          holds its id, which saves the opening that they cost. Of borg over SSH always null.
       type: list
       elements: dict
       returned: always
       contains:
         age_seconds:
-          description: Seconds since the lock was written or refreshed.
+          description: Seconds since the lock was written or refreshed. Null for a lock of a repository that is not local, if it was not read.
           type: int
           returned: always
         exclusive:
           description:
-            - Whether it excludes others. restic encrypts it, and reading it would open the repository once more, so null.
+            - Whether it excludes others. restic encrypts it, so it is null when keyless, and for more than four locks.
           type: bool
           returned: always
         hostname:
-          description: Host that holds it, as borg names it. Null for the same reason.
+          description: Host that holds it, as the tool names it. Null for the same reason.
           type: str
           returned: always
     size:
-      description: Bytes of all files of a local repository, if O(size) was asked for.
+      description:
+        - Bytes, if O(size) was asked for, of all files of a local repository. Of others, of the data that its snapshots refer to, which is less
+          where something was forgotten and not pruned (C(restic stats --mode raw-data), or C(unique_csize) of C(borg info)).
       type: int
       returned: always
     modified:
@@ -267,6 +281,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "environment_file": {"type": "path"},
     "options": {"type": "dict", "default": {}},
     "cacert": {"type": "path"},
+    "proxy": {"type": "str"},
     "mount": {"type": "path"},
     "record": {"type": "path"},
     "keyless": {"type": "bool", "default": False},
@@ -330,6 +345,7 @@ def opened(options: dict[str, Any]) -> dict[str, Any]:
         options=options["options"],
         cache_directory=options["cache_directory"],
         key_hint=record.key if record else None,
+        proxy=options["proxy"],
     )
     known = record.id if record is not None and applies else None
     return {"repository": restic.inspect(known_id=known, size=options["size"], now=time.time()).to_dict()}

@@ -66,6 +66,9 @@ options:
       cacert:
         description: File with the certificates to trust instead of the system's.
         type: path
+      proxy:
+        description: URL of the proxy by which restic reaches the repository.
+        type: str
       mount:
         description: Directory that must be a mount point.
         type: path
@@ -201,6 +204,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
             "environment_file": {"type": "path"},
             "options": {"type": "dict", "default": {}},
             "cacert": {"type": "path"},
+            "proxy": {"type": "str"},
             "mount": {"type": "path"},
             "binary": {"type": "str"},
             "user": {"type": "str"},

@@ -142,7 +142,10 @@ _texts = Field("a list of texts", _list(_text))
 
 RESULTS: dict[str, dict[str, Field]] = {
     "host_info": {
-        "packages": Field("versions by package", _map(_with(installed=_maybe_text, candidate=_maybe_text))),
+        "packages": Field(
+            "versions by package", _map(_with(installed=_maybe_text, candidate=_maybe_text, versions=_list(_text)))
+        ),
+        "apt_lists": Field("true, false or null", _or_none(_flag)),
         "binaries": Field("versions by program", _map(_maybe_text)),
         "calendars": Field(
             "validity by calendar",

@@ -16,7 +16,7 @@ import posixpath
 import re
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.module_utils import _units
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _units
 from ansible_collections.holdfast.backup.plugins.plugin_utils import (
     _borgmatic,
     _jobs,
@@ -377,8 +377,10 @@ def _extra_user(where: str, value: t.Any) -> str:
 
 
 def _extra_hash(where: str, value: t.Any) -> str:
-    if not isinstance(value, str) or not re.match(r"\A\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}\Z", value):
-        raise BadInput(where, "<hidden>", "is not a bcrypt hash", "Make it with htpasswd -B")
+    # The module htpasswd refuses another cost.
+    if not isinstance(value, str) or not re.match(rf"\A\$2[aby]\${_bcrypt.COST}\$[./A-Za-z0-9]{{53}}\Z", value):
+        wrong = f"is not a bcrypt hash of cost {_bcrypt.COST}"
+        raise BadInput(where, "<hidden>", wrong, f"Make it with htpasswd -B -C {_bcrypt.COST}")
     return str(value)
 
 
@@ -482,6 +484,7 @@ def _client(
     used_names = {unit["repository"] for unit in units}
     used_names |= {origin for name in used_names for origin in _origins(repositories[name]["from_repo"], repositories)}
     needed = [repositories[name] for name in sorted(repositories) if name in used_names]
+    _proxies(host, written, needed, units)
     for repository in needed:
         if repository["server"]:
             _ask(model, host.host, repository)
@@ -590,6 +593,31 @@ def _origins(name: str | None, repositories: dict[str, dict[str, t.Any]]) -> lis
     return found
 
 
+def _proxies(
+    host: _Collector,
+    written: dict[str, tuple[str, dict[str, t.Any]]],
+    repositories: list[dict[str, t.Any]],
+    units: list[dict[str, t.Any]],
+) -> None:
+    """A repository that names no proxy is reached through the one that all of its jobs name."""
+    over_http = {each["name"]: each for each in repositories if each["access"] in _repositories.OVER_HTTP}
+    for name, repository in over_http.items():
+        used = {unit["proxy"] for unit in units if unit["repository"] == name}
+        if repository["proxy"] is None and len(used) == 1:
+            repository["proxy"] = used.pop()
+    for name, repository in over_http.items():
+        origin = over_http.get(repository["from_repo"])
+        if origin and origin["proxy"] != repository["proxy"]:
+            host.add(
+                BadInput(
+                    f"{written[name][0]}.{name}.from_repo",
+                    origin["name"],
+                    "is reached by another proxy or none, and restic opens both in one command",
+                    "Give both the same proxy, or begin without it",
+                )
+            )
+
+
 def _dialled_by(repository: dict[str, t.Any]) -> str | None:
     """``rclone`` or ``sftp``, the backends of restic that start a program for the connection, which an option names."""
     scheme = repository["location"].partition(":")[0]
@@ -619,6 +647,7 @@ def _repository(
         "path": None,
         "mount": written.get("mount"),
         "options": written["options"],
+        "proxy": written.get("proxy"),
         "own_program": {},
         "repository_version": written.get("repository_version"),
         "from_repo": written.get("from_repo"),
@@ -810,6 +839,7 @@ def _described(
         "unit": unit,
         "job": name,
         "repository": repository["name"],
+        "proxy": job["proxy"] or repository["proxy"],
         "arguments": arguments,
         "dumps": [
             {

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _htpasswd, _run
@@ -68,6 +69,13 @@ def host_problems(
             "full",
             f"the sandbox of the units cannot start on this host ({probe.get('error', 'no reason given')})",
             "Set jobs_sandbox: reduced for this host (see docs/operating.md for what it gives up)",
+        )
+    if info.get("apt_lists") is False:
+        error(
+            "apt",
+            "",
+            "has no package lists on this host, so nothing can be said of what would be installed",
+            "Run apt update there, or run without --check, which does",
         )
     if client is not None:
         if info.get("reads_everything") is False:
@@ -180,6 +188,8 @@ def _tool(info: dict[str, t.Any], name: str, tool: dict[str, t.Any], error: Repo
         cure += f", or {prefix}_package_release to a suite that has it"
     if tool["install"] == "release" or (tool["install"] == "package" and tool.get("pinned")):
         _named_version(name, tool, error)
+        if tool["install"] == "package" and not _floors.below(name, tool["pinned"]):
+            _offered(info, name, tool, error)
         if tool["install"] == "release" and tool["checksums"] and not tool.get("sha256"):
             error(
                 f"{prefix}_release_sha256",
@@ -212,6 +222,8 @@ def _tool(info: dict[str, t.Any], name: str, tool: dict[str, t.Any], error: Repo
             cure = f"Upgrade it there, or set {prefix}_package_version: {candidate} and let holdfast do it"
         else:
             cure = f"Upgrade it there: apt offers {candidate}"
+    if not version and info.get("apt_lists") is False:
+        return
     if not version:
         error(
             f"{prefix}_package",
@@ -226,6 +238,19 @@ def _tool(info: dict[str, t.Any], name: str, tool: dict[str, t.Any], error: Repo
             f"is version {version}, below the floor {floor.minimum}: {floor.reason}",
             cure,
         )
+
+
+def _offered(info: dict[str, t.Any], name: str, tool: dict[str, t.Any], error: Report) -> None:
+    """Whether apt has the version of a package that a variable names, which may be a pattern."""
+    versions = ((info.get("packages") or {}).get(tool["package"]) or {}).get("versions") or []
+    if info.get("apt_lists") is False or any(fnmatch.fnmatchcase(each, tool["pinned"]) for each in versions):
+        return
+    error(
+        f"{name.replace('-', '_')}_package_version",
+        tool["pinned"],
+        "is not a version that apt offers on this host",
+        f"Run apt update there, or name one of: {', '.join(versions) or 'none that apt knows'}",
+    )
 
 
 def _borg(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None:
@@ -258,6 +283,8 @@ def _borg(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
             variable, value = f"borg_{prefix}binary", binary
             version = (info.get("binaries") or {}).get(binary)
         else:
+            continue
+        if not version and install == "package" and info.get("apt_lists") is False:
             continue
         if not version:
             error(variable, value, "is not known on this host", cure[name])
@@ -376,6 +403,8 @@ def _borg_served(info: dict[str, t.Any], program: str, error: Report) -> None:
 
 def _addresses(info: dict[str, t.Any], client: dict[str, t.Any], error: Report) -> None:
     for repository in client["repositories"]:
+        if repository.get("proxy"):
+            continue  # the proxy resolves it
         answer = (info.get("resolve") or {}).get(repository["address"]) or {}
         if repository["address"] and answer.get("error"):
             error(

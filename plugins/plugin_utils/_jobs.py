@@ -52,7 +52,9 @@ OWN_OPTIONS = frozenset(
 )
 # Those that are left and take a value: as a word of its own it would be what follows, our own option perhaps.
 VALUE_OPTIONS = frozenset({"--http-user-agent", "--parent", "--stuck-request-timeout"})
-SECRET_VARIABLES = re.compile(r"PASS(?!FILE)|SECRET|TOKEN|KEY|CREDENTIAL|_SAS\Z|AUTH(?!OR|_SOCK)")
+SECRET_VARIABLES = re.compile(
+    r"PASS(?!FILE)|SECRET|TOKEN|KEY|CREDENTIAL|_SAS\Z|AUTH(?!OR|_SOCK)|(?<!\A)(?<!\AOLD)PWD\Z"
+)
 # What the units set, or what would change which code runs in them.
 OWN_VARIABLES = re.compile(
     r"\A((RESTIC|BORG|HOLDFAST|MONITOR|LD|PYTHON|SYSTEMD)_.*|PYTHON.*|TMPDIR|GODEBUG|HTTPS?_PROXY|INVOCATION_ID)\Z"

@@ -26,8 +26,12 @@ ENGINES: dict[str, tuple[str, ...]] = {
 }
 # Reached by a key of the client's own, and a forced command of the server.
 SSH_ACCESS = ("rclone", "sftp", "ssh")
+# Reached over HTTP, for all that is known, so perhaps through a proxy.
+OVER_HTTP = ("rest", "s3", "url")
 SSH_PORT = 22
 REST_PORT = 8000
+# `borg serve` does not start with less.
+BORG_LEAST_QUOTA = 10_000_000
 SCHEMES = ("rest", "s3", "sftp", "b2", "azure", "gs", "swift", "rclone")
 DEFAULT_PORTS = {"http": 80, "https": 443, "sftp": 22}
 # What a unit sets itself, or what would change which code runs in it.
@@ -256,6 +260,7 @@ FIELDS: dict[str, f.Checker] = {
     "password": _secret,
     "environment": _secret_environment,
     "options": _options,
+    "proxy": f.proxy,
     "repository_version": f.integer(1, 2),
     "from_repo": f.name,
     "quota": f.size("a size", "KMGT"),
@@ -271,6 +276,7 @@ ONLY_FOR: dict[str, tuple[str, ...]] = {
     "path": ("local", "sftp"),
     "mount": ("local",),
     **dict.fromkeys(("url", "environment"), ("url", "s3")),
+    "proxy": OVER_HTTP,
 }
 NEEDED: dict[str, tuple[str, ...]] = {"server": ("rest", *SSH_ACCESS), "url": ("url", "s3")}
 ONLY_FOR_ENGINE = {"encryption": "borg", "repository_version": "restic", "from_repo": "restic", "options": "restic"}
@@ -305,9 +311,19 @@ def repository(where: str, value: t.Any) -> dict[str, t.Any]:
     if access == "s3":
         _in_s3(where, result)
     if engine == "borg":
+        if "quota" in result and _borg_bytes(result["quota"]) < BORG_LEAST_QUOTA:
+            raise BadInput(
+                f"{where}.quota", result["quota"], "is too small for borg", "Use 10M or more, or leave it out"
+            )
         result.setdefault("encryption", "repokey-blake2")
     result.setdefault("options", {})
     return result
+
+
+def _borg_bytes(size: str) -> int:
+    """What borg takes a size for."""
+    factor = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}.get(size[-1], 1)
+    return int(size.rstrip("KMGT")) * factor
 
 
 def _in_s3(where: str, written: dict[str, t.Any]) -> None:

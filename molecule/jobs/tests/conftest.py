@@ -91,7 +91,8 @@ def jobs(address: str) -> dict[str, Any]:
             "repositories": ["narrow"],
         },
         "patient": {"paths": kept, "retry_lock": "12s", "repositories": ["small"]},
-        "proxied": {"paths": kept, "proxy": f"http://{address}:3128", "repositories": ["far"]},
+        # Another proxy than the repository's.
+        "proxied": {"paths": kept, "proxy": f"http://{address}:3129", "repositories": ["far"]},
         "hooks": {
             "paths": ["/srv/options/otherwise", "/srv/made"],
             "pre": [
@@ -182,6 +183,7 @@ class Client:
 
     def __init__(self, fleet: Fleet, name: str) -> None:
         self.name = name
+        self.proxy = f"http://{fleet.lab.addresses('web1')[0]}:3128"
         self.host = fleet.on(name)
 
     def sh(self, script: str, *, timeout: float = 120) -> str:
@@ -218,6 +220,7 @@ class Client:
         """Ask restic as root, without leaving anything behind."""
         base = f"/etc/holdfast/secrets/{repository}"
         environment = f"RESTIC_PASSWORD_FILE={base}.password RESTIC_REPOSITORY_FILE={base}.repository"
+        environment += f" HTTP_PROXY={self.proxy}" if repository == "far" else ""
         return self.sh(f"{environment} restic --no-lock --no-cache {shlex.join(arguments)}")
 
     def nodes(self, unit: str) -> dict[str, dict[str, Any]]:
@@ -353,7 +356,12 @@ def fleet() -> Fleet:
         fleet.host_variables[name] = {
             "backup_repositories": {
                 "main": {},
-                "far": {"access": "url", "url": f"rest:http://{address}:8500/{name}/"},
+                # Nobody gets there but through the proxy.
+                "far": {
+                    "access": "url",
+                    "url": f"rest:http://far.invalid:8500/{name}/",
+                    "proxy": f"http://{address}:3128",
+                },
                 "small": {},
                 "narrow": {},
             }
@@ -371,13 +379,14 @@ def fleet() -> Fleet:
         return fleet
     with ThreadPoolExecutor() as pool:
         list(pool.map(prepare, HOSTS))
-    # What only one of them has: a time zone and a host name of its own; a rest-server and a proxy for both.
+    # What only one of them has: a time zone and a host name of its own; a rest-server and its proxies for both.
     zone = "ln -sf /usr/share/zoneinfo/Asia/Kolkata /etc/localtime; hostname elsewhere"
     fleet.lab.exec("db1", ["sh", "-c", zone], check=True)
     proxy = (SCENARIO / "proxy.py").read_bytes()
     services = (
         "cat >/usr/local/lib/proxy.py; systemd-run --unit=proxy python3 /usr/local/lib/proxy.py 3128 /run/proxy.log;"
-        " systemd-run --unit=far restic-rest-server --listen=:8500 --path=/srv/far --no-auth"
+        " systemd-run --unit=other-proxy python3 /usr/local/lib/proxy.py 3129 /run/other-proxy.log;"
+        " systemd-run --unit=far restic-rest-server --listen=127.0.0.1:8500 --path=/srv/far --no-auth"
     )
     fleet.lab.exec("web1", ["sh", "-c", services], input=proxy, check=True)
     return fleet

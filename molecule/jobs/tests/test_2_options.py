@@ -174,12 +174,18 @@ def test_limits_and_locks_reach_restic(client: Client) -> None:
 
 
 def test_proxy(client: Client, clients: dict[str, Client]) -> None:
-    lines = clients["web1"].sh("cat /run/proxy.log").splitlines()
-    mine = [line for line in lines if f"/{client.name}/snapshots/" in line and line.startswith("POST")]
-    # Other jobs have put more snapshots into the same repository, past the proxy.
-    assert len(mine) == 1, lines
-    assert str(client.outcome("proxied--far")["snapshot"]) in mine[0]
-    assert len(json.loads(client.restic("far", "snapshots", "--json"))) > 5
+    """A repository that nobody reaches directly was made and is used through its proxy, by one job through its own."""
+    refused = client.host.run("python3 -c 'import socket; socket.getaddrinfo(\"far.invalid\", 8500)'")
+    assert refused.rc != 0
+    said = {name: clients["web1"].sh(f"cat /run/{name}.log").splitlines() for name in ("proxy", "other-proxy")}
+    saved = {
+        name: [line for line in lines if line.startswith("POST") and f"/{client.name}/snapshots/" in line]
+        for name, lines in said.items()
+    }
+    assert len(saved["other-proxy"]) == 1, said
+    assert str(client.outcome("proxied--far")["snapshot"]) in saved["other-proxy"][0]
+    assert len(saved["proxy"]) + 1 == len(json.loads(client.restic("far", "snapshots", "--json"))) > 5
+    assert any(line.startswith("POST") and f"/{client.name}/config" in line for line in said["proxy"])
 
 
 # --- hooks

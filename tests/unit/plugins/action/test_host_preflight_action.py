@@ -18,7 +18,7 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered
 EMPTY: tuple[Any, ...] = ({}, [], None, "")
 SEEN: dict[str, Any] = {
     **{key: next(each for each in EMPTY if field.fits(each)) for key, field in _delivered.RESULTS["host_info"].items()},
-    "packages": {"restic": {"installed": "0.18.0", "candidate": "0.18.0"}},
+    "packages": {"restic": {"installed": "0.18.0", "candidate": "0.18.0", "versions": ["0.18.0"]}},
     "systemd": 257,
 }
 FACTS = {"distribution": "Debian", "distribution_version": "13", "distribution_release": "trixie"}
@@ -114,3 +114,45 @@ def test_a_failed_look_and_an_odd_answer_end_the_task() -> None:
     assert act({"failed": True, "msg": "no"})["msg"] == "no"
     with pytest.raises(AnsibleActionFail, match=r"host_info\.systemd"):
         act({**SEEN, "systemd": "257"})
+
+
+def refreshed(check_mode: bool, *answers: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The result for a host where apt has no lists, and the modules that ran."""
+    task = Task()
+    task.action = "holdfast.backup.host_preflight"
+    task.args = {"look": LOOK, "tool": TOOL}
+    task.check_mode = check_mode
+    task.async_val = 0
+    module = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
+    module._execute_module = MagicMock(side_effect=answers)
+    module._remove_tmp_path = MagicMock()
+    module._discovered_interpreter_key = None
+    model = {"hosts": {"web1": {"client": CLIENT}}}
+    variables = {"inventory_hostname": "web1", "ansible_facts": FACTS, "__holdfast_preflight": model}
+    result: dict[str, Any] = module.run(task_vars=variables)
+    module._remove_tmp_path.assert_called_once()
+    return result, [call.kwargs["module_name"] for call in module._execute_module.call_args_list]
+
+
+BARE = {**SEEN, "packages": {"restic": {"installed": None, "candidate": None, "versions": []}}, "apt_lists": False}
+
+
+def test_a_host_without_package_lists_gets_them_before_it_is_judged() -> None:
+    result, ran = refreshed(False, BARE, {"changed": True, "cache_updated": True}, SEEN)
+    assert (result.get("failed"), result["changed"]) == (None, True)
+    assert result["packages"] == SEEN["packages"]
+    assert ran == ["holdfast.backup.host_info", "ansible.builtin.apt", "holdfast.backup.host_info"]
+
+
+def test_check_mode_fetches_no_package_lists() -> None:
+    result, ran = refreshed(True, BARE)
+    assert ran == ["holdfast.backup.host_info"]
+    assert "apt: has no package lists on this host" in result["msg"]
+    assert result["inventory_problems"] == []
+
+
+def test_package_lists_that_cannot_be_fetched_end_the_task() -> None:
+    with pytest.raises(
+        AnsibleActionFail, match=r"has no package lists on this host, and apt update failed: .*no route"
+    ):
+        refreshed(False, BARE, {"failed": True, "msg": "no route"})

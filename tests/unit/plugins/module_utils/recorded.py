@@ -36,6 +36,21 @@ def keys(key: str = KEY) -> Result:
     return Result(0, json.dumps([junk, own]))
 
 
+def ids(*names: str) -> Result:
+    """What `list locks` and `list keys` answer."""
+    return Result(0, "".join(f"{each}\n" for each in names))
+
+
+def lock(exclusive: bool = False) -> Result:
+    text = {"time": "2026-11-21T12:54:25.33783107Z", "exclusive": exclusive, "hostname": "web1", "username": "root"}
+    return Result(0, json.dumps({**text, "pid": 2043}, indent=2) + "\n")
+
+
+STATS = Result(0, '{"total_size":419921,"total_file_count":0,"total_blob_count":163,"snapshots_count":1}\n')
+# Of a lock that its holder removed meanwhile.
+NO_LOCK = Result(1, "", "Load(<lock/4904e26ed2>, 0, 0) returned error, retrying after 720ms: does not exist\n")
+
+
 def initialized(repository_id: str = ID) -> Result:
     return Result(0, f'{{"message_type":"initialized","id":"{repository_id}","repository":"/srv/r"}}\n')
 

@@ -266,6 +266,30 @@ def test_inspect_an_empty_one_and_a_local_one(tmp_path: Path) -> None:
     assert (found.size or 0) > 0
 
 
+INFO = """{
+    "cache": {
+        "path": "/var/lib/holdfast/borg-root/.cache/borg/9d4f7ea6f0130c5f86979c87469dcf475e245791722a373d66f860f0ed1041ed",
+        "stats": {"total_chunks": 152, "total_csize": 587695, "unique_csize": 598468, "unique_size": 1123352}
+    },
+    "encryption": {"mode": "repokey-blake2"},
+    "repository": {"id": "9d4f7ea6f0130c5f86979c87469dcf475e245791722a373d66f860f0ed1041ed", "location": "b"}
+}
+"""
+
+
+def test_inspect_gives_the_size_of_one_on_a_server() -> None:
+    runner = Runner({"list": [listing()], "info": [Result(0, INFO)]})
+    found = borg(runner).inspect(now=NOW, size=True)
+    assert runner.calls[1]["argv"][2:] == ["info", "--bypass-lock", "--json", REMOTE.location]
+    assert (found.size, found.keys, found.locks) == (598468, 1, None)
+    keyfile = INFO.replace("repokey", "keyfile").replace('"stats"', '"other"')
+    found = borg(Runner({"list": [listing()], "info": [Result(0, keyfile)]})).inspect(now=NOW, size=True)
+    assert (found.state, found.size, found.keys) == ("present", None, 0)
+    for answer in (Result(-15, timed_out=True), Result(2), Result(0, "x"), Result(0, '{"cache": 5, "encryption": []}')):
+        found = borg(Runner({"list": [listing()], "info": [answer]})).inspect(now=NOW, size=True)
+        assert (found.state, found.size, found.keys) == ("present", None, None)
+
+
 def test_inspect_tells_of_archives_without_authentication() -> None:
     last = archive("b", 24, hostname="web1", username="root", comment="", tam="none")
     found = borg(Runner({"list": [listing(archive("b", 24)), listing(last)]})).inspect(now=NOW)

@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -112,6 +116,52 @@ def test_what_cannot_be_read_is_unreachable(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(_keyless.os, "stat", refuse)
     found = probe(str(tmp_path))
     assert (found.state, found.reason) == ("unreachable", "the directory cannot be read: Permission denied")
+
+
+def _vanish(monkeypatch: pytest.MonkeyPatch, gone: Path) -> None:
+    """Take `gone` away right after its directory was listed."""
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def listed(path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            found = list(entries)
+        if path == str(gone.parent):
+            shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
+        yield iter(found)
+
+    monkeypatch.setattr(_keyless.os, "scandir", listed)
+
+
+def test_a_lock_that_goes_meanwhile_takes_no_other_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path, locks=2)
+    _vanish(monkeypatch, path / "locks" / name(2))
+    found = probe(str(path), now=NOW)
+    assert (found.state, len(found.locks or [])) == ("present", 1)
+
+
+def test_a_key_that_goes_meanwhile_is_not_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path)
+    (path / "keys" / name(7)).write_bytes(b"x")
+    _vanish(monkeypatch, path / "keys" / name(7))
+    found = probe(str(path))
+    assert (found.state, found.reason, found.keys) == ("present", None, 1)
+
+
+def test_a_snapshot_that_goes_meanwhile_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path, snapshots=3)
+    _vanish(monkeypatch, path / "snapshots" / name(1))
+    assert probe(str(path)).snapshots.count == 2
+
+
+@pytest.mark.parametrize("gone", ["index/" + name(3), "data/00"])
+def test_what_goes_while_it_is_summed_up_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    path = make(tmp_path)
+    _vanish(monkeypatch, path / gone)
+    found = probe(str(path), size=True)
+    assert (found.state, found.size) == ("present", probe(str(path), size=True).size)
 
 
 def test_many(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _keyless_borg
 from ansible_collections.holdfast.backup.plugins.module_utils._keyless_borg import probe, probe_all
 from ansible_collections.holdfast.backup.plugins.module_utils._model import Lock
 
@@ -87,6 +88,30 @@ def test_damaged(tmp_path: Path, damage: Callable[[Path], object], words: str) -
     found = probe(str(path), now=NOW)
     assert found.state == "damaged"
     assert words in str(found.reason)
+
+
+def test_a_transaction_that_ends_meanwhile_is_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path / "r")
+    listdir = os.listdir
+    moved: list[Path] = []
+
+    def listed(where: str) -> list[str]:
+        names = listdir(where)
+        if not moved:
+            moved.append((path / "index.9").rename(path / "index.11"))
+            (path / "data/0/9").rename(path / "data/0/11")
+        return names
+
+    monkeypatch.setattr(_keyless_borg.os, "listdir", listed)
+    found = probe(str(path), now=NOW)
+    assert (found.state, found.reason, found.modified) == ("present", None, "2026-11-21T16:28:10Z")
+
+
+def test_a_segment_that_goes_while_borg_writes_is_no_damage(tmp_path: Path) -> None:
+    path = make(tmp_path / "r")
+    (path / "lock.exclusive").mkdir()
+    (path / "data/0/9").rename(path / "data/0/11")
+    assert probe(str(path), now=NOW).state == "present"
 
 
 def test_absent(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _restic
-from ansible_collections.holdfast.backup.plugins.module_utils._model import Repository
+from ansible_collections.holdfast.backup.plugins.module_utils._model import Lock, Repository
 from ansible_collections.holdfast.backup.plugins.module_utils._restic import (
     EngineError,
     Look,
@@ -83,6 +83,16 @@ def test_argv_and_environment_with_a_cache_and_backend_variables() -> None:
         "RESTIC_PASSWORD_FILE": "/s/password",
         "RESTIC_REPOSITORY": "s3:https://h/b",
     }
+
+
+def test_a_proxy_is_in_the_environment_and_what_the_backend_says_counts_more() -> None:
+    runner = Runner({"cat": [recorded.config()] * 2})
+    restic(runner, proxy="http://proxy:3128").cat_config()
+    named = {"HTTP_PROXY": "http://proxy:3128", "HTTPS_PROXY": "http://proxy:3128"}
+    assert named.items() <= runner.calls[0]["environment"].items()
+    source = Source("s3:https://h/b", "/s/password", environment={"HTTPS_PROXY": "http://u:p@other:1"})
+    restic(runner, source, proxy="http://proxy:3128").cat_config()
+    assert runner.calls[1]["environment"]["HTTPS_PROXY"] == "http://u:p@other:1"
 
 
 def test_argv_of_the_other_commands() -> None:
@@ -392,7 +402,7 @@ def test_explain() -> None:
 
 def test_inspect_opens_twice() -> None:
     runner = Runner({"cat": [recorded.config()], "snapshots": [recorded.SNAPSHOTS]})
-    found = restic(runner).inspect(now=NOW, size=True)
+    found = restic(runner).inspect(now=NOW)
     assert runner.commands == ["cat", "snapshots"]
     assert found.to_dict() == {
         "location": "rest:http://h:8000/u/",
@@ -421,18 +431,76 @@ def test_inspect_opens_twice() -> None:
     }
 
 
-def test_inspect_opens_once_if_the_id_is_known() -> None:
-    runner = Runner({"snapshots": [recorded.NO_SNAPSHOTS]})
+def test_inspect_asks_for_locks_instead_of_the_id_if_that_is_known() -> None:
+    runner = Runner({"snapshots": [recorded.NO_SNAPSHOTS], "list": [recorded.ids()]})
     found = restic(runner).inspect(known_id=ID, now=NOW)
-    assert runner.commands == ["snapshots"]
+    assert runner.commands == ["snapshots", "list"]
+    assert runner.calls[1]["argv"][-3:] == ["--no-lock", "list", "locks"]
+    assert (found.locks, found.keys, found.size) == ([], None, None)
     assert (found.id, found.format_version, found.snapshots.count, found.age_seconds) == (ID, None, 0, None)
+
+
+def test_inspect_gives_the_size_of_whatever_can_be_opened_and_what_is_cheaper() -> None:
+    answers = {
+        "cat": [recorded.config(), recorded.lock(), recorded.NO_LOCK],
+        "snapshots": [recorded.SNAPSHOTS],
+        "list": [recorded.ids(name(2), name(1)), recorded.ids(KEY)],
+        "stats": [recorded.STATS],
+    }
+    runner = Runner(answers)
+    found = restic(runner).inspect(now=NOW, size=True)
+    assert (found.state, found.size, found.keys) == ("present", 419921, 1)
+    # The second was removed before it could be read.
+    assert found.locks == [Lock(131, False, "web1"), Lock()]
+    asked = [each["argv"][each["argv"].index("--no-lock") + 1 :] for each in runner.calls]
+    assert asked[2:] == [
+        ["list", "locks"],
+        ["cat", "lock", name(1)],
+        ["cat", "lock", name(2)],
+        ["list", "keys"],
+        ["stats", "--mode", "raw-data", "--json"],
+    ]
+
+
+def test_a_size_that_takes_too_long_is_not_known_and_takes_nothing_else_away() -> None:
+    late = Result(-15, timed_out=True)
+    answers = {"snapshots": [recorded.SNAPSHOTS], "list": [late, recorded.ids("junk", KEY)], "stats": [late]}
+    found = restic(Runner(answers)).inspect(known_id=ID, now=NOW, size=True)
+    assert (found.state, found.locks, found.keys, found.size) == ("present", None, 1, None)
+    answers = {
+        "snapshots": [recorded.SNAPSHOTS],
+        "list": [recorded.ids()] * 2,
+        "stats": [Result(0, '{"total_size":"x"}')],
+    }
+    assert restic(Runner(answers)).inspect(known_id=ID, now=NOW, size=True).size is None
+
+
+def test_only_some_locks_are_read() -> None:
+    """They are rare, and each costs an opening."""
+    many = [name(number) for number in range(9)]
+    runner = Runner(
+        {"snapshots": [recorded.SNAPSHOTS], "list": [recorded.ids(*many)], "cat": [recorded.lock(True)] * 9}
+    )
+    found = restic(runner).inspect(known_id=ID, now=NOW)
+    assert found.locks == [Lock(131, True, "web1")] * 4 + [Lock()] * 5
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"time": "yesterday"}', '{"time": 5, "exclusive": "no", "hostname": []}'])
+def test_a_lock_that_says_nothing(text: str) -> None:
+    answers = {"snapshots": [recorded.SNAPSHOTS], "list": [recorded.ids(name(1))], "cat": [Result(0, text)]}
+    assert restic(Runner(answers)).inspect(known_id=ID, now=NOW).locks == [Lock()]
 
 
 def test_inspect_asks_the_directory_of_a_local_one(tmp_path: Path) -> None:
     make(tmp_path, locks=1)
-    runner = Runner({"cat": [recorded.config()], "snapshots": [recorded.SNAPSHOTS]})
+    answers = {"cat": [recorded.config(), recorded.lock()], "snapshots": [recorded.SNAPSHOTS]}
+    runner = Runner({**answers, "list": [recorded.ids(name(1))]})
     found = restic(runner, Source(str(tmp_path), "/p")).inspect(now=NOW, size=True)
-    assert runner.commands == ["cat", "snapshots"]
+    # Locks that lie there are read, to tell who holds them.
+    assert runner.commands == ["cat", "snapshots", "list", "cat"]
+    assert found.locks == [Lock(131, False, "web1")]
+    runner = Runner({"snapshots": [recorded.SNAPSHOTS], "list": [Result(1)]})
+    found = restic(runner, Source(str(tmp_path), "/p")).inspect(known_id=ID, now=NOW, size=True)
     assert found.keys == 1
     assert found.locks is not None
     assert [lock.age_seconds for lock in found.locks] == [int(NOW - 1795265725 + 60)]
@@ -447,6 +515,21 @@ def test_inspect_reports_a_state_without_opening_again() -> None:
     assert found == Repository("rest:http://h:8000/u/", state="absent", reason=NO_REPOSITORY)
 
 
+def test_many_locks_of_a_local_one_have_their_age(tmp_path: Path) -> None:
+    make(tmp_path, locks=5)
+    runner = Runner({"snapshots": [recorded.SNAPSHOTS]})
+    found = restic(runner, Source(str(tmp_path), "/p")).inspect(known_id=ID, now=NOW)
+    assert [each.exclusive for each in found.locks or []] == [None] * 5
+    assert all(each.age_seconds for each in found.locks or [])
+
+
+def test_inspect_asks_a_local_one_without_locks_nothing_more(tmp_path: Path) -> None:
+    make(tmp_path)
+    runner = Runner({"cat": [recorded.config()], "snapshots": [recorded.SNAPSHOTS]})
+    found = restic(runner, Source(str(tmp_path), "/p")).inspect(now=NOW, size=True)
+    assert (runner.commands, found.locks) == (["cat", "snapshots"], [])
+
+
 def test_inspect_believes_the_second_answer() -> None:
     found = restic(Runner({"snapshots": [recorded.WRONG_KEY_18]})).inspect(known_id=ID, now=NOW)
     assert (found.state, found.id) == ("wrong_key", None)
@@ -454,7 +537,7 @@ def test_inspect_believes_the_second_answer() -> None:
 
 @pytest.mark.parametrize("answer", [recorded.UNREADABLE_14, recorded.UNREADABLE_18])
 def test_a_snapshot_that_cannot_be_read_is_damage(answer: Result) -> None:
-    found = restic(Runner({"snapshots": [answer]})).inspect(known_id=ID, now=NOW)
+    found = restic(Runner({"snapshots": [answer], "list": [recorded.ids()]})).inspect(known_id=ID, now=NOW)
     assert (found.state, found.reason) == ("damaged", "1 snapshot files cannot be read")
 
 

@@ -25,6 +25,8 @@ restic:
   Installed: (none)
   Candidate: 0.14.0-1+b5
   Version table:
+     0.16.4-1~bpo12+1 100
+        100 http://mirror.example/debian bookworm-backports/main amd64 Packages
      0.14.0-1+b5 500
         500 http://mirror.example/debian bookworm/main amd64 Packages
 age:
@@ -33,6 +35,17 @@ age:
   Version table:
  *** 1.1.1-1+b3 500
         100 /var/lib/dpkg/status
+"""
+# Where a host has never run apt update, and where it has.
+NO_LISTS = "Package files:\n 100 /var/lib/dpkg/status\n     release a=now\nPinned packages:\n"
+LISTS = """\
+Package files:
+ 100 /var/lib/dpkg/status
+     release a=now
+ 500 http://mirror.example/debian bookworm/main amd64 Packages
+     release v=12.12,o=Debian,a=oldstable,n=bookworm,l=Debian,c=main,b=amd64
+     origin mirror.example
+Pinned packages:
 """
 CALENDARS = """\
   Original form: daily
@@ -49,6 +62,7 @@ Normalized form: Mon..Fri *-*-* 02:30:00 Europe/Berlin
     Next elapse: Mon 2026-11-23 01:30:00 UTC
        From now: 1 day 12h left
 """
+NOTHING: dict[str, Any] = {"installed": None, "candidate": None, "versions": []}
 HOURLY = "Normalized form: *-*-* *:00:00\n    Next elapse: Sat 2026-11-21 14:00:00 UTC\n"
 
 
@@ -101,7 +115,8 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
     result = info(packages=["restic"], binaries=["restic"], calendars=["daily"], running=["x*"], sandbox_probe=True)
     expected = {
         "changed": False,
-        "packages": {"restic": {"installed": None, "candidate": None}},
+        "packages": {"restic": NOTHING},
+        "apt_lists": None,
         "binaries": {"restic": None},
         "calendars": {"daily": {"valid": None, "error": None, "next_elapse": None}},
         "resolve": {},
@@ -172,15 +187,26 @@ def test_packages(tools: Tools, info: Info) -> None:
     tools.say("apt-cache", POLICY)
     result = info(packages=["restic", "age", "nosuch", "-o=x"], default_release="trixie")
     assert result["packages"] == {
-        "restic": {"installed": None, "candidate": "0.14.0-1+b5"},
-        "age": {"installed": "1.1.1-1+b3", "candidate": "1.1.1-1+b3"},
-        "nosuch": {"installed": None, "candidate": None},
-        "-o=x": {"installed": None, "candidate": None},
+        "restic": {"installed": None, "candidate": "0.14.0-1+b5", "versions": ["0.16.4-1~bpo12+1", "0.14.0-1+b5"]},
+        "age": {"installed": "1.1.1-1+b3", "candidate": "1.1.1-1+b3", "versions": ["1.1.1-1+b3"]},
+        "nosuch": NOTHING,
+        "-o=x": NOTHING,
     }
     assert ["apt-cache", "-o", "APT::Default-Release=trixie", "policy", "restic", "age", "nosuch"] in tools.calls
-    assert info(packages=["-x"])["packages"] == {"-x": {"installed": None, "candidate": None}}
+    assert info(packages=["-x"])["packages"] == {"-x": NOTHING}
     info(packages=["restic"])
     assert ["apt-cache", "policy", "restic"] in tools.calls
+
+
+@pytest.mark.parametrize(("said", "lists"), [(NO_LISTS, False), (LISTS, True)])
+def test_whether_apt_has_lists_is_asked_where_a_package_is_unknown(
+    tools: Tools, info: Info, said: str, lists: bool
+) -> None:
+    tools.answers["apt-cache"] = lambda argv: _run.Result(0, said if argv[-1] == "policy" else POLICY, "")
+    assert info(packages=["restic", "rclone"])["apt_lists"] is lists
+    tools.calls.clear()
+    assert info(packages=["restic", "age"])["apt_lists"] is None
+    assert ["apt-cache", "policy"] not in tools.calls
 
 
 @pytest.mark.parametrize(

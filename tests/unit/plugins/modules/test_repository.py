@@ -94,6 +94,11 @@ def play(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 # --- set/check × changed/idempotent ----------------------------------------------------------------------------------
 
 
+def test_a_repository_is_made_through_its_proxy(play: Play) -> None:
+    _result, runner = play(MADE, play.entry(proxy="http://proxy:3128"))
+    assert {each["environment"].get("HTTPS_PROXY") for each in runner.calls} == {"http://proxy:3128"}
+
+
 def test_absent_is_initialised_and_recorded(play: Play) -> None:
     result, runner = play(MADE)
     assert runner.commands == ["cat", "version", "init", "cat", "key"]

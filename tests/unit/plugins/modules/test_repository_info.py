@@ -95,13 +95,19 @@ def test_a_state_is_a_result(play: Play, answer: Result, state: str) -> None:
     assert runner.commands == ["cat"]
 
 
+def test_a_proxy(play: Play) -> None:
+    _result, runner = play({"cat": [recorded.ABSENT_18]}, proxy="http://proxy:3128")
+    assert runner.calls[0]["environment"]["HTTPS_PROXY"] == "http://proxy:3128"
+
+
 def test_the_record_saves_an_opening(play: Play) -> None:
     path = str(play.root / "records" / "vault.env")
     with Tree() as tree:
         key = _record.make_key(tree, str(play.root / "records"))
         _record.write(tree, path, Record(ID, KEY, _record.fingerprint(key, load(play.options))))
-    result, runner = play({"snapshots": [recorded.NO_SNAPSHOTS]}, record=path)
-    assert runner.commands == ["snapshots"]
+    result, runner = play({"snapshots": [recorded.NO_SNAPSHOTS], "list": [recorded.ids()]}, record=path)
+    assert runner.commands == ["snapshots", "list"]
+    assert result["repository"]["locks"] == []
     assert runner.calls[0]["environment"]["RESTIC_KEY_HINT"] == KEY
     assert (result["repository"]["id"], result["repository"]["format_version"]) == (ID, None)
 

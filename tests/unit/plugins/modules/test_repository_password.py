@@ -212,6 +212,13 @@ def test_restic_gets_another_key_and_loses_the_old_one(make: Any) -> None:
     assert play("retire")["changed"] is False
 
 
+def test_a_password_is_changed_through_the_proxy_of_its_repository(make: Any) -> None:
+    play = make(proxy="http://proxy:3128")
+    play()
+    used = {each.get("HTTPS_PROXY") for each in play.host.environments if "RESTIC_PASSWORD_FILE" in each}
+    assert used == {"http://proxy:3128"}
+
+
 def test_the_server_removes_what_the_client_may_not(make: Any) -> None:
     play = make(remove="server")
     play()

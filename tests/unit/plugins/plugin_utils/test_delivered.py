@@ -45,7 +45,8 @@ IDENTITY: dict[str, t.Any] = {
     "pruned": [],
 }
 HOST: dict[str, t.Any] = {
-    "packages": {"restic": {"installed": None, "candidate": "0.18.0-1"}},
+    "packages": {"restic": {"installed": None, "candidate": "0.18.0-1", "versions": ["0.18.0-1"]}},
+    "apt_lists": None,
     "binaries": {"/usr/bin/restic": None},
     "calendars": {"daily": {"valid": True, "error": None, "next_elapse": "2026-11-22T00:00:00Z"}},
     "resolve": {"vault1": {"addresses": ["192.0.2.1"], "error": None, "variable": None}},
@@ -143,7 +144,9 @@ def entry(**changes: t.Any) -> dict[str, t.Any]:
 BAD = [
     bad("host_info", "packages", ["restic"]),
     bad("host_info", "packages", {"restic": "0.18.0"}),
-    bad("host_info", "packages", {"restic": {"installed": 18, "candidate": None}}),
+    bad("host_info", "packages", {"restic": {"installed": 18, "candidate": None, "versions": []}}),
+    bad("host_info", "packages", {"restic": {"installed": None, "candidate": None, "versions": [18]}}),
+    bad("host_info", "apt_lists", "no"),
     bad("host_info", "calendars", {"daily": {"valid": "no", "error": None, "next_elapse": None}}),
     bad("host_info", "calendars", {"daily": None}),
     bad("host_info", "resolve", {"vault1": {"addresses": "x", "error": None}}),

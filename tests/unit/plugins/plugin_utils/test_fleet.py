@@ -290,6 +290,7 @@ def test_a_repository_says_it_differently() -> None:
         ({"rest_server_users": [{"name": "x:y", "hash": "geheim"}]}, "rest_server_users[0].name"),
         ({"rest_server_users": [{"name": "data", "hash": "geheim"}]}, "rest_server_users[0].name"),
         ({"rest_server_users": [{"name": "x", "hash": "geheim"}]}, "rest_server_users[0].hash"),
+        ({"rest_server_users": [{"name": "x", "hash": "$2y$05$" + "a" * 53}]}, "rest_server_users[0].hash"),
         ({"rest_server_users": [{"name": "x", "hash": "$2y$12$" + "a" * 53}] * 2}, "rest_server_users"),
         ({"rest_server_users": [{"name": "web1--vault", "hash": "$2y$12$" + "a" * 53}]}, "rest_server_users"),
     ],
@@ -299,6 +300,12 @@ def test_bad_servers(server: dict[str, t.Any], variable: str) -> None:
     assert text.startswith(f"vault1: {variable}")
     if variable != "rest_server_users[0]":
         assert "geheim" not in text
+
+
+def test_a_hash_that_the_server_would_refuse_says_how_it_is_made() -> None:
+    text = only(one(server={"rest_server_users": [{"name": "x", "hash": "$2y$05$" + "a" * 53}]}))
+    assert "cost 12" in text
+    assert "htpasswd -B -C 12" in text
 
 
 def test_extra_users() -> None:
@@ -594,6 +601,48 @@ def test_a_bad_job_leaves_the_others() -> None:
     model = one(backup_jobs__x={"bad": {"paths": "/x"}})
     assert only(model).startswith("web1: backup_jobs__x.bad.paths = '/x': is not a list")
     assert list(model["hosts"]["web1"]["client"]["jobs"]) == ["system"]
+
+
+PROXY, OTHER_PROXY = "http://proxy:3128", "http://other:3128"
+
+
+@pytest.mark.parametrize(
+    ("repository", "jobs", "expected"),
+    [
+        ({"proxy": PROXY}, [None], PROXY),
+        ({"proxy": PROXY}, [OTHER_PROXY], PROXY),
+        # What all jobs say, and nobody else.
+        ({}, [PROXY], PROXY),
+        ({}, [PROXY, PROXY], PROXY),
+        ({}, [PROXY, None], None),
+        ({}, [PROXY, OTHER_PROXY], None),
+        ({}, [None], None),
+    ],
+)
+def test_the_proxy_of_a_repository(repository: dict[str, t.Any], jobs: list[str | None], expected: str | None) -> None:
+    declared = {f"job{number}": {"paths": ["/etc"], "proxy": proxy} for number, proxy in enumerate(jobs)}
+    repositories = {"vault": {"server": "vault1", **repository}, "disk": {}}
+    found = client(one(backup_repositories=repositories, backup_jobs=declared))
+    assert {each["name"]: each["proxy"] for each in found["repositories"]} == {"vault": expected, "disk": None}
+    used = [each["proxy"] for each in found["units"] if each["repository"] == "vault"]
+    assert used == [proxy or repository.get("proxy") for proxy in jobs]
+
+
+def test_two_proxies_in_one_command_are_refused() -> None:
+    vault = {"server": "vault1", "proxy": PROXY}
+    for other, wrong in (
+        ({"server": "vault1", "proxy": OTHER_PROXY}, True),
+        ({"url": "s3:https://host/bucket"}, True),
+        ({"server": "vault1", "proxy": PROXY}, False),
+        ({"access": "local"}, False),
+    ):
+        model = one(backup_repositories={"vault": {**vault, "from_repo": "other"}, "other": other})
+        if wrong:
+            assert only(model).startswith(
+                "web1: backup_repositories.vault.from_repo = 'other': is reached by another proxy"
+            )
+        else:
+            assert messages(model) == []
 
 
 def test_behind_a_proxy_that_speaks_tls() -> None:

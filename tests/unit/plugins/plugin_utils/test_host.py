@@ -102,10 +102,38 @@ def test_an_old_restic_that_apt_could_upgrade() -> None:
         assert (cure in error) == named
 
 
+def test_what_a_proxy_resolves_need_not_resolve_here() -> None:
+    unknown = {"resolve": {"vault1": {"error": "Name or service not known"}}}
+    proxied = {**REMOTE, "proxy": "http://192.0.2.1:3128"}
+    assert judged(unknown, client={**CLIENT, "repositories": [proxied]})["errors"] == []
+
+
 def test_good_ways_to_get_restic() -> None:
     assert judged(tool={"install": "release"})["errors"] == []
     assert judged(tool={"install": "none"})["errors"] == []
-    assert judged({"packages": {}}, {"pinned": "0.18.0-1"})["errors"] == []
+    known = {"packages": {"restic": {"versions": ["0.18.0-1", "0.14.0-1"]}}}
+    assert judged(known, {"pinned": "0.18.0-1"})["errors"] == judged(known, {"pinned": "0.18*"})["errors"] == []
+
+
+def test_a_version_that_apt_does_not_offer() -> None:
+    known = {"packages": {"restic": {"installed": None, "candidate": "0.18.0-1", "versions": ["0.18.0-1"]}}}
+    (message,) = judged(known, {"pinned": "0.18.1-1"})["errors"]
+    assert message.startswith(
+        "web1: restic_package_version = '0.18.1-1': is not a version that apt offers on this host."
+    )
+    assert "0.18.0-1" in message.partition(". ")[2]
+    assert "Run apt update there" in judged({"packages": {}}, {"pinned": "0.18.1-1"})["errors"][0]
+
+
+def test_a_host_where_apt_has_no_lists() -> None:
+    """Check mode does not fetch them, so nothing can be said of versions; no other host has to wait for this one."""
+    info = {"packages": {"restic": {"installed": None, "candidate": None, "versions": []}}, "apt_lists": False}
+    for tool in ({}, {"pinned": "0.18.0-1"}):
+        (message,) = judged(info, tool)["errors"]
+        assert message.startswith("web1: apt: has no package lists on this host")
+        assert "run without --check" in message
+    bare = {**INFO, **packaged(installed=None, candidate=None), "apt_lists": False}
+    assert _host.inventory_problems(bare, None, {}, {**SERVER, "rest": REST}, "vault1") == []
 
 
 def test_warnings() -> None:

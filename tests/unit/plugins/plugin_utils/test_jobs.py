@@ -131,6 +131,8 @@ def test_extra_args_that_are_left() -> None:
         "AWS_SECRET_ACCESS_KEY",
         "B2_ACCOUNT_KEY",
         "PGPASSWORD",
+        "MYSQL_PWD",
+        "mysqlpwd",
         "RCLONE_CONFIG_PASS",
         "AZURE_ACCOUNT_SAS",
         "API_TOKEN",
@@ -153,6 +155,7 @@ def test_environment() -> None:
     expected = {"GOGC": "20", "B": "", "PGPASSFILE": "/x", "C": "1.5", "AUTHOR": "%h $x \"'\\"}
     assert made(environment=wanted)["environment"] == expected
     assert refused(environment="A=B").wrong == "is not a dictionary"
+    assert set(made(environment={"PWD": "/", "OLDPWD": "/", "PWDX": "1"})["environment"]) == {"PWD", "OLDPWD", "PWDX"}
 
 
 # --- keys of their own

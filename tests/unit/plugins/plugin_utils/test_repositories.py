@@ -114,7 +114,15 @@ def test_every_key_refuses_what_it_cannot_be(key: str) -> None:
         ({"port": 65536, "server": "vault1"}, "port"),
         ({"address": "h:80", "server": "vault1"}, "address"),
         ({"server": "vault1", "quota": "1P"}, "quota"),
+        # What borg itself refuses; K, M, G are powers of 1000 to it.
+        ({"engine": "borg", "server": "vault1", "quota": "9M"}, "quota"),
+        ({"engine": "borg", "server": "vault1", "quota": "9999K"}, "quota"),
+        ({"engine": "borg", "server": "vault1", "quota": 9_999_999}, "quota"),
         ({"repository_version": 3}, "repository_version"),
+        ({"server": "vault1", "proxy": "http://u:geheim@proxy:3128"}, "proxy"),
+        ({"access": "local", "proxy": "http://proxy:3128"}, "proxy"),
+        ({"access": "sftp", "server": "vault1", "proxy": "http://proxy:3128"}, "proxy"),
+        ({"engine": "borg", "server": "vault1", "proxy": "http://proxy:3128"}, "proxy"),
         ({"from_repo": "A"}, "from_repo"),
         ({"url_prefix": "/a/", "server": "vault1"}, "url_prefix"),
         ({"url_prefix": "/..", "server": "vault1"}, "url_prefix"),
@@ -129,6 +137,14 @@ def test_refused(keys: dict[str, t.Any], where: str) -> None:
     bad = refused(**keys)
     assert bad.where == f"repositories.vault.{where}"
     assert "geheim" not in shorten(bad.value)
+
+
+def test_a_quota_that_borg_takes_or_btrfs() -> None:
+    for quota in ("10M", "10000K", 10_000_000, "1G", "1T"):
+        assert _repositories.repository("x", {"engine": "borg", "server": "vault1", "quota": quota})["quota"] == str(
+            quota
+        )
+    assert _repositories.repository("x", {"server": "vault1", "quota": "1M"})["quota"] == "1M"
 
 
 # --- locations

@@ -5,6 +5,9 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt
+from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import Policy
+from ansible_collections.holdfast.backup.plugins.modules.identity import ARGUMENT_SPEC
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _role_variables
 
 
@@ -26,6 +29,12 @@ def test_variables_of_every_role_are_known_and_none_is_required() -> None:
     assert {role for role, _spec in specs.values()} >= {"restic", "jobs", "escrow", "rest_server", "borg"}
     assert not [name for name, (_role, spec) in specs.items() if spec["required"]]
     assert said() == []
+
+
+def test_there_is_one_cost_of_bcrypt() -> None:
+    # Clients hash their passwords, servers refuse another cost, preflight the hash of an extra user: no variable moves one of them.
+    assert not [name for name in _role_variables.specs() if "bcrypt" in name]
+    assert Policy("f").cost == ARGUMENT_SPEC["bcrypt_cost"]["default"] == _bcrypt.COST
 
 
 def test_good_values_pass() -> None:

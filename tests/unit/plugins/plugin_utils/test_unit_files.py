@@ -108,6 +108,22 @@ def test_borgmatic_checks_its_configuration() -> None:
     assert "-i %d/ssh_key" in dialled
 
 
+def test_a_proxy_of_the_repository_or_of_the_job() -> None:
+    job = {"paths": ["/srv"], "dumps": [{"kind": "postgresql"}]}
+    vault = {"vault": {"server": "vault1", "proxy": "http://proxy:3128"}}
+    for jobs, proxy in (
+        ({"web": job}, "http://proxy:3128"),
+        ({"web": {**job, "proxy": "http://other:1"}}, "http://other:1"),
+    ):
+        found = files(jobs, vault)
+        for name in ("holdfast-web--vault", "holdfast-web--vault--postgresql"):
+            content = found[f"{SYSTEMD}/{name}.service"]["content"]
+            assert f"Environment=HTTPS_PROXY={proxy} HTTP_PROXY={proxy}\n" in content
+        # What holdfast snapshots, restore and mount run with.
+        said = json.loads(found["/etc/holdfast/units/web--vault.json"]["content"])["environment"]
+        assert (said["HTTPS_PROXY"], said["HTTP_PROXY"]) == (proxy, proxy)
+
+
 def test_what_a_template_is_not_given_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(VALUES, "jobs_sandbox")
     said = (
