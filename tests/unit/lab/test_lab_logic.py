@@ -161,6 +161,31 @@ Suites: bookworm-security
         with pytest.raises(LabError, match="no mirror of Debian"):
             archive.choose_mirrors(archive.read_sources(text, deb822=True))
 
+    def test_cloud_images_name_their_mirrors_in_a_list(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(archive, "APT", tmp_path)
+        (tmp_path / "sources.list.d").mkdir()
+        (tmp_path / "main.list").write_text(
+            "# the first is taken\nhttps://a.example/debian\tpriority:1\nhttp://b.example/debian\n"
+        )
+        (tmp_path / "security.list").write_text("https://a.example/debian-security\n")
+        (tmp_path / "sources.list.d/debian.sources").write_text(f"""\
+Types: deb deb-src
+URIs: mirror+file://{tmp_path}/main.list
+Suites: bookworm bookworm-updates bookworm-backports
+Components: main
+
+Types: deb deb-src
+URIs: mirror+file:{tmp_path}/security.list
+Suites: bookworm-security
+Components: main
+""")
+        assert archive.find_archive() == archive.Archive(
+            "https://a.example/debian", "https://a.example/debian-security"
+        )
+
+    def test_a_list_that_is_not_there_names_no_mirror(self) -> None:
+        assert archive.mirrors_of("mirror+file:///nowhere/debian.list") == []
+
     def test_no_backports(self) -> None:
         assert not any("backports" in line for line in archive.Archive("m", "s").sources("trixie"))
 
