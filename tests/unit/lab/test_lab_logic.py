@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import time
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,11 @@ class TestDoctor:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
         for name, text in {
+            "etc/machine-id": "3d1219c7c4c5404aaa1f6d2a48adfda4\n",
             "proc/filesystems": "nodev\toverlay\n",
             "proc/mounts": "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n",
+            "proc/self/mountinfo": "20 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n22 20 0:21 / /proc rw - proc proc rw\n",
+            "proc/self/status": "Name:\tlab\nCapEff:\t000001fffeffffff\n",
             "sys/class/net/x": "",
             "dev/fuse": "",
             "dev/loop-control": "",
@@ -114,22 +118,59 @@ class TestDoctor:
             (tmp_path / name).write_text(text)
         return tmp_path
 
+    def examine(self, root: Path, **changes: Any) -> list[doctor.Problem]:
+        return doctor.examine(**{"uid": 0, "which": str, "root": root, "load": lambda _module: None, **changes})
+
     def test_a_fit_machine(self, root: Path) -> None:
-        assert doctor.examine(uid=0, which=str, root=root) == []
+        assert self.examine(root) == []
 
     def test_missing_programs_become_one_apt_line(self, root: Path) -> None:
-        [problem] = doctor.examine(
-            uid=0, which=lambda name: None if name in {"nft", "ssh", "ssh-keygen"} else name, root=root
-        )
+        [problem] = self.examine(root, which=lambda name: None if name in {"nft", "ssh", "ssh-keygen"} else name)
         assert str(problem) == "Programs are missing: apt-get install nftables openssh-client (or `lab install`)"
 
     def test_what_else_may_be_wrong(self, root: Path) -> None:
         (root / "proc/filesystems").write_text("ext4\n")
         (root / "proc/mounts").write_text("")
         (root / "dev/fuse").unlink()
-        problems = doctor.examine(uid=1000, which=str, root=root)
+        problems = self.examine(root, uid=1000)
         assert [problem.cure.split()[0] for problem in problems] == ["use", "modprobe", "mount", "modprobe"]
         assert [problem.fatal for problem in problems] == [True, True, True, False]
+
+    def test_a_module_that_nobody_asked_for_yet_is_loaded(self, root: Path) -> None:
+        (root / "proc/filesystems").write_text("ext4\n")
+        (root / "dev/fuse").unlink()
+        (root / "dev/loop-control").unlink()
+        there: dict[str, Callable[[], object]] = {
+            "overlay": lambda: (root / "proc/filesystems").write_text("nodev\toverlay\n"),
+            "fuse": (root / "dev/fuse").touch,
+            "loop": (root / "dev/loop-control").touch,
+        }
+        assert self.examine(root, load=lambda module: there[module]()) == []
+
+    def test_capabilities_that_a_container_withholds(self, root: Path) -> None:
+        # Without CAP_NET_ADMIN (12) and CAP_SYS_ADMIN (21).
+        (root / "proc/self/status").write_text("CapEff:\t000001fffedfefff\n")
+        [problem] = self.examine(root)
+        assert problem.fatal
+        assert str(problem).startswith("This process lacks CAP_NET_ADMIN CAP_SYS_ADMIN: ")
+
+    def test_a_chroot(self, root: Path) -> None:
+        (root / "proc/self/mountinfo").write_text("22 20 0:21 / /proc rw - proc proc rw\n")
+        [problem] = self.examine(root)
+        assert problem.fatal
+        assert problem.cure.startswith("mount --bind")
+
+    def test_nothing_of_the_kernel_is_to_be_seen(self, tmp_path: Path) -> None:
+        assert [problem.cure for problem in self.examine(tmp_path)] == ["mount -t proc proc /proc"]
+
+    @pytest.mark.parametrize("text", [None, "", "uninitialized\n"])
+    def test_no_machine_id(self, root: Path, text: str | None) -> None:
+        (root / "etc/machine-id").unlink()
+        if text is not None:
+            (root / "etc/machine-id").write_text(text)
+        [problem] = self.examine(root)
+        assert problem.fatal
+        assert problem.cure == "systemd-machine-id-setup"
 
 
 class TestArchive:
