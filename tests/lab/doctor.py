@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,20 @@ PROGRAMS: dict[str, str] = {
 }
 # What a container may withhold and the lab cannot do without, with the number of each.
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_ADMIN": 21, "CAP_MKNOD": 27}
+# Debian's package cache starts when it is installed, on all addresses and on the port of the lab's own.
+CACHE_PACKAGE, CACHE_UNIT = "apt-cacher-ng", Path("/etc/systemd/system/apt-cacher-ng.service")
+POLICY = Path("/usr/sbin/policy-rc.d")
+# In this mount namespace alone, so that a kill leaves nothing of it. /tmp and /run may not allow programs.
+WITHOUT_SERVICES = """
+set -e
+scratch=$1 policy=$2
+shift 2
+mount -t tmpfs -o mode=0755 lab "$scratch"
+printf '#!/bin/sh\\nexit 101\\n' >"$scratch/policy"
+chmod 0755 "$scratch/policy"
+mount --bind "$scratch/policy" "$policy"
+"$@"
+"""
 INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 INSTANCES_ENOUGH = 8192
 HOSTS_WITHOUT_MORE = 15
@@ -135,17 +151,39 @@ def require() -> None:
 
 
 def install() -> list[str]:
-    """Install what is missing; services are not started."""
+    """Install what is missing; services are not started, now or when the machine boots."""
     packages = missing_packages()
     if packages:
         environment: Mapping[str, str] = {"DEBIAN_FRONTEND": "noninteractive"}
         run(["apt-get", "update"], timeout=300, env=environment)
-        run(
+        if CACHE_PACKAGE in packages and not os.path.lexists(CACHE_UNIT):
+            CACHE_UNIT.parent.mkdir(parents=True, exist_ok=True)
+            CACHE_UNIT.symlink_to("/dev/null")
+        without_services(
             ["apt-get", "install", "--yes", "--no-install-recommends", *packages],
             timeout=600,
             env=environment,
         )
     return packages
+
+
+def without_services(
+    argv: Sequence[str], *, timeout: float = 30, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that installs packages, and let none of them start a service."""
+    if run(["unshare", "--mount", "true"], check=False).returncode != 0:
+        # While an image is built, say: there is no init that would keep a service.
+        return run(argv, timeout=timeout, env=env)
+    if not POLICY.exists():
+        # Something to mount over; whoever asks it looks first whether it is a program.
+        POLICY.touch(mode=0o644)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            words = ["unshare", "--mount", "sh", "-c", WITHOUT_SERVICES, "install", scratch, str(POLICY), *argv]
+            return run(words, timeout=timeout, env=env)
+    finally:
+        if POLICY.read_bytes() == b"":
+            POLICY.unlink()
 
 
 def make_room_for(count: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,54 @@ class TestDoctor:
         [problem] = self.examine(root)
         assert problem.fatal
         assert problem.cure == "systemd-machine-id-setup"
+
+
+class TestInstall:
+    """Debian's package cache starts when it is installed, on the port of the lab's own."""
+
+    @pytest.fixture
+    def machine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(doctor, "CACHE_UNIT", tmp_path / "system/apt-cacher-ng.service")
+        monkeypatch.setattr(doctor, "POLICY", tmp_path / "policy-rc.d")
+        monkeypatch.setattr(doctor, "missing_packages", lambda: ["apt-cacher-ng"])
+        return tmp_path
+
+    def test_it_is_masked_before_it_comes(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        masked = []
+
+        def run(argv: Sequence[str], **_options: object) -> subprocess.CompletedProcess[str]:
+            if "install" in argv:
+                masked.append(os.readlink(machine / "system/apt-cacher-ng.service"))
+            return subprocess.CompletedProcess(argv, 1)
+
+        monkeypatch.setattr(doctor, "run", run)
+        assert doctor.install() == ["apt-cacher-ng"]
+        assert masked == ["/dev/null"]
+
+    def test_one_that_somebody_uses_stays(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(doctor, "missing_packages", lambda: ["nftables"])
+        monkeypatch.setattr(doctor, "run", lambda argv, **_options: subprocess.CompletedProcess(argv, 1))
+        doctor.install()
+        assert not (machine / "system").exists()
+
+    @pytest.mark.parametrize("before", [None, "#!/bin/sh\nexit 0\n"])
+    @pytest.mark.parametrize("script", ['"$0"; echo $?', '"$0"; echo $?; kill -KILL $$'])
+    def test_nothing_is_started_meanwhile_and_the_rule_is_as_it_was(
+        self, machine: Path, before: str | None, script: str
+    ) -> None:
+        if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode != 0:
+            pytest.skip("no mount namespaces here")
+        policy = machine / "policy-rc.d"
+        if before is not None:
+            policy.write_text(before)
+            policy.chmod(0o755)
+        argv = ["sh", "-c", script, str(policy)]
+        if "KILL" in script:
+            with pytest.raises(LabError):
+                doctor.without_services(argv)
+        else:
+            assert doctor.without_services(argv).stdout == "101\n"
+        assert (policy.read_text() if policy.exists() else None) == before
 
 
 class TestArchive:
