@@ -36,6 +36,8 @@ def remains(name: str, index: int) -> list[str]:
     found += [path for path in hosts.loops() if f"/{name}/" in path]
     paths = [Path(f"/sys/class/net/hflab{index}"), RUN / name, CACHE / "disks" / name]
     paths += Path("/sys/fs/cgroup").glob(f"*/{CGROUP}/{name}")
+    # Where systemd is the machine's PID 1.
+    paths += Path("/sys/fs/cgroup").glob(f"holdfast.slice/holdfast-lab-{name}-*.scope")
     paths += Path("/sys/class/net").glob(f"vb-hf{index}-*")
     return found + [str(path) for path in paths if path.exists()]
 
@@ -52,7 +54,8 @@ def gone_within(name: str, index: int, seconds: float) -> list[str]:
 def lab() -> Iterator[Lab]:
     lab = Lab(NAME)
     try:
-        lab.up(["one=trixie:disk=/full:16M,btrfs=/srv/b", "six=bookworm:ipv6only", "bare=bookworm:nosystemd"])
+        specs = ["one=trixie:disk=/full:16M,btrfs=/srv/b", "six=bookworm:ipv6only", "bare=bookworm:nosystemd"]
+        lab.up(specs, owner=os.getpid())
         yield lab
     finally:
         lab.down()
@@ -160,13 +163,18 @@ def test_the_inventory_is_complete(lab: Lab) -> None:
     assert "StrictHostKeyChecking=yes" in inventory["vars"]["ansible_ssh_common_args"]
 
 
-def test_a_lab_ends_with_its_owner_and_leaves_nothing() -> None:
+@pytest.mark.parametrize("starts", ["up", "molecule"])
+def test_a_lab_ends_with_its_owner_and_leaves_nothing(starts: str, tmp_path: Path) -> None:
     name = f"{NAME}-owned"
     with subprocess.Popen(["sleep", "300"]) as owner:
         try:
-            subprocess.run(
-                [PROGRAM, "up", name, "a=trixie:disk=/x:16M", "--owner", str(owner.pid)], check=True, timeout=120
-            )
+            if starts == "up":
+                words, platforms = ["up", name, "a=trixie:disk=/x:16M", "--owner", str(owner.pid)], ""
+            else:
+                words = ["molecule", name, str(tmp_path / "instances.json")]
+                platforms = json.dumps([{"name": "a", "suite": "trixie", "options": ["disk=/x:16M"]}])
+            environment = {**os.environ, "HOLDFAST_LAB_OWNER": str(owner.pid) if starts == "molecule" else ""}
+            subprocess.run([PROGRAM, *words], input=platforms, env=environment, text=True, check=True, timeout=120)
             state = load(name)
             assert state is not None
             assert remains(name, state.index), "the check itself finds nothing"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from tests.lab import api, archive, bases, cli, doctor, mirror, network, scenario, spec
 from tests.lab.shell import LabError
 from tests.lab.state import HostState, LabState, Process, boot_id
+from tests.tools import scenarios
 
 
 class TestHosts:
@@ -78,6 +80,35 @@ class TestHosts:
         assert scenario.wanted(platforms) == ["a=trixie:fuse,disk=/x:1M", "b=bookworm:ipv6only", "c=trixie"]
         with pytest.raises(LabError, match="needs name and suite"):
             scenario.wanted([{"name": "a"}])
+
+
+class TestOwnerOfAScenario:
+    """A scenario's hosts end with what destroys them, where there is such a process."""
+
+    def test_none_is_named(self) -> None:
+        assert scenario.owner({}) is None
+        assert scenario.owner({"HOLDFAST_LAB_OWNER": ""}) is None
+
+    def test_one_is_named(self) -> None:
+        assert scenario.owner({"HOLDFAST_LAB_OWNER": "12"}) == 12
+        with pytest.raises(LabError, match="HOLDFAST_LAB_OWNER is the number of a process, not 'me'"):
+            scenario.owner({"HOLDFAST_LAB_OWNER": "me"})
+
+    @pytest.mark.parametrize("command", ["test", "converge"])
+    def test_what_runs_a_whole_scenario_owns_it(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[Mapping[str, str]] = []
+
+        def run(argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+            seen.append(options["env"])
+            return subprocess.CompletedProcess(argv, 0)
+
+        monkeypatch.setattr(subprocess, "run", run)
+        monkeypatch.setattr(sys, "argv", ["scenarios", "--command", command, "jobs"])
+        monkeypatch.delenv("HOLDFAST_LAB_OWNER", raising=False)
+        assert scenarios.main() == 0
+        # To look around, hosts have to stay.
+        assert [scenario.owner(each) for each in seen] == [os.getpid() if command == "test" else None]
+        assert scenario.owner(scenarios.job("jobs").environment) == os.getpid()
 
 
 class TestAddresses:
