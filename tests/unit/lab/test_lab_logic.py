@@ -26,7 +26,7 @@ class TestHosts:
 
     def test_every_option(self) -> None:
         host = spec.parse_host(
-            "a=bookworm:ipv6only,fuse,nosystemd,btrfs=/srv/b,btrfsquota,disk=/full:16M,disk=/x:1G,memory=300M,without=CAP_SYSLOG,layer=restic+borg"
+            "a=bookworm:ipv6only,fuse,nosystemd,nobind,btrfs=/srv/b,btrfsquota,disk=/full:16M,disk=/x:1G,memory=300M,without=CAP_SYSLOG,layer=restic+borg"
         )
         assert host == spec.HostSpec(
             name="a",
@@ -34,6 +34,7 @@ class TestHosts:
             ipv6only=True,
             fuse=True,
             nosystemd=True,
+            nobind=True,
             without=("CAP_SYSLOG",),
             btrfs="/srv/b",
             btrfsquota=True,
