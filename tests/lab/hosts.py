@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -522,9 +523,13 @@ def _end_cgroup(group: Path) -> bool:
             for procs in group.rglob("cgroup.procs"):
                 for pid in procs.read_text().split():
                     os.kill(int(pid), signal.SIGKILL)
-    except (FileNotFoundError, ProcessLookupError):
+        directories = sorted(group.rglob("*/"), key=lambda path: -len(path.parts))
+    except OSError as error:
+        # Gone meanwhile: systemd removes a scope with its last process.
+        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.ENODEV):
+            raise
         return False
-    for directory in sorted(group.rglob("*/"), key=lambda path: -len(path.parts)):
+    for directory in directories:
         _rmdir(directory)
     gone = _rmdir(group)
     if gone:

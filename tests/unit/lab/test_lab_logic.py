@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import api, archive, bases, cli, doctor, mirror, network, scenario, spec
+from tests.lab import api, archive, bases, cli, doctor, hosts, mirror, network, scenario, spec
 from tests.lab.shell import LabError
 from tests.lab.state import HostState, LabState, Process, boot_id
 from tests.tools import scenarios
@@ -395,6 +396,21 @@ class TestBuilds:
         old = bases._cached("base-x", 1, 100, self.build)
         assert bases._cached("base-x", 1, -1, self.broken) == old
         assert "no network" in capsys.readouterr().err
+
+
+def test_a_cgroup_that_systemd_removes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was opened in it is a device no more; the next look sees that it is gone."""
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group/cgroup.kill").touch()
+
+    def write_text(path: Path, _text: str) -> None:
+        path.unlink()
+        path.parent.rmdir()
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    assert not hosts._end_cgroup(tmp_path / "group")
+    assert hosts._end_cgroup(tmp_path / "group")
 
 
 def test_the_inventory_is_yaml() -> None:
