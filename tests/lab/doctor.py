@@ -29,8 +29,20 @@ PROGRAMS: dict[str, str] = {
     "systemd-nspawn": "systemd-container",
     "unshare": "util-linux",
 }
-# What a container may withhold and the lab cannot do without, with the number of each.
-CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_ADMIN": 21, "CAP_MKNOD": 27}
+# What a container may withhold and no host boots without (CAP_MKNOD: no base is built), with the number of each.
+CAPABILITIES = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_FOWNER": 3,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SETPCAP": 8,
+    "CAP_NET_ADMIN": 12,
+    "CAP_NET_RAW": 13,
+    "CAP_SYS_CHROOT": 18,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_MKNOD": 27,
+}
 # Debian's package cache starts when it is installed, on all addresses and on the port of the lab's own.
 CACHE_PACKAGE, CACHE_UNIT = "apt-cacher-ng", Path("/etc/systemd/system/apt-cacher-ng.service")
 POLICY = Path("/usr/sbin/policy-rc.d")
