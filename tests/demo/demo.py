@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -13,14 +15,16 @@ import sys
 import tempfile
 import textwrap
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.lab import Lab, mirror
+from tests.lab import Lab, LabError, mirror
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = ("vault1=trixie", "web1=bookworm", "db1=trixie")
 STEPS = 8
+STOPPING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Failed(Exception):
@@ -136,13 +140,7 @@ class Demo:
         described: dict[str, Any] = mirror.describe()
         release = next(each for each in described["releases"] if each["tool"] == "restic" and each["suite"] == "sid")
         (self.folder / "host_vars").mkdir()
-        old = textwrap.dedent(f"""\
-            # bookworm's restic is older than what backups need: a release, pinned by its checksum, from a mirror
-            restic_install: release
-            restic_release_version: "{release["version"]}"
-            restic_release_mirror: {described["url_by_name"]}restic
-            restic_release_sha256: {{x86_64: {release["sha256"]}}}
-            """)
+        old = pinned_release(release, described["url_by_name"])
         (self.folder / "host_vars" / "web1.yml").write_text(old)
         print(textwrap.indent(f"# group_vars/all/backup.yml\n{text}# host_vars/web1.yml\n{old}", "  "))
         self.step("Protect them: what the playbook site would do, and then one run of it")
@@ -215,6 +213,17 @@ class Demo:
             raise Failed("the second run changed something")
 
 
+def pinned_release(release: Mapping[str, str], mirror_url: str) -> str:
+    """Variables of a host with a restic that Debian does not have; hosts are of the machine's own architecture."""
+    return textwrap.dedent(f"""\
+        # bookworm's restic is older than what backups need: a release, pinned by its checksum, from a mirror
+        restic_install: release
+        restic_release_version: "{release["version"]}"
+        restic_release_mirror: {mirror_url}restic
+        restic_release_sha256: {{{platform.machine()}: {release["sha256"]}}}
+        """)
+
+
 def changes(output: str) -> dict[str, int]:
     """How many tasks changed something, by host, as Ansible's recap says."""
     recap = output[output.index("PLAY RECAP") :]
@@ -225,6 +234,9 @@ def changes(output: str) -> dict[str, int]:
 
 
 def _stop(number: int, _frame: object) -> NoReturn:
+    for each in STOPPING:
+        # A closed terminal says so twice, the second time in the midst of the teardown.
+        signal.signal(each, lambda *_arguments: None)
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
@@ -234,19 +246,24 @@ def main() -> int:
     parser.add_argument("--lab", default="demo", help="its name")
     lab = parser.parse_args().lab
     keep = os.environ.get("KEEP", "") not in ("", "0")
-    signal.signal(signal.SIGTERM, _stop)
+    for number in STOPPING:
+        # nohup ignores one.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
     folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
     demo = Demo(lab, folder, keep)
+    status = 0
     try:
         demo.lab.down()
         demo.run()
     except KeyboardInterrupt:
-        print("\ninterrupted; tearing down")
-        keep = False
-        return 130
-    except Failed as error:
-        print(f"\nThe demo failed: {error}.", file=sys.stderr)
-        return 1
+        status, keep = 130, False
+        # The terminal may be gone.
+        with contextlib.suppress(OSError):
+            print("\ninterrupted; tearing down", flush=True)
+    except (Failed, LabError) as error:
+        status = 1
+        print(f"\nThe demo failed: {str(error).rstrip('.')}.", file=sys.stderr)
     finally:
         if keep:
             print(f"\nThe hosts stay up. Inventory and state directory: {folder}")
@@ -254,9 +271,13 @@ def main() -> int:
                 print(f"  log in: tests/lab/lab ssh {lab} {spec.split('=', 1)[0]}")
             print(f"  tear down: tests/lab/lab down {lab}; rm -r {folder}")
         else:
-            demo.lab.down()
             shutil.rmtree(folder, ignore_errors=True)
-    return 0
+            try:
+                demo.lab.down()
+            except LabError as error:
+                status = 1
+                print(f"\nThe demo's hosts could not be ended: {error}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

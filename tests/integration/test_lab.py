@@ -36,6 +36,8 @@ def remains(name: str, index: int) -> list[str]:
     found += [path for path in hosts.loops() if f"/{name}/" in path]
     paths = [Path(f"/sys/class/net/hflab{index}"), RUN / name, CACHE / "disks" / name]
     paths += Path("/sys/fs/cgroup").glob(f"*/{CGROUP}/{name}")
+    # Where systemd is the machine's PID 1.
+    paths += Path("/sys/fs/cgroup").glob(f"holdfast.slice/holdfast-lab-{name}-*.scope")
     paths += Path("/sys/class/net").glob(f"vb-hf{index}-*")
     return found + [str(path) for path in paths if path.exists()]
 
@@ -52,7 +54,13 @@ def gone_within(name: str, index: int, seconds: float) -> list[str]:
 def lab() -> Iterator[Lab]:
     lab = Lab(NAME)
     try:
-        lab.up(["one=trixie:disk=/full:16M,btrfs=/srv/b", "six=bookworm:ipv6only", "bare=bookworm:nosystemd"])
+        specs = [
+            "one=trixie:disk=/full:16M,btrfs=/srv/b",
+            "six=bookworm:ipv6only",
+            "bare=bookworm:nosystemd",
+            "walled=trixie:nobind",
+        ]
+        lab.up(specs, owner=os.getpid())
         yield lab
     finally:
         lab.down()
@@ -113,6 +121,15 @@ def test_units_are_confined(lab: Lab) -> None:
     assert "Operation not permitted" in lab.exec("one", [*unit, "--property=DevicePolicy=closed", *read]).stderr
 
 
+def test_a_host_on_which_no_sandbox_starts(lab: Lab) -> None:
+    """That of mounts; credentials, which are mounts too, are there."""
+    unit = ["systemd-run", "--quiet", "--wait", "--pipe"]
+    assert lab.exec("walled", [*unit, "--property=ProtectSystem=strict", "true"]).returncode == 226  # EXIT_NAMESPACE
+    secret = [*unit, "--property=LoadCredential=name:/etc/hostname", "sh", "-c", 'cat "$CREDENTIALS_DIRECTORY/name"']
+    assert lab.exec("walled", secret, check=True).stdout == "walled\n"
+    assert lab.exec("walled", ["mount", "--bind", "/etc", "/mnt"]).returncode != 0
+
+
 def test_the_disk_survives_a_restart_and_a_kill_but_no_wipe(lab: Lab) -> None:
     lab.put("one", "/root/kept", b"kept")
     machine = lab.get("one", "/etc/machine-id")
@@ -155,18 +172,23 @@ def test_a_different_host_of_the_same_name_is_refused(lab: Lab) -> None:
 
 def test_the_inventory_is_complete(lab: Lab) -> None:
     inventory = lab.inventory({"servers": ["one"]})["all"]
-    assert set(inventory["hosts"]) == {"one", "six", "bare"}
+    assert set(inventory["hosts"]) == {"one", "six", "bare", "walled"}
     assert inventory["children"] == {"servers": {"hosts": {"one": {}}}}
     assert "StrictHostKeyChecking=yes" in inventory["vars"]["ansible_ssh_common_args"]
 
 
-def test_a_lab_ends_with_its_owner_and_leaves_nothing() -> None:
+@pytest.mark.parametrize("starts", ["up", "molecule"])
+def test_a_lab_ends_with_its_owner_and_leaves_nothing(starts: str, tmp_path: Path) -> None:
     name = f"{NAME}-owned"
     with subprocess.Popen(["sleep", "300"]) as owner:
         try:
-            subprocess.run(
-                [PROGRAM, "up", name, "a=trixie:disk=/x:16M", "--owner", str(owner.pid)], check=True, timeout=120
-            )
+            if starts == "up":
+                words, platforms = ["up", name, "a=trixie:disk=/x:16M", "--owner", str(owner.pid)], ""
+            else:
+                words = ["molecule", name, str(tmp_path / "instances.json")]
+                platforms = json.dumps([{"name": "a", "suite": "trixie", "options": ["disk=/x:16M"]}])
+            environment = {**os.environ, "HOLDFAST_LAB_OWNER": str(owner.pid) if starts == "molecule" else ""}
+            subprocess.run([PROGRAM, *words], input=platforms, env=environment, text=True, check=True, timeout=120)
             state = load(name)
             assert state is not None
             assert remains(name, state.index), "the check itself finds nothing"
@@ -202,3 +224,44 @@ def test_down_leaves_nothing() -> None:
     assert len(remains(name, state.index)) > 7
     lab.down()
     assert remains(name, state.index) == []
+
+
+def test_a_machine_whose_init_is_systemd() -> None:
+    """A host of the lab is such a machine, with a unified cgroup and without the lab's packages: the lab works in it."""
+    name = f"{NAME}-machine"
+    lab = Lab(name)
+    root = PROGRAM.parents[2]
+    # The subnets of this machine's labs are not free there; bases as they are here need not be built again.
+    inner = "cd /root/repo; export HOLDFAST_LAB_IPV4=10.84.0.0/16 HOLDFAST_LAB_IPV6=fd68:6f6c:6467::/48; "
+
+    def inside(script: str, timeout: float = 120) -> str:
+        done = lab.exec("machine", ["bash", "-ec", inner + script], timeout=timeout)
+        assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    try:
+        lab.up(["machine=bookworm"], owner=os.getpid())
+        state = load(name)
+        assert state is not None
+        bases = [Path(lower).name for lower in state.hosts["machine"].lowers]
+        for target, folder, names in (("/root/repo", root, ["tests"]), (f"{CACHE}/bases", CACHE / "bases", bases)):
+            lab.exec("machine", ["mkdir", "-p", target], check=True)
+            with subprocess.Popen(["tar", "-C", folder, "-c", *names], stdout=subprocess.PIPE) as packed:
+                unpack = [*lab.ssh_command("machine"), "tar", "-C", target, "-x"]
+                subprocess.run(unpack, stdin=packed.stdout, check=True, timeout=120)
+        installed = inside("tests/lab/lab install")
+        assert "apt-cacher-ng" in installed
+        assert "3142" not in inside("ss -Hltn")
+        assert inside("systemctl is-enabled apt-cacher-ng || :") == "masked\n"
+        assert inside("ls /usr/sbin/policy-rc.d || :") == ""
+        inside("tests/lab/lab up one a=bookworm:memory=300M b=bookworm:nosystemd")
+        assert inside("systemctl show --value -p MemoryMax holdfast-lab-one-a.scope").split() == [str(300 << 20)]
+        assert inside("tests/lab/lab exec one a -- systemctl is-system-running") == "running\n"
+        inside("tests/lab/lab restart one a; tests/lab/lab kill one a; tests/lab/lab up one")
+        assert set(json.loads(inside("tests/lab/lab list --json"))["one"]["hosts"]) == {"a", "b"}
+        # With its last lab everything ends; the slice, empty, is systemd's.
+        inside("tests/lab/lab down one")
+        left = "ls -d /sys/class/net/hf* /sys/class/net/vb-* /run/holdfast-lab/[a-z]* /sys/fs/cgroup/holdfast.slice/*/"
+        assert inside(f"({left}) 2>/dev/null || :; pgrep systemd-nspawn || :") == ""
+    finally:
+        lab.down()

@@ -39,7 +39,8 @@ def find_archive() -> Archive:
     for path in [APT / "sources.list", *sorted((APT / "sources.list.d").glob("*"))]:
         if path.suffix in {".list", ".sources"} and path.is_file():
             texts.append((path.suffix == ".sources", path.read_text(errors="replace")))
-    return choose_mirrors(pair for deb822, text in texts for pair in read_sources(text, deb822))
+    named = [pair for deb822, text in texts for pair in read_sources(text, deb822)]
+    return choose_mirrors((mirror, suite) for uri, suite in named for mirror in mirrors_of(uri))
 
 
 def read_sources(text: str, deb822: bool) -> list[tuple[str, str]]:
@@ -65,6 +66,19 @@ def read_sources(text: str, deb822: bool) -> list[tuple[str, str]]:
                 (uri, suite) for uri in fields.get("uris", "").split() for suite in fields.get("suites", "").split()
             ]
     return found
+
+
+def mirrors_of(uri: str) -> list[str]:
+    """The mirrors behind a URI: those of the list that it names, as in Debian's cloud images, else itself."""
+    scheme, _colon, place = uri.partition(":")
+    if scheme != "mirror+file":
+        return [uri]
+    try:
+        lines = Path(place).read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    # Words after the first are tags, a priority for instance.
+    return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
 
 
 def choose_mirrors(sources: Iterable[tuple[str, str]]) -> Archive:

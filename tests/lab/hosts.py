@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -85,6 +86,12 @@ def make_disk(lab: LabState, host: HostState) -> None:
     writer.put("etc/resolv.conf", _resolvers())
     writer.put("etc/apt/apt.conf.d/99lab", apt_settings(proxy) + OWN_REPOSITORY)
     writer.put("etc/systemd/network/10-host0.network", _network_file(lab, host))
+    if spec.nobind:
+        # systemd-networkd has a sandbox that does not start there.
+        writer.put("etc/systemd/system/lab-network.service", _network_unit(lab, host))
+        wanted = writer.path("etc/systemd/system/multi-user.target.wants/lab-network.service")
+        wanted.symlink_to("../lab-network.service")
+        writer.path("etc/systemd/system/systemd-networkd.service").symlink_to("/dev/null")
     writer.put("root/.ssh/authorized_keys", public, mode=0o600, directory_mode=0o700)
     writer.put("home/ops/.ssh/authorized_keys", public, mode=0o600, directory_mode=0o700)
     ops = _user(writer, "ops")
@@ -137,6 +144,9 @@ def boot(lab: LabState, host: HostState) -> None:
         command.append(f"--bind={directory / f'disk{index}'}:{path}")
     if spec.nosystemd:
         command += ["--as-pid2", "/bin/sh", "-c", _without_systemd(lab, host)]
+    elif spec.nobind:
+        init = Path(__file__).with_name("nobind.py").read_text()
+        command += ["--kill-signal=SIGRTMIN+3", "/usr/bin/python3", "-c", init]
     else:
         command.append("--boot")
     own_scope = _systemd_runs()
@@ -419,7 +429,8 @@ def _network_file(lab: LabState, host: HostState) -> str:
     return "\n".join([*lines, "DuplicateAddressDetection=none", ""])
 
 
-def _without_systemd(lab: LabState, host: HostState) -> str:
+def _network_commands(lab: LabState, host: HostState) -> list[str]:
+    """What gives a host its addresses where systemd-networkd does not run."""
     subnet = Subnet(lab.index)
     commands = ["ip link set lo up", "ip link set host0 up"]
     commands += [f"ip address add {subnet.address6(host.number)}/64 dev host0 nodad"]
@@ -427,7 +438,16 @@ def _without_systemd(lab: LabState, host: HostState) -> str:
     if not spec_of(host).ipv6only:
         commands += [f"ip address add {subnet.address4(host.number)}/24 dev host0"]
         commands += [f"ip route add default via {subnet.address4(1)}"]
-    return "\n".join(["set -e", *commands, "mkdir -p /run/sshd", "exec /usr/sbin/sshd -D -e"])
+    return commands
+
+
+def _without_systemd(lab: LabState, host: HostState) -> str:
+    return "\n".join(["set -e", *_network_commands(lab, host), "mkdir -p /run/sshd", "exec /usr/sbin/sshd -D -e"])
+
+
+def _network_unit(lab: LabState, host: HostState) -> str:
+    lines = ["[Unit]", "Before=network.target", "", "[Service]", "Type=oneshot", "RemainAfterExit=yes"]
+    return "\n".join([*lines, *(f"ExecStart={command}" for command in _network_commands(lab, host)), ""])
 
 
 def _resolvers() -> str:
@@ -503,9 +523,13 @@ def _end_cgroup(group: Path) -> bool:
             for procs in group.rglob("cgroup.procs"):
                 for pid in procs.read_text().split():
                     os.kill(int(pid), signal.SIGKILL)
-    except (FileNotFoundError, ProcessLookupError):
+        directories = sorted(group.rglob("*/"), key=lambda path: -len(path.parts))
+    except OSError as error:
+        # Gone meanwhile: systemd removes a scope with its last process.
+        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.ENODEV):
+            raise
         return False
-    for directory in sorted(group.rglob("*/"), key=lambda path: -len(path.parts)):
+    for directory in directories:
         _rmdir(directory)
     gone = _rmdir(group)
     if gone:

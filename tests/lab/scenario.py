@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from . import hosts
 from .api import Lab
 from .shell import LabError
 from .state import load, write_atomic
+
+# Whoever runs molecule from create to destroy names itself here: molecule's own processes tell nobody which they are.
+OWNER = "HOLDFAST_LAB_OWNER"
 
 
 def wanted(platforms: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -25,10 +29,18 @@ def wanted(platforms: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
+def owner(environment: Mapping[str, str]) -> int | None:
+    """The process that a scenario's hosts end with; without one they wait for `molecule destroy`, as molecule means it."""
+    text = environment.get(OWNER, "")
+    if text and not text.isdecimal():
+        raise LabError(f"{OWNER} is the number of a process, not '{text}'.")
+    return int(text) if text else None
+
+
 def create(name: str, platforms: Sequence[Mapping[str, Any]], instance_config: Path) -> list[str]:
     """Boot a scenario's hosts and tell molecule where they are; returns a line for each."""
     lab = Lab(name)
-    reports = lab.up(wanted(platforms))
+    reports = lab.up(wanted(platforms), owner=owner(os.environ))
     state = load(name)
     assert state is not None
     # JSON is YAML.

@@ -25,9 +25,7 @@ _LAB = re.compile(r"\A[a-z][a-z0-9_-]{0,40}\Z")
 _CAPABILITY = re.compile(r"\ACAP_[A-Z_]+\Z")
 _SIZE = re.compile(r"\A([1-9][0-9]*)([KMG]?)\Z")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-OPTIONS = (
-    "ipv6only, fuse, nosystemd, btrfs=/path, btrfsquota, disk=/path:SIZE, memory=SIZE, layer=NAME, without=CAP_NAME"
-)
+OPTIONS = "ipv6only, fuse, nosystemd, nobind, btrfs=/path, btrfsquota, disk=/path:SIZE, memory=SIZE, layer=NAME, without=CAP_NAME"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +37,7 @@ class HostSpec:
     ipv6only: bool = False
     fuse: bool = False
     nosystemd: bool = False
+    nobind: bool = False
     btrfs: str | None = None
     btrfsquota: bool = False
     memory: int | None = None
@@ -91,7 +90,7 @@ def make_host(name: str, suite: str, options: str = "") -> HostSpec:
     disks: list[tuple[str, int]] = []
     for option in filter(None, options.split(",")):
         key, equals, value = option.partition("=")
-        if key in {"ipv6only", "fuse", "nosystemd", "btrfsquota"} and not equals:
+        if key in {"ipv6only", "fuse", "nosystemd", "nobind", "btrfsquota"} and not equals:
             flags.add(key)
         elif key == "btrfs" and _is_path(value):
             btrfs = value
@@ -117,6 +116,7 @@ def make_host(name: str, suite: str, options: str = "") -> HostSpec:
         ipv6only="ipv6only" in flags,
         fuse="fuse" in flags,
         nosystemd="nosystemd" in flags,
+        nobind="nobind" in flags,
         btrfs=btrfs,
         btrfsquota="btrfsquota" in flags,
         memory=memory,

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.lab.scenario import OWNER
+
 from .jobs import ROOT, Job, Runner
 
 # Seconds that one scenario may take.
@@ -33,7 +35,7 @@ def job(name: str) -> Job:
         command=[str(Path(sys.executable).parent / "molecule"), "test", "-s", name],
         limit=LIMIT,
         after=[str(ROOT / "tests/lab/lab"), "down", name],
-        environment={"ANSIBLE_FORCE_COLOR": "0", "PY_COLORS": "0", "NO_COLOR": "1"},
+        environment={OWNER: str(os.getpid()), "ANSIBLE_FORCE_COLOR": "0", "PY_COLORS": "0", "NO_COLOR": "1"},
     )
 
 
@@ -45,7 +47,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.scenario:
         program = str(Path(sys.executable).parent / "molecule")
-        return subprocess.run([program, options.command, "-s", options.scenario], cwd=ROOT, check=False).returncode
+        command = [program, options.command, "-s", options.scenario]
+        # Other commands leave the hosts up, to be looked at.
+        owner = {OWNER: str(os.getpid())} if options.command == "test" else {}
+        return subprocess.run(command, cwd=ROOT, env={**os.environ, **owner}, check=False).returncode
     results = Runner(int(os.environ.get("MOLECULE_JOBS", "2"))).run([job(name) for name in listed()])
     return 1 if any(result.why for result in results) else 0
 

@@ -21,6 +21,5 @@ def fleet() -> Fleet:
         "backup_repositories": {"vault": {"server": "vault1"}},
         "backup_jobs": {"system": {"paths": ["/home"], "schedule": {"calendar": "Mon *-*-1..7 04:00", "spread": 0}}},
     }
-    # As in a container that allows no full one.
-    fleet.host_variables["web2"] = {**released_restic(), "jobs_sandbox": "reduced"}
+    fleet.host_variables["web2"] = released_restic()
     return fleet

@@ -110,6 +110,15 @@ def bundles(fleet: Fleet, *hosts: str) -> set[str]:
     }
 
 
+def test_a_host_that_cannot_start_the_sandbox_is_told_the_cure(fleet: Fleet) -> None:
+    """It stops that host alone; with the cure it goes on like the others, its backups included."""
+    said = fleet.run("site", "--check")
+    assert set(said.failed) == {"web2"}
+    assert "web2: jobs_sandbox = 'full': the sandbox of the units cannot start on this host" in said.text
+    assert "Set jobs_sandbox: reduced for this host" in said.text
+    fleet.host_variables["web2"]["jobs_sandbox"] = "reduced"
+
+
 def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet) -> None:
     announced = fleet.good("site", "--check", "--diff")
     assert not fleet.state.exists()

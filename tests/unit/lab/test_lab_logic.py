@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 import tarfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab import api, archive, bases, cli, doctor, mirror, network, scenario, spec
+from tests.lab import api, archive, bases, cli, doctor, hosts, mirror, network, scenario, spec
 from tests.lab.shell import LabError
 from tests.lab.state import HostState, LabState, Process, boot_id
+from tests.tools import scenarios
 
 
 class TestHosts:
@@ -21,7 +27,7 @@ class TestHosts:
 
     def test_every_option(self) -> None:
         host = spec.parse_host(
-            "a=bookworm:ipv6only,fuse,nosystemd,btrfs=/srv/b,btrfsquota,disk=/full:16M,disk=/x:1G,memory=300M,without=CAP_SYSLOG,layer=restic+borg"
+            "a=bookworm:ipv6only,fuse,nosystemd,nobind,btrfs=/srv/b,btrfsquota,disk=/full:16M,disk=/x:1G,memory=300M,without=CAP_SYSLOG,layer=restic+borg"
         )
         assert host == spec.HostSpec(
             name="a",
@@ -29,6 +35,7 @@ class TestHosts:
             ipv6only=True,
             fuse=True,
             nosystemd=True,
+            nobind=True,
             without=("CAP_SYSLOG",),
             btrfs="/srv/b",
             btrfsquota=True,
@@ -77,6 +84,35 @@ class TestHosts:
             scenario.wanted([{"name": "a"}])
 
 
+class TestOwnerOfAScenario:
+    """A scenario's hosts end with what destroys them, where there is such a process."""
+
+    def test_none_is_named(self) -> None:
+        assert scenario.owner({}) is None
+        assert scenario.owner({"HOLDFAST_LAB_OWNER": ""}) is None
+
+    def test_one_is_named(self) -> None:
+        assert scenario.owner({"HOLDFAST_LAB_OWNER": "12"}) == 12
+        with pytest.raises(LabError, match="HOLDFAST_LAB_OWNER is the number of a process, not 'me'"):
+            scenario.owner({"HOLDFAST_LAB_OWNER": "me"})
+
+    @pytest.mark.parametrize("command", ["test", "converge"])
+    def test_what_runs_a_whole_scenario_owns_it(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[Mapping[str, str]] = []
+
+        def run(argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+            seen.append(options["env"])
+            return subprocess.CompletedProcess(argv, 0)
+
+        monkeypatch.setattr(subprocess, "run", run)
+        monkeypatch.setattr(sys, "argv", ["scenarios", "--command", command, "jobs"])
+        monkeypatch.delenv("HOLDFAST_LAB_OWNER", raising=False)
+        assert scenarios.main() == 0
+        # To look around, hosts have to stay.
+        assert [scenario.owner(each) for each in seen] == [os.getpid() if command == "test" else None]
+        assert scenario.owner(scenarios.job("jobs").environment) == os.getpid()
+
+
 class TestAddresses:
     def test_a_lab_has_its_own_subnets(self) -> None:
         subnet = network.Subnet(7)
@@ -104,8 +140,11 @@ class TestDoctor:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
         for name, text in {
+            "etc/machine-id": "3d1219c7c4c5404aaa1f6d2a48adfda4\n",
             "proc/filesystems": "nodev\toverlay\n",
             "proc/mounts": "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n",
+            "proc/self/mountinfo": "20 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n22 20 0:21 / /proc rw - proc proc rw\n",
+            "proc/self/status": "Name:\tlab\nCapEff:\t000001fffeffffff\n",
             "sys/class/net/x": "",
             "dev/fuse": "",
             "dev/loop-control": "",
@@ -114,22 +153,107 @@ class TestDoctor:
             (tmp_path / name).write_text(text)
         return tmp_path
 
+    def examine(self, root: Path, **changes: Any) -> list[doctor.Problem]:
+        return doctor.examine(**{"uid": 0, "which": str, "root": root, "load": lambda _module: None, **changes})
+
     def test_a_fit_machine(self, root: Path) -> None:
-        assert doctor.examine(uid=0, which=str, root=root) == []
+        assert self.examine(root) == []
 
     def test_missing_programs_become_one_apt_line(self, root: Path) -> None:
-        [problem] = doctor.examine(
-            uid=0, which=lambda name: None if name in {"nft", "ssh", "ssh-keygen"} else name, root=root
-        )
+        [problem] = self.examine(root, which=lambda name: None if name in {"nft", "ssh", "ssh-keygen"} else name)
         assert str(problem) == "Programs are missing: apt-get install nftables openssh-client (or `lab install`)"
 
     def test_what_else_may_be_wrong(self, root: Path) -> None:
         (root / "proc/filesystems").write_text("ext4\n")
         (root / "proc/mounts").write_text("")
         (root / "dev/fuse").unlink()
-        problems = doctor.examine(uid=1000, which=str, root=root)
+        problems = self.examine(root, uid=1000)
         assert [problem.cure.split()[0] for problem in problems] == ["use", "modprobe", "mount", "modprobe"]
         assert [problem.fatal for problem in problems] == [True, True, True, False]
+
+    def test_a_module_that_nobody_asked_for_yet_is_loaded(self, root: Path) -> None:
+        (root / "proc/filesystems").write_text("ext4\n")
+        (root / "dev/fuse").unlink()
+        (root / "dev/loop-control").unlink()
+        there: dict[str, Callable[[], object]] = {
+            "overlay": lambda: (root / "proc/filesystems").write_text("nodev\toverlay\n"),
+            "fuse": (root / "dev/fuse").touch,
+            "loop": (root / "dev/loop-control").touch,
+        }
+        assert self.examine(root, load=lambda module: there[module]()) == []
+
+    def test_capabilities_that_a_container_withholds(self, root: Path) -> None:
+        # Without CAP_NET_ADMIN (12) and CAP_SYS_ADMIN (21).
+        (root / "proc/self/status").write_text("CapEff:\t000001fffedfefff\n")
+        [problem] = self.examine(root)
+        assert problem.fatal
+        assert str(problem).startswith("This process lacks CAP_NET_ADMIN CAP_SYS_ADMIN: ")
+
+    def test_a_chroot(self, root: Path) -> None:
+        (root / "proc/self/mountinfo").write_text("22 20 0:21 / /proc rw - proc proc rw\n")
+        [problem] = self.examine(root)
+        assert problem.fatal
+        assert problem.cure.startswith("mount --bind")
+
+    def test_nothing_of_the_kernel_is_to_be_seen(self, tmp_path: Path) -> None:
+        assert [problem.cure for problem in self.examine(tmp_path)] == ["mount -t proc proc /proc"]
+
+    @pytest.mark.parametrize("text", [None, "", "uninitialized\n"])
+    def test_no_machine_id(self, root: Path, text: str | None) -> None:
+        (root / "etc/machine-id").unlink()
+        if text is not None:
+            (root / "etc/machine-id").write_text(text)
+        [problem] = self.examine(root)
+        assert problem.fatal
+        assert problem.cure == "systemd-machine-id-setup"
+
+
+class TestInstall:
+    """Debian's package cache starts when it is installed, on the port of the lab's own."""
+
+    @pytest.fixture
+    def machine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(doctor, "CACHE_UNIT", tmp_path / "system/apt-cacher-ng.service")
+        monkeypatch.setattr(doctor, "POLICY", tmp_path / "policy-rc.d")
+        monkeypatch.setattr(doctor, "missing_packages", lambda: ["apt-cacher-ng"])
+        return tmp_path
+
+    def test_it_is_masked_before_it_comes(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        masked = []
+
+        def run(argv: Sequence[str], **_options: object) -> subprocess.CompletedProcess[str]:
+            if "install" in argv:
+                masked.append(os.readlink(machine / "system/apt-cacher-ng.service"))
+            return subprocess.CompletedProcess(argv, 1)
+
+        monkeypatch.setattr(doctor, "run", run)
+        assert doctor.install() == ["apt-cacher-ng"]
+        assert masked == ["/dev/null"]
+
+    def test_one_that_somebody_uses_stays(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(doctor, "missing_packages", lambda: ["nftables"])
+        monkeypatch.setattr(doctor, "run", lambda argv, **_options: subprocess.CompletedProcess(argv, 1))
+        doctor.install()
+        assert not (machine / "system").exists()
+
+    @pytest.mark.parametrize("before", [None, "#!/bin/sh\nexit 0\n"])
+    @pytest.mark.parametrize("script", ['"$0"; echo $?', '"$0"; echo $?; kill -KILL $$'])
+    def test_nothing_is_started_meanwhile_and_the_rule_is_as_it_was(
+        self, machine: Path, before: str | None, script: str
+    ) -> None:
+        if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode != 0:
+            pytest.skip("no mount namespaces here")
+        policy = machine / "policy-rc.d"
+        if before is not None:
+            policy.write_text(before)
+            policy.chmod(0o755)
+        argv = ["sh", "-c", script, str(policy)]
+        if "KILL" in script:
+            with pytest.raises(LabError):
+                doctor.without_services(argv)
+        else:
+            assert doctor.without_services(argv).stdout == "101\n"
+        assert (policy.read_text() if policy.exists() else None) == before
 
 
 class TestArchive:
@@ -160,6 +284,31 @@ Suites: bookworm-security
         text = "Enabled: no\nTypes: deb\nURIs: http://m.example/debian\nSuites: bookworm\n"
         with pytest.raises(LabError, match="no mirror of Debian"):
             archive.choose_mirrors(archive.read_sources(text, deb822=True))
+
+    def test_cloud_images_name_their_mirrors_in_a_list(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(archive, "APT", tmp_path)
+        (tmp_path / "sources.list.d").mkdir()
+        (tmp_path / "main.list").write_text(
+            "# the first is taken\nhttps://a.example/debian\tpriority:1\nhttp://b.example/debian\n"
+        )
+        (tmp_path / "security.list").write_text("https://a.example/debian-security\n")
+        (tmp_path / "sources.list.d/debian.sources").write_text(f"""\
+Types: deb deb-src
+URIs: mirror+file://{tmp_path}/main.list
+Suites: bookworm bookworm-updates bookworm-backports
+Components: main
+
+Types: deb deb-src
+URIs: mirror+file:{tmp_path}/security.list
+Suites: bookworm-security
+Components: main
+""")
+        assert archive.find_archive() == archive.Archive(
+            "https://a.example/debian", "https://a.example/debian-security"
+        )
+
+    def test_a_list_that_is_not_there_names_no_mirror(self) -> None:
+        assert archive.mirrors_of("mirror+file:///nowhere/debian.list") == []
 
     def test_no_backports(self) -> None:
         assert not any("backports" in line for line in archive.Archive("m", "s").sources("trixie"))
@@ -247,6 +396,21 @@ class TestBuilds:
         old = bases._cached("base-x", 1, 100, self.build)
         assert bases._cached("base-x", 1, -1, self.broken) == old
         assert "no network" in capsys.readouterr().err
+
+
+def test_a_cgroup_that_systemd_removes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was opened in it is a device no more; the next look sees that it is gone."""
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group/cgroup.kill").touch()
+
+    def write_text(path: Path, _text: str) -> None:
+        path.unlink()
+        path.parent.rmdir()
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    assert not hosts._end_cgroup(tmp_path / "group")
+    assert hosts._end_cgroup(tmp_path / "group")
 
 
 def test_the_inventory_is_yaml() -> None:
