@@ -659,6 +659,7 @@ def test_restore_latest(ready: FakeHost, capsys: Capture) -> None:
     assert ready.calls[-1] == [
         "/usr/bin/restic",
         "restore",
+        "--no-lock",
         "--no-cache",
         "--target=/out",
         r"--include=/srv/\[a\]\*\?\\b",
@@ -697,7 +698,7 @@ def test_everything_may_be_named(ready: FakeHost) -> None:
 def test_restore_of_a_dump_and_dry_run(ready: FakeHost, capsys: Capture) -> None:
     ready.answer("snapshots", stdout=SNAPSHOTS)
     assert call(ready, "restore", "system", "--target", "/out", "--dump", "pg", "--dry-run") == 0
-    assert ready.calls[-1][3:] == ["--target=/out", "--dry-run", "--", "b" * 64]
+    assert ready.calls[-1][4:] == ["--target=/out", "--dry-run", "--", "b" * 64]
     assert not ready.path("/out").exists()
     assert "would be restored" in capsys.readouterr().out
     assert call(ready, "restore", "system", "--target", "/out", "--dump", "none") == 1
