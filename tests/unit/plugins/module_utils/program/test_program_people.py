@@ -93,7 +93,7 @@ def outcome(host: FakeHost, **changes: Any) -> dict[str, Any]:
         "dumps_failed": [],
         **changes,
     }
-    outcomes.write(host, UNIT, content)
+    outcomes.write(host, UNIT, content, outcomes.last(host, UNIT))
     return content
 
 
@@ -178,9 +178,9 @@ def test_what_is_known_of_the_repository(
 
 
 @pytest.mark.parametrize(
-    ("active", "asked", "share"), [("inactive", False, None), ("failed", False, None), ("activating", True, 18.0)]
+    ("active", "asked", "share"), [("inactive", False, None), ("failed", True, None), ("activating", True, 18.0)]
 )
-def test_only_what_runs_is_asked_for_more(
+def test_only_what_runs_or_failed_is_asked_for_more(
     ready: FakeHost, capsys: Capture, active: str, asked: bool, share: float | None
 ) -> None:
     said = {"unit": SERVICE, "load": "loaded", "active": active, "sub": "dead", "description": "Backup"}
@@ -189,8 +189,34 @@ def test_only_what_runs_is_asked_for_more(
     ready.journal(STATUS)
     assert call(ready, "status", "--json") == 0
     (unit,) = json.loads(capsys.readouterr().out)["units"]
-    assert (unit["loaded"], unit["running"], unit["percent_done"]) == (True, asked, share)
+    assert (unit["loaded"], unit["running"], unit["percent_done"]) == (True, share is not None, share)
     assert any(words[:2] == ["systemctl", "show"] for words in ready.calls) == asked
+
+
+def test_a_failure_that_could_not_be_recorded(ready: FakeHost, capsys: Capture) -> None:
+    """The disk was full, say: the last outcome on record is the good one before."""
+    outcome(ready, invocation_id="0" * 32)
+    ready.answer("systemctl", "show", stdout=shown(active="failed"))
+    assert call(ready, "status", "--json") == 0
+    (unit,) = json.loads(capsys.readouterr().out)["units"]
+    assert (unit["outcome"], unit["reason"]) == ("failed", "unknown")
+    assert (unit["last_ok"], unit["age_seconds"]) == ("2026-11-21T12:00:05Z", 3595)
+    assert {unit[name] for name in ("ended", "snapshot", "summary", "repository_state")} == {None}
+    assert f"journalctl -u 'holdfast-record@{UNIT}*'" in unit["message"]
+    ready.journal(FATAL.format(1, "no space left on device"), invocation=INVOCATION)
+    assert call(ready, "log", "system") == 0
+    said = capsys.readouterr().out
+    assert "no space left on device" in said
+    assert "outcome" not in said
+
+
+def test_a_failure_before_the_last_outcome(ready: FakeHost, capsys: Capture) -> None:
+    """Systemd refused the run after it, and has no invocation of that."""
+    outcome(ready, outcome="failed", reason="locked")
+    outcome(ready, outcome="failed", reason="unreachable", invocation_id=None)
+    ready.answer("systemctl", "show", stdout=shown(active="failed"))
+    assert call(ready, "status", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["units"][0]["reason"] == "unreachable"
 
 
 def test_status_for_people(ready: FakeHost, capsys: Capture) -> None:
