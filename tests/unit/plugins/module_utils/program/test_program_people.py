@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program import (
     text,
 )
 from ansible_collections.holdfast.backup.plugins.module_utils._program import host as hosts
+from ansible_collections.holdfast.backup.plugins.module_utils._program.host import Done
+from ansible_collections.holdfast.backup.plugins.module_utils._program.state import State
 
 from tests.unit.plugins.module_utils.program.program_host import (
     FATAL,
@@ -59,6 +62,7 @@ CUT = """\
 Is there a repository at the following location?\\nrest:http://127.0.0.1:9/"}
 """
 SUMMARY_NUMBERS = json.loads(SUMMARY)
+EARLIER = "0" * 32
 
 
 def shown(*, active: str = "inactive", loaded: str = "loaded", unit: str = UNIT) -> str:
@@ -373,7 +377,7 @@ def test_run_waits(host: FakeHost, capsys: Capture, changes: dict[str, Any], exp
     accepted, status, said = expected
     define(host, incomplete_is=accepted)
     host.answer("systemctl", "show", stdout=shown(active="activating"))
-    outcome(host, ended="2026-11-20T12:00:00Z")
+    outcome(host, ended="2026-11-20T12:00:00Z", invocation_id=EARLIER)
     # The recorder is done a moment after the unit.
     host.sleep = lambda _seconds: outcome(host, **changes)  # type: ignore[assignment, method-assign]
     assert call(host, "run", "system", "--wait") == status
@@ -384,9 +388,77 @@ def test_run_waits(host: FakeHost, capsys: Capture, changes: dict[str, Any], exp
 
 
 def test_run_without_an_outcome(ready: FakeHost, capsys: Capture) -> None:
+    begins(ready)
     assert call(ready, "run", "system", "--wait") == 1
     assert "no outcome was recorded" in capsys.readouterr().err
     assert ready.slept == start.RECORD_PATIENCE
+
+
+def begins(host: FakeHost, invocation: str = INVOCATION, *, collected: bool = False, status: int = 0) -> None:
+    """systemctl start begins a run with this id after one that was EARLIER; systemd forgets both if `collected`."""
+
+    def says(newest: str) -> None:
+        State(UNIT, newest, NOW).save(host)
+        said = shown().replace(INVOCATION, "" if collected else newest)
+        host.answer("systemctl", "show", stdout=said)
+
+    def starts(_argv: Sequence[str]) -> Done:
+        says(invocation)
+        return Done(status, "", "Job failed.\n" if status else "")
+
+    says(EARLIER)
+    host.answers.insert(0, (("systemctl", "start"), starts))
+
+
+def records(host: FakeHost, *changes: dict[str, Any]) -> None:
+    """A recorder writes each of these a second after the one before."""
+    coming = list(changes)
+
+    def sleep(seconds: float) -> None:
+        host.slept += seconds
+        if coming:
+            outcome(host, **coming.pop(0))
+
+    host.sleep = sleep  # type: ignore[method-assign]
+
+
+BAD = {"outcome": "failed", "reason": "locked", "summary": None}
+
+
+@pytest.mark.parametrize("collected", [False, True])
+def test_run_waits_for_its_own_outcome(ready: FakeHost, capsys: Capture, collected: bool) -> None:
+    """That of the run before may be written only now."""
+    begins(ready, collected=collected, status=1)
+    records(ready, {"invocation_id": EARLIER}, BAD)
+    assert call(ready, "run", "system", "--wait") == 1
+    assert f"{UNIT}: failed, locked in 5 s\n" in capsys.readouterr().out
+
+
+def test_run_finds_its_outcome_when_another_run_has_ended_since(ready: FakeHost, capsys: Capture) -> None:
+    begins(ready, status=1)
+    outcome(ready, **BAD)
+    outcome(ready, invocation_id="9" * 32)
+    assert call(ready, "run", "system", "--wait") == 1
+    assert "failed, locked" in capsys.readouterr().out
+
+
+def test_run_that_systemd_refuses(ready: FakeHost, capsys: Capture) -> None:
+    """There is no new run, and what the one before left is no answer."""
+    begins(ready, EARLIER, status=1)
+    outcome(ready, **BAD, invocation_id=None, ended="2026-11-20T12:00:00Z")
+    records(ready, {"invocation_id": EARLIER}, {**BAD, "reason": "unreachable", "invocation_id": None})
+    assert call(ready, "run", "system", "--wait") == 1
+    assert f"{UNIT}: failed, unreachable in 5 s\n" in capsys.readouterr().out
+    assert ready.slept == 2
+
+
+def test_run_that_systemd_skips(ready: FakeHost, capsys: Capture) -> None:
+    """Someone's drop-in has a condition: no run, no failure, and nothing to wait for."""
+    begins(ready, EARLIER)
+    records(ready, {"invocation_id": EARLIER})
+    assert call(ready, "run", "system", "--wait") == 1
+    assert f"{UNIT}: systemd did not run it; see: systemctl status {SERVICE}\n" in capsys.readouterr().err
+    assert ready.slept == 0
 
 
 SERVICE_TEXT = """\
