@@ -212,8 +212,9 @@ class Client:
         return bool(told)
 
     def recorded(self) -> str:
-        """Something that changes with every record."""
-        return self.sh(f"tail -n1 /var/lib/holdfast/outcomes/{UNIT}.history.jsonl 2>/dev/null || true")
+        """Something that changes with every run on record, and not when somebody was told of it."""
+        text = self.sh(f"cat /var/lib/holdfast/outcomes/{UNIT}.json 2>/dev/null || true")
+        return f"{json.loads(text)['invocation_id']} {json.loads(text)['ended']}" if text else ""
 
     def wait_recorded(self, before: str) -> dict[str, Any]:
         """The outcome that is recorded after `before`."""
@@ -612,10 +613,8 @@ def test_another_repository_in_its_place(client: Client) -> None:
 
 
 def test_disk_full(client: Client) -> None:
-    """The repository's file system is full."""
-    client.sh(
-        "head -c 30000000 /dev/urandom >/srv/data/big; mkdir -p /srv/full; mount -t tmpfs -o size=4M none /srv/full"
-    )
+    """The repository's file system is full; restores need no space there."""
+    client.sh("mkdir -p /srv/full; mount -t tmpfs -o size=4M none /srv/full")
     client.sh(
         f"RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/vault.password {client.binary} --no-cache -r /srv/full/r init;"
         " chown -R holdfast: /srv/full"
@@ -623,11 +622,90 @@ def test_disk_full(client: Client) -> None:
     client.put("/etc/holdfast/secrets/vault.repository", "/srv/full/r\n", 0o400)
     client.define(unit="ReadWritePaths=/srv/full")
     try:
+        client.know()
+        assert client.run(fails=False)["outcome"] == "ok"
+        client.sh("head -c 30000000 /dev/urandom >/srv/data/big")
         found = client.run(fails=True)
+        assert (found["outcome"], found["reason"]) == ("failed", "disk full")
+        client.sh("cat /dev/zero >/srv/full/rest 2>/dev/null", check=False)
+        client.sh("rm -rf /root/restored; holdfast restore system --target /root/restored")
+        assert client.sh("cat /root/restored/srv/data/sub/two") == "two\n"
     finally:
         client.put("/etc/holdfast/secrets/vault.repository", "/srv/repository\n", 0o400)
         client.sh("umount /srv/full")
-    assert (found["outcome"], found["reason"]) == ("failed", "disk full")
+        client.know()
+
+
+TELL = {"command": ["/bin/sh", "-c", 'sleep 6; echo "$HOLDFAST_OUTCOME, $HOLDFAST_REASON" >>/run/told']}
+
+
+def _told(client: Client) -> list[str]:
+    """What the user's command was told, once it was."""
+    return client.sh("for i in $(seq 150); do [ -s /run/told ] && break; sleep 0.1; done; cat /run/told").splitlines()
+
+
+def test_no_space_for_the_outcome(client: Client) -> None:
+    """A bad run is told of and shown all the same, and the next good one takes place."""
+    assert client.run(fails=False)["outcome"] == "ok"
+    snapshots = client.snapshot_ids()
+    client.define(paths=["/srv/gone"], on_failure=TELL)
+    client.sh(
+        "rm -f /run/told; cp -a /var/lib/holdfast /run/kept; mount -t tmpfs -o size=1M none /var/lib/holdfast;"
+        " cp -a /run/kept/. /var/lib/holdfast/; rm -r /run/kept; cat /dev/zero >/var/lib/holdfast/rest 2>/dev/null",
+        check=False,
+    )
+    try:
+        client.sh(f"! systemctl start {SERVICE}")
+        assert _told(client) == ["failed, source missing"]
+        (unit,) = json.loads(client.sh("holdfast status --json"))["units"]
+        assert (unit["outcome"], unit["reason"], unit["last_ok"]) == ("failed", "unknown", client.outcome()["last_ok"])
+        assert "do not exist" in client.sh("holdfast log system")
+        assert "No space left on device" in client.sh(f"journalctl -u 'holdfast-record@{UNIT}*'")
+        client.define()
+        client.sh(f"systemctl start {SERVICE}")
+        assert len(client.snapshot_ids()) == len(snapshots) + 1
+    finally:
+        client.sh("umount /var/lib/holdfast")
+    assert client.run(fails=False)["outcome"] == "ok"
+
+
+def test_runs_end_while_somebody_is_told(client: Client) -> None:
+    """A good one is the last on record afterwards; a bad one, whose recorder systemd does not start, is recorded too."""
+    client.sh("rm -f /run/told")
+    client.define(paths=["/srv/gone"], on_failure=TELL)
+    first = client.run(fails=True)["invocation_id"]
+    client.define(on_failure=TELL)
+    good = client.run(fails=False)
+    assert (good["outcome"], _told(client)) == ("ok", ["failed, source missing"])
+    client.sh("sleep 1; rm -f /run/told")
+    assert client.outcome() == good
+    history = [
+        json.loads(line) for line in client.sh(f"tail -n2 /var/lib/holdfast/outcomes/{UNIT}.history.jsonl").splitlines()
+    ]
+    assert [(each["invocation_id"], each["told"]) for each in history] == [(first, True), (good["invocation_id"], None)]
+    client.define(paths=["/srv/gone"], on_failure=TELL)
+    assert client.run(fails=True)["reason"] == "source missing"
+    client.define(pre=[{"command": ["/bin/false"]}], on_failure=TELL)
+    assert client.run(fails=True)["reason"] == "pre hook"
+    assert client.told()
+    assert _told(client) == ["failed, source missing", "failed, pre hook"]
+
+
+def test_run_waits_for_its_own_outcome(client: Client) -> None:
+    """The recorder of the run before is slow."""
+    client.sh("mkdir -p /etc/systemd/system/holdfast-record@.service.d")
+    client.put("/etc/systemd/system/holdfast-record@.service.d/slow.conf", "[Service]\nExecStartPre=/bin/sleep 4\n")
+    client.define(pre=[{"command": ["/bin/false"]}])
+    try:
+        client.sh("holdfast run system --wait", check=False)
+        client.define()
+        client.sh(f"systemctl start {SERVICE}")
+        client.define(paths=["/srv/gone"])
+        said = client.sh("holdfast run system --wait && echo it is ok", check=False)
+    finally:
+        client.sh("rm -r /etc/systemd/system/holdfast-record@.service.d; systemctl daemon-reload")
+    assert f"{UNIT}: failed, source missing" in said
+    assert "it is ok" not in said
 
 
 def _start_slow(client: Client) -> str:

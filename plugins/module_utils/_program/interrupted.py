@@ -20,7 +20,7 @@ MESSAGE = "the host went down in the middle of it"
 
 
 def settle_all(host: Host) -> int:
-    """Record them all. Returns 1 if the definition of one cannot be read."""
+    """Record them all. Returns 1 if one cannot be recorded, or its definition not be read."""
     problems = 0
     known = definitions.names(host)
     for unit in running.units(host):
@@ -29,33 +29,40 @@ def settle_all(host: Host) -> int:
             running.forget(host, unit)
             continue
         try:
-            settle(host, definitions.load(host, unit))
+            problems += not settle(host, definitions.load(host, unit))
         except ProgramError as error:
             complain(f"holdfast: {error}")
             problems += 1
     return 1 if problems else 0
 
 
-def settle(host: Host, definition: Definition) -> None:
-    """Record the run of this unit that the host's end cut off, if there is one, and tell of it."""
+def settle(host: Host, definition: Definition) -> bool:
+    """Record the run of this unit that the host's end cut off, if there is one, and tell of it.
+
+    Returns False if it cannot be written: then it is to be settled again.
+    """
     begun = running.cut_off(host, definition.unit)
     if begun is None:
-        return
-    last = outcomes.last(host, definition.unit)
-    if last is None or last.get("invocation_id") != begun.invocation:
-        known = Evidence(
-            begun.invocation,
-            Ending(),
-            State(definition.unit, begun.invocation, begun.started),
-            Digest(),
-            Assessment(FAILED, "interrupted", MESSAGE),
-        )
-        # When it ended nobody knows.
-        last = {**record.describe(host, definition, known, last), "duration_seconds": None}
-        record.keep(host, definition, last)
-        outcomes.remember(host, definition.unit, last)
-        say(f"{definition.unit} failed interrupted")
-    elif last.get("told") is None:
-        # It went down when the outcome was written and nobody told yet.
-        record.keep(host, definition, last)
-    running.forget(host, definition.unit)
+        return True
+    written = True
+    with outcomes.turn(host, definition.unit):
+        before = outcomes.last(host, definition.unit)
+        outcome = outcomes.of(host, definition.unit, begun.invocation)
+        if outcome is None:
+            known = Evidence(
+                begun.invocation,
+                Ending(),
+                State(definition.unit, begun.invocation, begun.started),
+                Digest(),
+                Assessment(FAILED, "interrupted", MESSAGE),
+            )
+            # When it ended nobody knows.
+            outcome = {**record.describe(host, definition, known, before), "duration_seconds": None}
+            written = record.keep(host, definition, outcome, before)
+            say(f"{definition.unit} failed interrupted")
+    # Else it went down when the outcome was written, and maybe nobody told yet.
+    if outcome.get("told") is None:
+        written &= record.tell(host, definition, outcome, before)
+    if written:
+        running.forget(host, definition.unit)
+    return written

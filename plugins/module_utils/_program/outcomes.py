@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+from collections.abc import Iterator
 from typing import Any
 
-from .host import OUTCOMES, Host
+from .host import OUTCOMES, RUNTIME, Host
 
 HISTORY = 100
 
@@ -18,17 +22,53 @@ def last(host: Host, unit: str) -> dict[str, Any] | None:
     return host.read_json(f"{OUTCOMES}/{unit}.json")
 
 
-def write(host: Host, unit: str, outcome: dict[str, Any]) -> None:
-    """Replace the outcome of the last run."""
-    host.write_json(f"{OUTCOMES}/{unit}.json", outcome)
+def of(host: Host, unit: str, invocation: str) -> dict[str, Any] | None:
+    """The recorded outcome of the run with this id of systemd's; None if it is not on record."""
+    known = [*_history(host, unit), last(host, unit) or {}]
+    return next((each for each in reversed(known) if each.get("invocation_id") == invocation), None)
 
 
-def remember(host: Host, unit: str, outcome: dict[str, Any]) -> None:
-    """Append to the history, which keeps the last 100."""
-    path = f"{OUTCOMES}/{unit}.history.jsonl"
+@contextlib.contextmanager
+def turn(host: Host, unit: str) -> Iterator[None]:
+    """Of the recorders of one unit, which are two instances, one at a time looks for what to record and writes it."""
+    path = host.path(f"{RUNTIME}/{unit}.lock")
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Only root may open it, or any user could stop the recorder.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        lines = host.path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        lines = []
-    lines = [*lines[-(HISTORY - 1) :], json.dumps(outcome, sort_keys=True)]
-    host.write(path, "".join(f"{line}\n" for line in lines).encode("utf-8"), mode=0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write(host: Host, unit: str, outcome: dict[str, Any], before: dict[str, Any] | None) -> None:
+    """Put an outcome on record, again if need be: in the history, which keeps the last 100, and as the last one unless
+    there is a later one than `before` by now. Raises OSError."""
+    now = last(host, unit)
+    if now == before or (now is not None and _same(now, outcome)):
+        host.write_json(f"{OUTCOMES}/{unit}.json", outcome)
+    known = _history(host, unit)
+    place = next((number for number, each in enumerate(known) if _same(each, outcome)), len(known))
+    known[place : place + 1] = [outcome]
+    lines = "".join(f"{json.dumps(each, sort_keys=True)}\n" for each in known[-HISTORY:])
+    host.write(f"{OUTCOMES}/{unit}.history.jsonl", lines.encode("utf-8"), mode=0o644)
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether both are of one run; of what systemd did not even start there is only the time."""
+    name = "invocation_id" if other.get("invocation_id") else "ended"
+    return one.get("invocation_id") == other.get("invocation_id") and one.get(name) == other.get(name)
+
+
+def _history(host: Host, unit: str) -> list[dict[str, Any]]:
+    try:
+        lines = host.path(f"{OUTCOMES}/{unit}.history.jsonl").read_bytes().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        # A damaged one must not keep the others, or the next, from being known.
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return [each for each in found if isinstance(each, dict)]

@@ -36,7 +36,11 @@ def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) 
         interrupted.settle(host, definition)
     state = State(definition.unit, environment.get("INVOCATION_ID", ""), host.now())
     state.save(host)
-    running.begin(host, definition.unit, state.invocation, state.started)
+    try:
+        running.begin(host, definition.unit, state.invocation, state.started)
+    except OSError as error:
+        # A full disk is no reason not to back up.
+        complain(f"nobody will know of this run if the host goes down: {error}")
     try:
         _wait(host, definition)
         _check(host, definition)

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import _secrets
 from .._outcome import INCOMPLETE, OK
-from . import evidence, hooks, journal, outcomes, running
+from . import evidence, hooks, journal, outcomes, running, systemd
 from .assess import Assessment, Ending
 from .definition import Definition, Hook
 from .engine import tool_versions
@@ -36,29 +36,46 @@ NUMBERS = (
 
 
 def record(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
-    """Write outcome and history; call `on_failure`. Returns 0 whatever the outcome is."""
-    before = outcomes.last(host, definition.unit)
-    known = _evidence(host, definition, environment, before)
-    if known is None:
-        say(f"systemd knows of no run of {definition.unit}: nothing is recorded")
-        return 0
-    outcome = describe(host, definition, known, before)
-    keep(host, definition, outcome)
-    if before is None or not known.invocation or before.get("invocation_id") != known.invocation:
-        outcomes.remember(host, definition.unit, outcome)
-    running.end(host, definition.unit, known.invocation)
-    say(" ".join(str(part) for part in (definition.unit, outcome["outcome"], outcome["reason"] or "") if part))
-    return 0
+    """Write outcome and history; call `on_failure`. Returns 0 whatever the outcome is, 1 if it cannot be written."""
+    written = True
+    done: list[Evidence] = []
+    while True:
+        with outcomes.turn(host, definition.unit):
+            before = outcomes.last(host, definition.unit)
+            invocation, ending = _missed(host, definition, done) if done else _ended(host, definition, environment)
+            known = None if done and not invocation else _evidence(host, definition, invocation, ending, before)
+            if known is None:
+                break
+            outcome = describe(host, definition, known, before)
+            written &= keep(host, definition, outcome, before)
+        written &= tell(host, definition, outcome, before)
+        running.end(host, definition.unit, known.invocation)
+        say(" ".join(str(part) for part in (definition.unit, outcome["outcome"], outcome["reason"] or "") if part))
+        done.append(known)
+    if not done:
+        say(f"systemd knows of no other run of {definition.unit} that has ended: nothing is recorded")
+    return 0 if written else 1
+
+
+def _ended(host: Host, definition: Definition, environment: Mapping[str, str]) -> tuple[str, Ending]:
+    """The run that has just ended; an empty id if there is none."""
+    invocation = environment.get("MONITOR_INVOCATION_ID", "")
+    return (invocation, Ending.of(environment, "MONITOR_")) if invocation else _asked(host, definition)
+
+
+def _missed(host: Host, definition: Definition, done: list[Evidence]) -> tuple[str, Ending]:
+    """A run that ended as the first of `done` did while that one was told of: systemd does not start what it is starting
+    already, so there is no other recorder for it. An empty id if there is none."""
+    invocation, ending = _asked(host, definition)
+    # One that ended in the other way is the other instance's. Those that are done need not be on record: the disk may be full.
+    ours = (ending.result == "success") == (done[0].ending.result == "success")
+    return (invocation, ending) if ours and invocation not in {each.invocation for each in done} else ("", Ending())
 
 
 def _evidence(
-    host: Host, definition: Definition, environment: Mapping[str, str], before: dict[str, Any] | None
+    host: Host, definition: Definition, invocation: str, ending: Ending, before: dict[str, Any] | None
 ) -> Evidence | None:
-    """What there is to record: the run that has just ended, or that systemd refused to start one; None if neither."""
-    invocation = environment.get("MONITOR_INVOCATION_ID", "")
-    ending = Ending.of(environment, "MONITOR_")
-    if not invocation:
-        invocation, ending = _asked(host, definition)
+    """What there is to record: the run `invocation`, or that systemd refused to start one since; None if neither."""
     found = evidence.gather(host, definition, invocation, ending)
     # If something that the unit requires failed, there was no run, and what systemd knows is about an older one.
     refusal = journal.refusal(host, definition.service)
@@ -69,14 +86,17 @@ def _evidence(
 
 
 def _asked(host: Host, definition: Definition) -> tuple[str, Ending]:
-    """What systemd knows of the last run, for a recorder that was started by hand."""
-    names = "InvocationID,Result,ExecMainCode,ExecMainStatus"
+    """What systemd knows of the last run itself; an empty id if it has not ended yet, or is on record."""
+    names = "ActiveState,InvocationID,Result,ExecMainCode,ExecMainStatus"
     done = host.command(["systemctl", "show", f"--property={names}", definition.service], timeout=30)
     values = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    invocation = values.get("InvocationID", "")
+    if values.get("ActiveState") in systemd.RUNNING or outcomes.of(host, definition.unit, invocation) is not None:
+        return "", Ending()
     codes = {"1": "exited", "2": "killed", "3": "dumped"}
     code = codes.get(values.get("ExecMainCode", ""), "")
     status = values.get("ExecMainStatus", "") if code else ""
-    return values.get("InvocationID", ""), Ending(values.get("Result", ""), code, status)
+    return invocation, Ending(values.get("Result", ""), code, status)
 
 
 def describe(host: Host, definition: Definition, known: Evidence, before: dict[str, Any] | None) -> dict[str, Any]:
@@ -116,16 +136,29 @@ def _is_bad(definition: Definition, outcome: dict[str, Any]) -> bool:
     return outcome["outcome"] not in accepted
 
 
-def keep(host: Host, definition: Definition, outcome: dict[str, Any]) -> None:
-    """Write the outcome, call the user's command if it is a bad one, and write down whether that went well."""
-    # Written before anybody is told: telling may take its time, and may fail.
-    outcomes.write(host, definition.unit, outcome)
-    if _is_bad(definition, outcome) and definition.on_failure is not None:
-        outcome["told"] = _tell(definition, definition.on_failure, outcome)
-        outcomes.write(host, definition.unit, outcome)
+def keep(host: Host, definition: Definition, outcome: dict[str, Any], before: dict[str, Any] | None) -> bool:
+    """Write the outcome after the one `before`. Returns whether it is written: a full disk keeps nobody from being told."""
+    try:
+        outcomes.write(host, definition.unit, outcome, before)
+    except OSError as error:
+        complain(f"the outcome of {definition.unit} cannot be written: {error}")
+        return False
+    return True
 
 
-def _tell(definition: Definition, hook: Hook, outcome: dict[str, Any]) -> bool:
+def tell(host: Host, definition: Definition, outcome: dict[str, Any], before: dict[str, Any] | None) -> bool:
+    """Call the user's command if it is a bad outcome, and write down whether that went well. Returns whether it is written.
+
+    The outcome is on record already: this may take its time, in which other runs end and are recorded, and may fail.
+    """
+    if not _is_bad(definition, outcome) or definition.on_failure is None:
+        return True
+    outcome["told"] = _call(definition, definition.on_failure, outcome)
+    with outcomes.turn(host, definition.unit):
+        return keep(host, definition, outcome, before)
+
+
+def _call(definition: Definition, hook: Hook, outcome: dict[str, Any]) -> bool:
     names = ("outcome", "reason", "message", "started", "ended", "snapshot", "last_ok")
     variables = hooks.environment(
         definition, host=definition.host, **{name: str(outcome[name] or "") for name in names}

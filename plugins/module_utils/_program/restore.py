@@ -48,7 +48,9 @@ def restore(
         # Restic restores nothing then, and ends well.
         if not restic.holds(host, definition, chosen, path):
             raise ProgramError(_absent(definition, chosen, [path]))
-    argv = [*definition.restic, "restore", "--no-cache", f"--target={target}"]
+    # A lock is a file that a full repository has no space for, and a host that may only append cannot make any. Restic reads
+    # what it restores by its hash, so what is taken away meanwhile is an error, and never another content.
+    argv = [*definition.restic, "restore", "--no-lock", "--no-cache", f"--target={target}"]
     argv += [f"--include={escaped(path)}" for path in wanted]
     # Holes are left only where nothing is that would show through.
     argv += ["--dry-run"] if dry_run else ["--verify"] if occupied else ["--sparse", "--verify"]

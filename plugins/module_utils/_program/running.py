@@ -33,8 +33,8 @@ def end(host: Host, unit: str, invocation: str) -> None:
 
 
 def forget(host: Host, unit: str) -> None:
-    """Forget what is noted of the unit."""
-    with contextlib.suppress(FileNotFoundError):
+    """Forget what is noted of the unit, as far as its file system lets us."""
+    with contextlib.suppress(OSError):
         host.path(_path(unit)).unlink()
 
 

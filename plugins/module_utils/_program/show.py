@@ -35,7 +35,9 @@ def _log(host: Host, definition: Definition) -> list[str]:
     state = systemd.ask(host, [definition], closely=True)[definition.unit]
     last = outcomes.last(host, definition.unit)
     recorded = str((last or {}).get("invocation_id") or "")
-    invocation = state.invocation if state.running or not recorded else recorded
+    # One that is not on record is later: the disk was full, say.
+    newest = state.running or not recorded or outcomes.of(host, definition.unit, state.invocation) is None
+    invocation = state.invocation if newest and state.invocation else recorded
     entries = journal.read(host, invocation, lines=LOG_LINES)
     if last is not None and not recorded and not state.running:
         ended = seconds_of(last["ended"])

@@ -36,6 +36,11 @@ class State:
         host.write_json(f"{RUNTIME}/{self.unit}.json", dataclasses.asdict(self), mode=0o600)
 
 
+def newest(host: Host, unit: str) -> str:
+    """The invocation that was prepared last since the host booted; empty if there is none."""
+    return str((host.read_json(f"{RUNTIME}/{unit}.json") or {}).get("invocation") or "")
+
+
 def load(host: Host, unit: str, invocation: str) -> State | None:
     """The findings of exactly this invocation; None when it has left none."""
     content = host.read_json(f"{RUNTIME}/{unit}.json")

@@ -10,7 +10,7 @@ import os
 import socket
 from typing import Any
 
-from .._outcome import ABSENT, INCOMPLETE, LOCKED, NEVER_RAN, OK, PRESENT, UNREACHABLE, WRONG_KEY
+from .._outcome import ABSENT, FAILED, INCOMPLETE, LOCKED, NEVER_RAN, OK, PRESENT, UNREACHABLE, WRONG_KEY
 from . import definition as definitions
 from . import journal, outcomes, systemd, text
 from .definition import Definition
@@ -84,7 +84,7 @@ def _document(host: Host, chosen: list[Definition], units: list[dict[str, Any]])
 
 
 def _unit(host: Host, definition: Definition, state: UnitState) -> dict[str, Any]:
-    last = outcomes.last(host, definition.unit)
+    last = _last(host, definition, state)
     outcome = last["outcome"] if last else NEVER_RAN
     result: dict[str, Any] = {
         "unit": definition.unit,
@@ -104,6 +104,18 @@ def _unit(host: Host, definition: Definition, state: UnitState) -> dict[str, Any
     result["age_seconds"] = int(host.now() - last_ok) if last_ok is not None else None
     result["repository_state"] = PRESENT if outcome in (OK, INCOMPLETE) else _STATES.get(result["reason"] or "")
     return result
+
+
+def _last(host: Host, definition: Definition, state: UnitState) -> dict[str, Any] | None:
+    """The outcome of the last run; of a failed one that is not on record, because the disk is full say, what systemd knows."""
+    last = outcomes.last(host, definition.unit)
+    if not state.failed or not state.invocation or outcomes.of(host, definition.unit, state.invocation) is not None:
+        return last
+    message = (
+        f"it failed, and its outcome is not on record; see: holdfast log {definition.unit};"
+        f" journalctl -u 'holdfast-record@{definition.unit}*'"
+    )
+    return {"outcome": FAILED, "reason": "unknown", "message": message, "last_ok": (last or {}).get("last_ok")}
 
 
 def _percent(host: Host, definition: Definition, state: UnitState) -> float | None:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What systemd says of run units: one question for all services, one for all timers, and more only for those that run."""
+"""What systemd says of run units: one question for all services, one for all timers, and more only for those that run or failed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .definition import Definition
 from .host import Host, ProgramError
 
 RUNNING = ("activating", "active", "reloading", "deactivating")
+FAILED = "failed"
 _PROPERTIES = "Id,LoadState,ActiveState,InvocationID"
 
 
@@ -22,19 +23,22 @@ class UnitState:
 
     loaded: bool = False
     running: bool = False
+    failed: bool = False
     invocation: str = ""
     next: float | None = None
 
 
 def ask(host: Host, definitions: Iterable[Definition], *, closely: bool = False) -> dict[str, UnitState]:
-    """The state of each run unit, by its name; `closely` with the invocation of what does not run, too. Raises ProgramError
-    when systemd does not answer."""
+    """The state of each run unit, by its name; `closely` with the invocation of what neither runs nor failed, too. Raises
+    ProgramError when systemd does not answer."""
     wanted = list(definitions)
     if not wanted:
         return {}
     blocks = {} if closely else _listed(host, [each.service for each in wanted])
-    # All properties of a unit take systemd 3 ms, so only where they are of use: what runs, and what systemd has no need of in memory.
-    asked = [each.service for each in wanted if blocks.get(each.service, {}).get("ActiveState", "active") in RUNNING]
+    # All properties of a unit take systemd 3 ms, so only where they are of use: what runs or failed, and what systemd has no
+    # need of in memory.
+    of_use = (*RUNNING, FAILED)
+    asked = [each.service for each in wanted if blocks.get(each.service, {}).get("ActiveState", FAILED) in of_use]
     if asked:
         blocks.update(_shown(host, asked))
     following = _following(host, [each.timer for each in wanted])
@@ -76,6 +80,7 @@ def _state(service: dict[str, str], following: float | None) -> UnitState:
     return UnitState(
         loaded=service.get("LoadState") == "loaded",
         running=service.get("ActiveState") in RUNNING,
+        failed=service.get("ActiveState") == FAILED,
         invocation=service.get("InvocationID", ""),
         next=following,
     )

@@ -66,6 +66,8 @@ class FakeHost(Host):
         self.directories: list[str | None] = []
         self.slept = 0.0
         self.clock = NOW
+        # What the kernel says to whoever writes below /var: that the disk is full, say.
+        self.broken: int | None = None
 
     def answer(self, *words: str, status: int = 0, stdout: str = "", stderr: str = "") -> None:
         """Later answers go before earlier ones."""
@@ -91,6 +93,11 @@ class FakeHost(Host):
     ) -> int:
         self.directories.append(directory)
         return self.command(argv, timeout=timeout, env=env).status
+
+    def write(self, absolute: str, content: bytes, *, mode: int, group: int | None = None) -> None:
+        if self.broken is not None and absolute.startswith("/var/"):
+            raise OSError(self.broken, os.strerror(self.broken), absolute)
+        super().write(absolute, content, mode=mode, group=group)
 
     def opened(self, repository: str = ID, seconds: float = NOW) -> None:
         """Leave in the unit's cache what restic does when it opens a repository."""

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program import (
     text,
 )
 from ansible_collections.holdfast.backup.plugins.module_utils._program import host as hosts
+from ansible_collections.holdfast.backup.plugins.module_utils._program.host import Done
+from ansible_collections.holdfast.backup.plugins.module_utils._program.state import State
 
 from tests.unit.plugins.module_utils.program.program_host import (
     FATAL,
@@ -59,6 +62,7 @@ CUT = """\
 Is there a repository at the following location?\\nrest:http://127.0.0.1:9/"}
 """
 SUMMARY_NUMBERS = json.loads(SUMMARY)
+EARLIER = "0" * 32
 
 
 def shown(*, active: str = "inactive", loaded: str = "loaded", unit: str = UNIT) -> str:
@@ -93,7 +97,7 @@ def outcome(host: FakeHost, **changes: Any) -> dict[str, Any]:
         "dumps_failed": [],
         **changes,
     }
-    outcomes.write(host, UNIT, content)
+    outcomes.write(host, UNIT, content, outcomes.last(host, UNIT))
     return content
 
 
@@ -178,9 +182,9 @@ def test_what_is_known_of_the_repository(
 
 
 @pytest.mark.parametrize(
-    ("active", "asked", "share"), [("inactive", False, None), ("failed", False, None), ("activating", True, 18.0)]
+    ("active", "asked", "share"), [("inactive", False, None), ("failed", True, None), ("activating", True, 18.0)]
 )
-def test_only_what_runs_is_asked_for_more(
+def test_only_what_runs_or_failed_is_asked_for_more(
     ready: FakeHost, capsys: Capture, active: str, asked: bool, share: float | None
 ) -> None:
     said = {"unit": SERVICE, "load": "loaded", "active": active, "sub": "dead", "description": "Backup"}
@@ -189,8 +193,34 @@ def test_only_what_runs_is_asked_for_more(
     ready.journal(STATUS)
     assert call(ready, "status", "--json") == 0
     (unit,) = json.loads(capsys.readouterr().out)["units"]
-    assert (unit["loaded"], unit["running"], unit["percent_done"]) == (True, asked, share)
+    assert (unit["loaded"], unit["running"], unit["percent_done"]) == (True, share is not None, share)
     assert any(words[:2] == ["systemctl", "show"] for words in ready.calls) == asked
+
+
+def test_a_failure_that_could_not_be_recorded(ready: FakeHost, capsys: Capture) -> None:
+    """The disk was full, say: the last outcome on record is the good one before."""
+    outcome(ready, invocation_id="0" * 32)
+    ready.answer("systemctl", "show", stdout=shown(active="failed"))
+    assert call(ready, "status", "--json") == 0
+    (unit,) = json.loads(capsys.readouterr().out)["units"]
+    assert (unit["outcome"], unit["reason"]) == ("failed", "unknown")
+    assert (unit["last_ok"], unit["age_seconds"]) == ("2026-11-21T12:00:05Z", 3595)
+    assert {unit[name] for name in ("ended", "snapshot", "summary", "repository_state")} == {None}
+    assert f"journalctl -u 'holdfast-record@{UNIT}*'" in unit["message"]
+    ready.journal(FATAL.format(1, "no space left on device"), invocation=INVOCATION)
+    assert call(ready, "log", "system") == 0
+    said = capsys.readouterr().out
+    assert "no space left on device" in said
+    assert "outcome" not in said
+
+
+def test_a_failure_before_the_last_outcome(ready: FakeHost, capsys: Capture) -> None:
+    """Systemd refused the run after it, and has no invocation of that."""
+    outcome(ready, outcome="failed", reason="locked")
+    outcome(ready, outcome="failed", reason="unreachable", invocation_id=None)
+    ready.answer("systemctl", "show", stdout=shown(active="failed"))
+    assert call(ready, "status", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["units"][0]["reason"] == "unreachable"
 
 
 def test_status_for_people(ready: FakeHost, capsys: Capture) -> None:
@@ -347,7 +377,7 @@ def test_run_waits(host: FakeHost, capsys: Capture, changes: dict[str, Any], exp
     accepted, status, said = expected
     define(host, incomplete_is=accepted)
     host.answer("systemctl", "show", stdout=shown(active="activating"))
-    outcome(host, ended="2026-11-20T12:00:00Z")
+    outcome(host, ended="2026-11-20T12:00:00Z", invocation_id=EARLIER)
     # The recorder is done a moment after the unit.
     host.sleep = lambda _seconds: outcome(host, **changes)  # type: ignore[assignment, method-assign]
     assert call(host, "run", "system", "--wait") == status
@@ -358,9 +388,77 @@ def test_run_waits(host: FakeHost, capsys: Capture, changes: dict[str, Any], exp
 
 
 def test_run_without_an_outcome(ready: FakeHost, capsys: Capture) -> None:
+    begins(ready)
     assert call(ready, "run", "system", "--wait") == 1
     assert "no outcome was recorded" in capsys.readouterr().err
     assert ready.slept == start.RECORD_PATIENCE
+
+
+def begins(host: FakeHost, invocation: str = INVOCATION, *, collected: bool = False, status: int = 0) -> None:
+    """systemctl start begins a run with this id after one that was EARLIER; systemd forgets both if `collected`."""
+
+    def says(newest: str) -> None:
+        State(UNIT, newest, NOW).save(host)
+        said = shown().replace(INVOCATION, "" if collected else newest)
+        host.answer("systemctl", "show", stdout=said)
+
+    def starts(_argv: Sequence[str]) -> Done:
+        says(invocation)
+        return Done(status, "", "Job failed.\n" if status else "")
+
+    says(EARLIER)
+    host.answers.insert(0, (("systemctl", "start"), starts))
+
+
+def records(host: FakeHost, *changes: dict[str, Any]) -> None:
+    """A recorder writes each of these a second after the one before."""
+    coming = list(changes)
+
+    def sleep(seconds: float) -> None:
+        host.slept += seconds
+        if coming:
+            outcome(host, **coming.pop(0))
+
+    host.sleep = sleep  # type: ignore[method-assign]
+
+
+BAD = {"outcome": "failed", "reason": "locked", "summary": None}
+
+
+@pytest.mark.parametrize("collected", [False, True])
+def test_run_waits_for_its_own_outcome(ready: FakeHost, capsys: Capture, collected: bool) -> None:
+    """That of the run before may be written only now."""
+    begins(ready, collected=collected, status=1)
+    records(ready, {"invocation_id": EARLIER}, BAD)
+    assert call(ready, "run", "system", "--wait") == 1
+    assert f"{UNIT}: failed, locked in 5 s\n" in capsys.readouterr().out
+
+
+def test_run_finds_its_outcome_when_another_run_has_ended_since(ready: FakeHost, capsys: Capture) -> None:
+    begins(ready, status=1)
+    outcome(ready, **BAD)
+    outcome(ready, invocation_id="9" * 32)
+    assert call(ready, "run", "system", "--wait") == 1
+    assert "failed, locked" in capsys.readouterr().out
+
+
+def test_run_that_systemd_refuses(ready: FakeHost, capsys: Capture) -> None:
+    """There is no new run, and what the one before left is no answer."""
+    begins(ready, EARLIER, status=1)
+    outcome(ready, **BAD, invocation_id=None, ended="2026-11-20T12:00:00Z")
+    records(ready, {"invocation_id": EARLIER}, {**BAD, "reason": "unreachable", "invocation_id": None})
+    assert call(ready, "run", "system", "--wait") == 1
+    assert f"{UNIT}: failed, unreachable in 5 s\n" in capsys.readouterr().out
+    assert ready.slept == 2
+
+
+def test_run_that_systemd_skips(ready: FakeHost, capsys: Capture) -> None:
+    """Someone's drop-in has a condition: no run, no failure, and nothing to wait for."""
+    begins(ready, EARLIER)
+    records(ready, {"invocation_id": EARLIER})
+    assert call(ready, "run", "system", "--wait") == 1
+    assert f"{UNIT}: systemd did not run it; see: systemctl status {SERVICE}\n" in capsys.readouterr().err
+    assert ready.slept == 0
 
 
 SERVICE_TEXT = """\
@@ -659,6 +757,7 @@ def test_restore_latest(ready: FakeHost, capsys: Capture) -> None:
     assert ready.calls[-1] == [
         "/usr/bin/restic",
         "restore",
+        "--no-lock",
         "--no-cache",
         "--target=/out",
         r"--include=/srv/\[a\]\*\?\\b",
@@ -697,7 +796,7 @@ def test_everything_may_be_named(ready: FakeHost) -> None:
 def test_restore_of_a_dump_and_dry_run(ready: FakeHost, capsys: Capture) -> None:
     ready.answer("snapshots", stdout=SNAPSHOTS)
     assert call(ready, "restore", "system", "--target", "/out", "--dump", "pg", "--dry-run") == 0
-    assert ready.calls[-1][3:] == ["--target=/out", "--dry-run", "--", "b" * 64]
+    assert ready.calls[-1][4:] == ["--target=/out", "--dry-run", "--", "b" * 64]
     assert not ready.path("/out").exists()
     assert "would be restored" in capsys.readouterr().out
     assert call(ready, "restore", "system", "--target", "/out", "--dump", "none") == 1

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,15 @@ import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils._program import (
     assess,
     evidence,
+    hooks,
     interrupted,
     journal,
     outcomes,
     running,
 )
 from ansible_collections.holdfast.backup.plugins.module_utils._program.assess import Ending
+from ansible_collections.holdfast.backup.plugins.module_utils._program.definition import Hook
+from ansible_collections.holdfast.backup.plugins.module_utils._program.host import Done
 from ansible_collections.holdfast.backup.plugins.module_utils._program.prepare import prepare
 from ansible_collections.holdfast.backup.plugins.module_utils._program.record import record
 from ansible_collections.holdfast.backup.plugins.module_utils._program.state import State
@@ -352,6 +358,16 @@ def test_history_is_bounded(host: FakeHost) -> None:
     assert json.loads(lines[-1])["invocation_id"] == f"{outcomes.HISTORY + 4:032d}"
 
 
+def test_damaged_lines_of_the_history_are_left_out(host: FakeHost) -> None:
+    findings(host)
+    host.journal(SUMMARY)
+    path = host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"invocation_id": "1"}\n[]\n{"inv\xff\n')
+    recorded(host, monitor())
+    assert [json.loads(line)["invocation_id"] for line in path.read_text().splitlines()] == ["1", INVOCATION]
+
+
 def test_last_ok_is_carried_on(host: FakeHost) -> None:
     findings(host)
     host.journal(SUMMARY)
@@ -369,6 +385,8 @@ def test_without_word_from_systemd_it_asks(host: FakeHost) -> None:
     host.journal()
     found = recorded(host, {})
     assert (found["reason"], found["invocation_id"]) == ("wrong password", INVOCATION)
+    # Started by hand it does not make a run on record a later one.
+    host.clock += 60
     again = recorded(host, {})
     assert again == found
     assert len(host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl").read_text().splitlines()) == 1
@@ -427,6 +445,144 @@ def test_telling(
         assert f"HOLDFAST_OUTCOME={found['outcome']}\n" in lines
         assert f"HOLDFAST_UNIT={UNIT}\n" in lines
         assert "HOLDFAST_LAST_OK=\n" in lines
+
+
+# --- the disk is full, or read-only
+
+
+@pytest.mark.parametrize("broken", [errno.ENOSPC, errno.EROFS])
+def test_what_cannot_be_written_is_told(
+    host: FakeHost, tmp_path: Path, capsys: pytest.CaptureFixture[str], broken: int
+) -> None:
+    findings(host)
+    host.journal()
+    host.broken = broken
+    definition = define(host, on_failure=hook(f"echo $HOLDFAST_REASON >>{tmp_path}/told"))
+    assert record(host, definition, monitor("exit-code", "12")) == 1
+    assert (tmp_path / "told").read_text() == "wrong password\n"
+    assert f"the outcome of {UNIT} cannot be written: " in capsys.readouterr().err
+    assert outcomes.last(host, UNIT) is None
+
+
+def test_there_is_space_again_when_somebody_was_told(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a good run from before would be the last one that anybody knows of."""
+    findings(host)
+    host.journal(SUMMARY)
+    recorded(host, {**monitor(), "MONITOR_INVOCATION_ID": "0" * 32})
+    host.broken = errno.ENOSPC
+
+    def tell(_hook: Hook, _variables: Mapping[str, str]) -> None:
+        host.broken = None
+
+    monkeypatch.setattr(hooks, "run", tell)
+    assert record(host, define(host, on_failure=hook("true")), monitor("exit-code", "12")) == 1
+    found = outcomes.last(host, UNIT)
+    assert found is not None
+    assert (found["outcome"], found["told"], found["invocation_id"]) == ("failed", True, INVOCATION)
+
+
+def test_a_run_goes_on_where_nobody_can_note_it(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    host.broken = errno.ENOSPC
+    assert prepare(host, define(host), {"INVOCATION_ID": INVOCATION}) == 0
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_a_run_that_ended_with_the_host_and_cannot_be_recorded(host: FakeHost, tmp_path: Path) -> None:
+    went_down(host)
+    host.broken = errno.ENOSPC
+    definition = define(host, on_failure=hook(f"echo $HOLDFAST_REASON >>{tmp_path}/told"))
+    assert interrupted.settle_all(host) == 1
+    assert (tmp_path / "told").read_text() == "interrupted\n"
+    # The next run takes place, and once there is space it is on record.
+    assert prepare(host, definition, {"INVOCATION_ID": "1" * 32}) == 0
+    host.broken = None
+    assert interrupted.settle_all(host) == 0
+    found = outcomes.last(host, UNIT)
+    assert found is not None
+    assert (found["reason"], running.units(host)) == ("interrupted", [])
+
+
+# --- runs that end while another is being recorded
+
+
+LATER = "5" * 32
+
+
+def history(host: FakeHost) -> list[tuple[Any, ...]]:
+    """Runs on record, oldest first: invocation, outcome, told."""
+    lines = host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl").read_text().splitlines()
+    return [tuple(json.loads(line)[name] for name in ("invocation_id", "outcome", "told")) for line in lines]
+
+
+def test_a_good_run_while_somebody_is_told_of_a_bad_one(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorders of a good and of a bad run are two instances."""
+    host.journal(SUMMARY)
+    definition = define(host, on_failure=hook("true"))
+
+    def tell(_hook: Hook, _variables: Mapping[str, str]) -> None:
+        State(UNIT, LATER, NOW).save(host)
+        host.clock += 50
+        assert record(host, definition, {**monitor(), "MONITOR_INVOCATION_ID": LATER}) == 0
+
+    monkeypatch.setattr(hooks, "run", tell)
+    findings(host)
+    assert record(host, definition, monitor("exit-code", "12")) == 0
+    found = outcomes.last(host, UNIT)
+    assert found is not None
+    assert (found["outcome"], found["invocation_id"], found["last_ok"]) == ("ok", LATER, "2026-11-21T13:00:50Z")
+    assert history(host) == [(INVOCATION, "failed", True), (LATER, "ok", None)]
+
+
+@pytest.mark.parametrize(
+    ("result", "active", "recorded_too"),
+    [("exit-code", "failed", True), ("exit-code", "deactivating", False), ("success", "inactive", False)],
+)
+def test_a_bad_run_while_somebody_is_told_of_another(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, result: str, active: str, recorded_too: bool
+) -> None:
+    """systemd starts nothing that is being started: the second run has no recorder of its own. One that still runs, or
+    ended well, will have, or has."""
+    host.journal()
+    told = []
+
+    def tell(_hook: Hook, variables: Mapping[str, str]) -> None:
+        told.append(variables["HOLDFAST_REASON"])
+        host.clock += 50
+        shown = f"ActiveState={active}\nResult={result}\nInvocationID={LATER}\nExecMainCode=1\nExecMainStatus=11\n"
+        host.answer("systemctl", "show", stdout=shown)
+
+    monkeypatch.setattr(hooks, "run", tell)
+    findings(host)
+    assert record(host, define(host, on_failure=hook("true")), monitor("exit-code", "12")) == 0
+    expected = [(INVOCATION, "failed", True), (LATER, "failed", True)]
+    assert history(host) == (expected if recorded_too else expected[:1])
+    assert told == (["wrong password", "locked"] if recorded_too else ["wrong password"])
+    # It is on record now, whoever looks again.
+    assert record(host, define(host), monitor("exit-code", "12")) == 0
+    assert len(history(host)) == len(told)
+
+
+def test_two_recorders_take_turns(host: FakeHost) -> None:
+    """The one that began first reads the journal for longer."""
+    definition = define(host)
+    later = threading.Thread(
+        target=record, args=(host, definition, {**monitor("exit-code", "12"), "MONITOR_INVOCATION_ID": LATER})
+    )
+
+    def slow(argv: Sequence[str]) -> Done:
+        if f"_SYSTEMD_INVOCATION_ID={INVOCATION}" in argv:
+            later.start()
+            later.join(0.5)
+        return Done(0, entries(SUMMARY))
+
+    host.answers.insert(0, (("journalctl", "--output=json", "SYSLOG_IDENTIFIER=restic"), slow))
+    findings(host)
+    assert record(host, definition, monitor()) == 0
+    later.join(10)
+    found = outcomes.last(host, UNIT)
+    assert found is not None
+    assert (found["invocation_id"], found["last_ok"]) == (LATER, "2026-11-21T13:00:00Z")
+    assert history(host) == [(INVOCATION, "ok", None), (LATER, "failed", None)]
 
 
 def test_messages_hold_no_secrets(host: FakeHost) -> None:
