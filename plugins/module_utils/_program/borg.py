@@ -33,6 +33,8 @@ _REASONS = {
     **dict.fromkeys((62, 80, 81, 82, 83, 84, 85, 86, 87), "unreachable"),
 }
 _MISSING = "BackupFileNotFoundError"
+# Who warns of what is to be saved, and not always by a name: of an attribute, say, or of an unknown type of file.
+_SAVING = ("borg.archiver", "borg.xattr")
 
 
 def understand(digest: Digest, text: str) -> bool:
@@ -52,7 +54,8 @@ def understand(digest: Digest, text: str) -> bool:
 def _sort(digest: Digest, said: _borg.Message) -> None:
     code = said.code
     first = said.text.splitlines()[0] if said.text else ""
-    if code is not None and meaning(_borg.ENGINE, code).outcome == "incomplete":
+    unnamed = code is None and said.level == "WARNING" and said.logger in _SAVING
+    if unnamed or (code is not None and meaning(_borg.ENGINE, code).outcome == "incomplete"):
         if first not in digest.errors:
             digest.errors.append(first)
             digest.missing += said.name == _MISSING

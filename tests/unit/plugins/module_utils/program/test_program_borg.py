@@ -58,6 +58,21 @@ def line(name: str, text: str, level: str = "WARNING") -> str:
 
 
 GONE = line("BackupFileNotFoundError", "/nothere: stat: [Errno 2] No such file or directory: '/nothere'")
+# Of 1.2.4, which names no warning; and of what 1.4 does not name either.
+NAMELESS = (
+    '{"type": "log_message", "time": 1796034827.2462018, "message": "/nothere: [Errno 2] No such file or directory:'
+    ' \'nothere\'", "levelname": "WARNING", "name": "borg.archiver"}'
+)
+CHANGED = (
+    '{"type": "log_message", "time": 1796034850.845721, "message": "src/big: file changed while we backed it up",'
+    ' "levelname": "WARNING", "name": "borg.archiver"}'
+)
+ATTRIBUTE = (
+    '{"type": "log_message", "time": 1796034852.7753263, "message": "when getting extended attribute user.t: [Errno 1]'
+    ' Operation not permitted", "levelname": "WARNING", "name": "borg.xattr"}'
+)
+# What is no word about what was saved.
+CACHE = ATTRIBUTE.replace("borg.xattr", "borg.cache")
 DENIED = line("BackupPermissionError", "/srv/x: open: [Errno 13] Permission denied: 'x'")
 
 
@@ -93,7 +108,7 @@ def weighed(host: FakeHost, *lines: str, status: int = 0) -> evidence.Evidence:
 
 
 def test_ok(host: FakeHost) -> None:
-    found = weighed(host, SUMMARY)
+    found = weighed(host, CACHE, SUMMARY)
     assert (found.assessment.outcome, found.assessment.reason) == ("ok", None)
     assert found.digest.summary == {
         "snapshot_id": ARCHIVE,
@@ -111,6 +126,9 @@ def test_ok(host: FakeHost) -> None:
         ([GONE, GONE], "source missing"),
         ([GONE, DENIED, GONE], "source unreadable"),
         ([line("FileChangedWarning", "/var/log/x: file changed while we backed it up")], "source unreadable"),
+        ([NAMELESS], "source unreadable"),
+        ([CHANGED], "source unreadable"),
+        ([ATTRIBUTE, ATTRIBUTE], "source unreadable"),
     ],
 )
 def test_warnings_are_incomplete_although_borgmatic_ends_with_0(host: FakeHost, lines: list[str], reason: str) -> None:
