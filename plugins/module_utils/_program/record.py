@@ -40,12 +40,11 @@ def record(host: Host, definition: Definition, environment: Mapping[str, str]) -
     before = outcomes.last(host, definition.unit)
     known = _evidence(host, definition, environment, before)
     if known is None:
-        say(f"systemd knows of no run of {definition.unit}: nothing is recorded")
+        say(f"systemd knows of no new run of {definition.unit}: nothing is recorded")
         return 0
     outcome = describe(host, definition, known, before)
     keep(host, definition, outcome)
-    if before is None or not known.invocation or before.get("invocation_id") != known.invocation:
-        outcomes.remember(host, definition.unit, outcome)
+    outcomes.remember(host, definition.unit, outcome)
     running.end(host, definition.unit, known.invocation)
     say(" ".join(str(part) for part in (definition.unit, outcome["outcome"], outcome["reason"] or "") if part))
     return 0
@@ -55,17 +54,20 @@ def _evidence(
     host: Host, definition: Definition, environment: Mapping[str, str], before: dict[str, Any] | None
 ) -> Evidence | None:
     """What there is to record: the run that has just ended, or that systemd refused to start one; None if neither."""
-    invocation = environment.get("MONITOR_INVOCATION_ID", "")
-    ending = Ending.of(environment, "MONITOR_")
-    if not invocation:
+    told = "MONITOR_SERVICE_RESULT" in environment
+    invocation, ending = environment.get("MONITOR_INVOCATION_ID", ""), Ending.of(environment, "MONITOR_")
+    if not told:
         invocation, ending = _asked(host, definition)
-    found = evidence.gather(host, definition, invocation, ending)
-    # If something that the unit requires failed, there was no run, and what systemd knows is about an older one.
+    if invocation and invocation != (before or {}).get("last_invocation"):
+        return evidence.gather(host, definition, invocation, ending)
+    # Something that the unit requires failed, and what systemd knows is about an older run. Times would not tell: clocks
+    # are set. Only a recorder that was started by hand has nothing else.
     refusal = journal.refusal(host, definition.service)
-    newest = max(found.digest.last or 0.0, seconds_of((before or {}).get("ended")) or 0.0)
-    if refusal is not None and refusal.time > newest:
-        return evidence.weigh(host, definition, "", Ending("dependency"), Digest(systemd=[refusal.text]))
-    return found if invocation else None
+    if not told and (refusal is None or refusal.time <= (seconds_of((before or {}).get("ended")) or 0.0)):
+        return None
+    return evidence.weigh(
+        host, definition, "", Ending("dependency"), Digest(systemd=[refusal.text] if refusal is not None else [])
+    )
 
 
 def _asked(host: Host, definition: Definition) -> tuple[str, Ending]:
@@ -100,6 +102,8 @@ def describe(host: Host, definition: Definition, known: Evidence, before: dict[s
         "exit_status": None if definition.dumps_only else known.ending.exit_status,
         "service_result": known.ending.result or None,
         "invocation_id": known.invocation or None,
+        # That of the run before, where systemd refused this one: it goes on telling of that.
+        "last_invocation": known.invocation or (before or {}).get("last_invocation"),
         "snapshot": (summary or {}).get("snapshot_id"),
         "summary": {name: summary[name] for name in NUMBERS if name in summary} if summary else None,
         "missing": state.missing if state else [],
