@@ -521,3 +521,31 @@ def test_a_run_into_another_repository_is_no_backup(
     state = states.load(host, UNIT, INVOCATION)
     assert state is not None
     assert state.stopped == stopped
+
+
+@pytest.mark.parametrize(
+    ("answer", "stopped"),
+    [
+        ({"stdout": json.dumps({"archives": [], "repository": {"id": "1" * 64}})}, None),
+        ({"stdout": json.dumps({"archives": [], "repository": {"id": said.ID}})}, "another repository"),
+        ({"stdout": "{}"}, "unknown"),
+        ({"status": 2, "stderr": said.WRONG.stderr}, "unknown"),
+    ],
+)
+def test_dumps_alone_into_another_repository_are_no_backup(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], stopped: str | None
+) -> None:
+    """Nothing says where the dumps went, so borg is asked which repository is there."""
+    defined(host, paths=[], optional_paths=[], dumps=[{"name": "pg", "unit": "pg.service"}])
+    monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+    State(UNIT, INVOCATION, NOW, dumps={"pg": ""}).save(host)
+    monkeypatch.setenv("SERVICE_RESULT", "success")
+    monkeypatch.setenv("EXIT_CODE", "exited")
+    monkeypatch.setenv("EXIT_STATUS", "0")
+    host.answer("/usr/bin/borg", "list", **answer)
+    assert cli.main(["finish", UNIT], host) == (1 if stopped else 0)
+    found = states.load(host, UNIT, INVOCATION)
+    assert found is not None
+    assert found.stopped == stopped
+    asked = next(call for call in host.calls if "list" in call)
+    assert asked[-4:] == ["--bypass-lock", "--json", "--last=1", "/srv/a"]
