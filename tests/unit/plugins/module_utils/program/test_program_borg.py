@@ -362,6 +362,22 @@ def test_restore(host: FakeHost, capsys: Capture) -> None:
     assert cli.main(["restore", "system", "--target", "/root/d", "--snapshot", ARCHIVE[:8]], host) == 0
 
 
+def test_an_archive_from_the_future_is_not_the_latest(host: FakeHost, capsys: Capture) -> None:
+    defined(host)
+    times = {ARCHIVE: "2026-11-21T12:00:00.000000", said.OTHER_ID: "2026-11-22T12:00:00.000000"}
+    listed = [
+        {"name": f"web1--system--{time}", "id": each, "time": time, "comment": "holdfast,job:system"}
+        for each, time in times.items()
+    ]
+    host.answer("list", stdout=json.dumps({"archives": listed}))
+    assert cli.main(["restore", "system", "--target", "/", "--force", "--dry-run"], host) == 0
+    assert host.calls[-1][-1] == "/srv/a::web1--system--2026-11-21T12:00:00.000000"
+    assert f"snapshot {said.OTHER_ID[:8]} is from the future" in capsys.readouterr().err
+    host.clock -= 86400
+    assert cli.main(["restore", "system", "--target", "/", "--force", "--dry-run"], host) == 1
+    assert "has no such snapshot" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
