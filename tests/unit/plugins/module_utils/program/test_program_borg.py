@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _borg
-from ansible_collections.holdfast.backup.plugins.module_utils._program import borg, cli, evidence, pretend, sources
+from ansible_collections.holdfast.backup.plugins.module_utils._program import (
+    borg,
+    cli,
+    evidence,
+    journal,
+    pretend,
+    sources,
+)
 from ansible_collections.holdfast.backup.plugins.module_utils._program import state as states
 from ansible_collections.holdfast.backup.plugins.module_utils._program.assess import Ending
 from ansible_collections.holdfast.backup.plugins.module_utils._program.definition import Definition
@@ -30,6 +37,7 @@ from tests.unit.plugins.module_utils.program.program_host import (
     UNIT,
     FakeHost,
     define,
+    entries,
 )
 
 Capture = pytest.CaptureFixture[str]
@@ -180,6 +188,34 @@ def test_without_a_summary_it_failed_whatever_the_status(host: FakeHost) -> None
     assert weighed(host, '[{"archive": 1}]').assessment.outcome == "failed"
     found = weighed(host, *NOISE, "connection refused", status=1)
     assert (found.assessment.outcome, found.assessment.reason) == ("failed", "unreachable")
+
+
+def test_a_journal_that_lost_the_beginning_may_have_lost_warnings(
+    host: FakeHost, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a small one the oldest lines are removed while the run goes on."""
+    beginning = f"MESSAGE={journal.BEGINNING}"
+    host.answer("journalctl", f"_SYSTEMD_INVOCATION_ID={INVOCATION}", beginning, stdout=entries(("holdfast", "x")))
+    found = weighed(host, SUMMARY).assessment
+    assert found.outcome == "ok"
+    definition = defined(host)
+    host.answer("journalctl", beginning)
+    found = evidence.gather(host, definition, INVOCATION, Ending("success", "exited", "0")).assessment
+    assert (found.outcome, found.reason) == ("incomplete", "unknown")
+    assert "the journal has lost the beginning of this run" in found.message
+    monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+    assert cli.main(["verify", UNIT], host) == 1
+    assert "the journal has lost the beginning" in capsys.readouterr().err
+    host.journal(("borgmatic", GONE), ("borgmatic", SUMMARY))
+    host.answer("journalctl", beginning)
+    found = evidence.gather(host, definition, INVOCATION, Ending("success", "exited", "0")).assessment
+    assert (found.outcome, found.reason) == ("incomplete", "source missing")
+
+
+def test_prepare_marks_the_beginning(host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+    prepared(host, borg_key="2" * 64)
+    assert capsys.readouterr().out.splitlines()[0] == journal.BEGINNING
 
 
 def test_verify_fails_a_run_with_warnings(host: FakeHost, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
