@@ -109,11 +109,12 @@ _OCCUPIED = (CODES["Repository.AlreadyExists"], CODES["Repository.PathAlreadyExi
 
 @dataclass(frozen=True)
 class Message:
-    """A line of --log-json: level, borg's name for it (empty: none), and what it says."""
+    """A line of --log-json: level, borg's name for it (empty: none), what it says, and the part of borg that says it."""
 
     level: str
     name: str
     text: str
+    logger: str = ""
 
     @property
     def meaning(self) -> Meaning | None:
@@ -134,7 +135,12 @@ def message(line: str) -> Message | None:
         content = json.loads(line)
         if content["type"] != "log_message":
             return None
-        return Message(str(content["levelname"]), str(content.get("msgid") or ""), str(content["message"]))
+        return Message(
+            str(content["levelname"]),
+            str(content.get("msgid") or ""),
+            str(content["message"]),
+            str(content.get("name") or ""),
+        )
     except (ValueError, KeyError, TypeError):
         return None
 

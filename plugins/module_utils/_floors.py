@@ -48,8 +48,8 @@ FLOORS: tuple[Floor, ...] = (
     Floor(
         "borg",
         "jobs",
-        "1.2.8",
-        "older versions take a forged manifest or archive for a true one (CVE-2023-36811 and what followed it)",
+        "1.4.0",
+        "older versions name no warning (and before 1.2.5 take a forged archive for a true one, CVE-2023-36811)",
     ),
     Floor("borgmatic", "jobs", "1.9.10", "older versions do not read systemd's credentials in a configuration"),
     Floor(

@@ -40,7 +40,8 @@ options:
   prune:
     description:
       - Remove the secrets of repositories that are no longer declared.
-      - Only those go whose present escrow bundle is listed in O(escrow.have); the others stay and are in RV(stale).
+      - Only those go whose present escrow bundle, for the recipients of today, is listed in O(escrow.have); the others stay, are in
+        RV(stale) and warned of.
     type: bool
     default: false
   repositories:
@@ -637,7 +638,9 @@ class _Run:
             name, dot, suffix = file_name.partition(".")
             if dot and name and suffix in _secrets.SUFFIXES and name not in declared:
                 found.add(name)
-        pruned = [name for name in sorted(found) if self._module.params["prune"] and self._is_in_escrow(name)]
+        wanted = sorted(found) if self._module.params["prune"] else []
+        pruned = [name for name in wanted if self._is_in_escrow(name)]
+        self.warnings += [self._unproved(name) for name in wanted if name not in pruned]
         for name in pruned:
             # The identity goes last: it holds the proof that the next run needs to finish an interrupted one.
             for suffix in ("repository", "environment", "ssh_next", "ssh_key", "borg_key", *_PASSWORDS, "identity"):
@@ -650,7 +653,19 @@ class _Run:
             fingerprint = _secrets.Identity.parse(text).fingerprint if text is not None else None
         except _secrets.SecretsError:
             return False
-        return fingerprint is not None and any(each.startswith(fingerprint) for each in self._have(name))
+        if fingerprint is None:
+            return False
+        # One for earlier recipients proves nothing: their key may be gone.
+        return _escrow.bundle_name(self._escrow["mode"], fingerprint, self._escrow["recipients"]) in self._have(name)
+
+    def _unproved(self, name: str) -> str:
+        if self._escrow["mode"] == "none":
+            return f"{name}: its secrets are kept: without an escrow nobody else has them"
+        who = " for today's recipients" if self._escrow["mode"] == "age" else ""
+        return (
+            f"{name}: its secrets are kept: the state directory has no bundle of them{who}. Declare it once more and run the"
+            " site playbook for this host, which makes one; then take it out again"
+        )
 
     def _path(self, name: str, suffix: str) -> str:
         return posixpath.join(self._directory, f"{name}.{suffix}")

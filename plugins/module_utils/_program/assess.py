@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from .. import _causes
 from .._outcome import FAILED, INCOMPLETE, OK, meaning
 from .definition import Definition
-from .journal import Digest
+from .journal import LOST, Digest
 from .state import State
 
 LONGEST_LINE = 300
@@ -140,6 +140,8 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
     if definition.borg is not None and digest.errors:
         reason = "source missing" if digest.missing == len(digest.errors) else "source unreadable"
         return Assessment(INCOMPLETE, reason, _text([*digest.errors, *words]))
+    if not digest.whole:
+        return Assessment(INCOMPLETE, "unknown", _text([LOST, *words]))
     # Restic before 0.19 leaves out a path that it does not see, in its sandbox say, and ends with 0.
     if outcome == INCOMPLETE or skipped:
         reason = "source missing" if skipped and not digest.errors else "source unreadable"

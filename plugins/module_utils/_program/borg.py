@@ -13,10 +13,12 @@ from .. import _borg, _causes
 from .._outcome import meaning
 from .._run import Result
 from .definition import Definition
-from .host import RUNTIME, Host, ProgramError
+from .host import RUNTIME, Done, Host, ProgramError
 from .journal import Digest
 
 QUESTION_TIMEOUT = 600
+# While a unit stops, which is given 90 s.
+ID_TIMEOUT = 60
 # Root's own: what root wrote into the account's directory its runs could not read any more.
 BASE_DIRECTORY = "/var/lib/holdfast/borg-root"
 LOCATIONS = 4096
@@ -33,6 +35,8 @@ _REASONS = {
     **dict.fromkeys((62, 80, 81, 82, 83, 84, 85, 86, 87), "unreachable"),
 }
 _MISSING = "BackupFileNotFoundError"
+# Who warns of what is to be saved, and not always by a name: of an attribute, say, or of an unknown type of file.
+_SAVING = ("borg.archiver", "borg.xattr")
 
 
 def understand(digest: Digest, text: str) -> bool:
@@ -52,7 +56,8 @@ def understand(digest: Digest, text: str) -> bool:
 def _sort(digest: Digest, said: _borg.Message) -> None:
     code = said.code
     first = said.text.splitlines()[0] if said.text else ""
-    if code is not None and meaning(_borg.ENGINE, code).outcome == "incomplete":
+    unnamed = code is None and said.level == "WARNING" and said.logger in _SAVING
+    if unnamed or (code is not None and meaning(_borg.ENGINE, code).outcome == "incomplete"):
         if first not in digest.errors:
             digest.errors.append(first)
             digest.missing += said.name == _MISSING
@@ -135,16 +140,7 @@ def failure(status: int, stderr: str = "") -> str:
 
 def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
     """The archives of the job, oldest first, in the form that `holdfast snapshots --json` prints."""
-    env = environment(host, definition)
-    argv = [
-        _program(definition),
-        "--log-json",
-        "list",
-        "--bypass-lock",
-        "--json",
-        "--format={hostname}{username}{comment}",
-    ]
-    done = host.command([*argv, location(host, definition)], timeout=QUESTION_TIMEOUT, env=env)
+    done = _list(host, definition, "--format={hostname}{username}{comment}", timeout=QUESTION_TIMEOUT)
     if done.status:
         raise ProgramError(f"the snapshots of {definition.unit} cannot be read: {failure(done.status, done.stderr)}")
     try:
@@ -152,6 +148,23 @@ def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProgramError(f"borg's list of archives cannot be read: {error}") from error
     return [each for each in found if definition.job_tag in each["tags"]]
+
+
+def repository_id(host: Host, definition: Definition) -> str:
+    """The id of the repository at the job's location. Raises ProgramError if it cannot be opened."""
+    done = _list(host, definition, "--last=1", timeout=ID_TIMEOUT)
+    if done.status:
+        raise ProgramError(failure(done.status, done.stderr))
+    try:
+        return str(json.loads(done.stdout)["repository"]["id"])
+    except (ValueError, KeyError, TypeError):
+        raise ProgramError("borg's answer cannot be read") from None
+
+
+def _list(host: Host, definition: Definition, more: str, *, timeout: float) -> Done:
+    argv = [_program(definition), "--log-json", "list", "--bypass-lock", "--json", more]
+    env = environment(host, definition)
+    return host.command([*argv, location(host, definition)], timeout=timeout, env=env)
 
 
 def _program(definition: Definition) -> str:

@@ -91,6 +91,7 @@ class Definition:
     timeout_seconds: int | None
     borg: Borg | None = None
     options: dict[str, str] = dataclasses.field(default_factory=dict)
+    one_file_system: bool = False
 
     @property
     def unit(self) -> str:
@@ -269,6 +270,12 @@ def _options(value: Any) -> dict[str, str]:
     return {name: _text(each) for name, each in value.items()}
 
 
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Bad("is neither true nor false")
+    return value
+
+
 def _escrow(value: Any) -> str:
     mode: str = _object(value, {"mode": _one_of("age", "none", "controller", "local")}, {})["mode"]
     return mode
@@ -309,7 +316,11 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "timeout_seconds": _optional(_seconds),
 }
 # What a definition may lack that an earlier version wrote.
-_OPTIONAL: dict[str, Callable[[Any], Any]] = {"options": _options, "borg": _optional(_borg)}
+_OPTIONAL: dict[str, Callable[[Any], Any]] = {
+    "options": _options,
+    "borg": _optional(_borg),
+    "one_file_system": _boolean,
+}
 
 
 def parse(text: str) -> Definition:

@@ -60,4 +60,8 @@ def _digest(host: Host, definition: Definition, invocation: str, *, expected: bo
         # A hook may say more than is read.
         return journal.digest(journal.read(host, invocation, program=program), program, definition.service)
 
-    return journal.until_summary(host, ask, expected=expected)
+    found = journal.until_summary(host, ask, expected=expected)
+    if definition.borg is not None and found.summary is not None:
+        # Only the journal knows what borg warned of; of restic the exit code says so too.
+        found.whole = journal.has_beginning(host, invocation)
+    return found

@@ -27,7 +27,7 @@ def finish(host: Host, definition: Definition, environment: Mapping[str, str]) -
     # Another exit status is a failure anyway.
     if state.stopped is None and ending.exit_status in (0, 3):
         saved_in = None
-        if definition.borg is not None:
+        if definition.borg is not None and not definition.dumps_only:
             # Borg says it itself.
             summary = evidence.gather(host, definition, invocation, ending).digest.summary
             saved_in = (summary or {}).get("repository_id")

@@ -21,6 +21,12 @@ TIMEOUT = 60
 LOOKS = 15
 PAUSE = 0.2
 _WARNING = 4
+# What prepare of a job of borg says first. Where it is gone, so may be what borg warned of: the oldest lines go first.
+BEGINNING = "the run begins"
+LOST = (
+    "the journal has lost the beginning of this run, so nobody knows whether borg warned of anything: give it more room"
+    " (SystemMaxUse=, or RuntimeMaxUse= where it is in memory, of journald.conf)"
+)
 # What programs send to move a terminal's cursor; restic does so when it is ended, also where there is no terminal.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
@@ -49,6 +55,8 @@ class Digest:
     # Of borg, which names what happened: a reason of the outcome, and how many of `errors` are paths that are not there.
     reason: str | None = None
     missing: int = 0
+    # Whether the beginning of the run is still there, where that matters.
+    whole: bool = True
     first: float | None = None
     last: float | None = None
 
@@ -66,6 +74,11 @@ def read(
     ours = [f"_SYSTEMD_INVOCATION_ID={invocation}", *([f"SYSLOG_IDENTIFIER={program}"] if program else [])]
     ours += ["+", f"INVOCATION_ID={invocation}", "_PID=1"]
     return _entries(host, [f"--lines={lines}", *ours, *more])
+
+
+def has_beginning(host: Host, invocation: str) -> bool:
+    """Whether the first line of an invocation of a job of borg is still there."""
+    return bool(_entries(host, ["--lines=1", f"_SYSTEMD_INVOCATION_ID={invocation}", f"MESSAGE={BEGINNING}"]))
 
 
 def cursor(host: Host) -> str:

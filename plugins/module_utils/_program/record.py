@@ -37,13 +37,20 @@ NUMBERS = (
 
 def record(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
     """Write outcome and history; call `on_failure`. Returns 0 whatever the outcome is, 1 if it cannot be written."""
+    # Without it, somebody started this by hand.
+    told = "MONITOR_SERVICE_RESULT" in environment
     written = True
     done: list[Evidence] = []
     while True:
         with outcomes.turn(host, definition.unit):
             before = outcomes.last(host, definition.unit)
-            invocation, ending = _missed(host, definition, done) if done else _ended(host, definition, environment)
-            known = None if done and not invocation else _evidence(host, definition, invocation, ending, before)
+            if done:
+                invocation, ending = _missed(host, definition, done)
+            elif told:
+                invocation, ending = environment.get("MONITOR_INVOCATION_ID", ""), Ending.of(environment, "MONITOR_")
+            else:
+                invocation, ending = _asked(host, definition)
+            known = None if done and not invocation else _evidence(host, definition, invocation, ending, before, told)
             if known is None:
                 break
             outcome = describe(host, definition, known, before)
@@ -57,12 +64,6 @@ def record(host: Host, definition: Definition, environment: Mapping[str, str]) -
     return 0 if written else 1
 
 
-def _ended(host: Host, definition: Definition, environment: Mapping[str, str]) -> tuple[str, Ending]:
-    """The run that has just ended; an empty id if there is none."""
-    invocation = environment.get("MONITOR_INVOCATION_ID", "")
-    return (invocation, Ending.of(environment, "MONITOR_")) if invocation else _asked(host, definition)
-
-
 def _missed(host: Host, definition: Definition, done: list[Evidence]) -> tuple[str, Ending]:
     """A run that ended as the first of `done` did while that one was told of: systemd does not start what it is starting
     already, so there is no other recorder for it. An empty id if there is none."""
@@ -73,16 +74,19 @@ def _missed(host: Host, definition: Definition, done: list[Evidence]) -> tuple[s
 
 
 def _evidence(
-    host: Host, definition: Definition, invocation: str, ending: Ending, before: dict[str, Any] | None
+    host: Host, definition: Definition, invocation: str, ending: Ending, before: dict[str, Any] | None, told: bool
 ) -> Evidence | None:
-    """What there is to record: the run `invocation`, or that systemd refused to start one since; None if neither."""
-    found = evidence.gather(host, definition, invocation, ending)
-    # If something that the unit requires failed, there was no run, and what systemd knows is about an older one.
+    """What there is to record: the run `invocation`, or that systemd refused to start one; None if neither."""
+    if invocation and invocation != (before or {}).get("last_invocation"):
+        return evidence.gather(host, definition, invocation, ending)
+    # Something that the unit requires failed, and what systemd knows is about an older run. Times would not tell: clocks
+    # are set. Only a recorder that was started by hand has nothing else.
     refusal = journal.refusal(host, definition.service)
-    newest = max(found.digest.last or 0.0, seconds_of((before or {}).get("ended")) or 0.0)
-    if refusal is not None and refusal.time > newest:
-        return evidence.weigh(host, definition, "", Ending("dependency"), Digest(systemd=[refusal.text]))
-    return found if invocation else None
+    if not told and (refusal is None or refusal.time <= (seconds_of((before or {}).get("ended")) or 0.0)):
+        return None
+    return evidence.weigh(
+        host, definition, "", Ending("dependency"), Digest(systemd=[refusal.text] if refusal is not None else [])
+    )
 
 
 def _asked(host: Host, definition: Definition) -> tuple[str, Ending]:
@@ -120,6 +124,8 @@ def describe(host: Host, definition: Definition, known: Evidence, before: dict[s
         "exit_status": None if definition.dumps_only else known.ending.exit_status,
         "service_result": known.ending.result or None,
         "invocation_id": known.invocation or None,
+        # That of the run before, where systemd refused this one: it goes on telling of that.
+        "last_invocation": known.invocation or (before or {}).get("last_invocation"),
         "snapshot": (summary or {}).get("snapshot_id"),
         "summary": {name: summary[name] for name in NUMBERS if name in summary} if summary else None,
         "missing": state.missing if state else [],

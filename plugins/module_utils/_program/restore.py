@@ -9,13 +9,17 @@ import os
 import posixpath
 import re
 from collections.abc import Sequence
+from typing import Any
 
+from .._model import parse_time
 from . import borg, place, restic
 from . import definition as definitions
 from .definition import LONGEST_RUN, Definition
 from .host import Host, ProgramError
-from .text import say
+from .text import complain, say
 
+# Seconds by which clocks differ.
+SKEW = 600
 _ID = re.compile(r"\A[0-9a-f]{8,64}\Z")
 
 
@@ -32,8 +36,8 @@ def restore(
 ) -> int:
     """Restore below `target` with owners, ACLs and extended attributes. Returns 0, or raises ProgramError.
 
-    `latest` is the newest snapshot of the job's files, or of its dump `dump`. Without `force` the target must be missing
-    or empty; with it restic writes over what differs, and removes nothing.
+    `latest` is the newest snapshot of the job's files, or of its dump `dump`, that is not from the future. Without `force`
+    the target must be missing or empty; with it restic writes over what differs, and removes nothing.
     """
     definition = definitions.resolve_one(host, job)
     wanted = _wanted(paths)
@@ -71,7 +75,7 @@ def _restore_borg(
         each for each in borg.snapshots(host, definition) if snapshot == "latest" or each["id"].startswith(snapshot)
     ]
     if snapshot == "latest":
-        found = [each for each in found if each["dump"] == dump][-1:]
+        found = _past(host, [each for each in found if each["dump"] == dump])[-1:]
     elif not _ID.match(snapshot):
         raise ProgramError(f"--snapshot {snapshot!r} is neither latest nor an id as holdfast snapshots shows it", 2)
     if len(found) != 1:
@@ -87,6 +91,22 @@ def _restore_borg(
         raise ProgramError(f"the restore is not complete: {why}", 1)
     say(f"snapshot {found[0]['id'][:8]} {'would be' if dry_run else 'is'} restored below {target}")
     return 0
+
+
+def ahead(host: Host, snapshot: dict[str, Any]) -> bool:
+    """Whether a snapshot claims a time that has not come: it was made while a clock was ahead."""
+    return parse_time(snapshot["time"]) > host.now() + SKEW
+
+
+def _past(host: Host, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the snapshots that may be the latest; the others would be, however old, until their time has come."""
+    for each in found:
+        if ahead(host, each):
+            complain(
+                f"snapshot {each['id'][:8]} is from the future ({each['time']}) and does not count as the latest; it can be"
+                f" had with --snapshot {each['id'][:8]}"
+            )
+    return [each for each in found if not ahead(host, each)]
 
 
 def _wanted(paths: Sequence[str]) -> list[str]:
@@ -112,7 +132,7 @@ def _choose(host: Host, definition: Definition, snapshot: str, dump: str | None)
         if not _ID.match(snapshot):
             raise ProgramError(f"--snapshot {snapshot!r} is neither latest nor an id as holdfast snapshots shows it", 2)
         return snapshot
-    found = [each for each in restic.snapshots(host, definition) if each["dump"] == dump]
+    found = _past(host, [each for each in restic.snapshots(host, definition) if each["dump"] == dump])
     if not found:
         what = f"dump {dump}" if dump else "files"
         if dump is None and definition.dumps_only:

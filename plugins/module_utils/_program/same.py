@@ -5,7 +5,8 @@
 
 The key hint is only a preference: a repository that was made anew with the same password is opened all the same. Restic
 does not say which repository it opened. But its cache has a directory for each id, whose time it sets whenever it opens
-that repository; that costs nothing to look at. Only where it proves nothing the repository is opened once more.
+that repository; that costs nothing to look at. Only where it proves nothing the repository is opened once more. Borg
+says it, but not of dumps: where a job has nothing else, the repository is opened once more too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import re
 
 from .. import _record
-from . import restic
+from . import borg, restic
 from .definition import Definition
 from .host import Host, ProgramError
 
@@ -25,18 +26,18 @@ ANOTHER = "another repository"
 def doubt(host: Host, definition: Definition, since: float, saved_in: str | None = None) -> tuple[str, str] | None:
     """None if everything opened since `since` (seconds since 1970) is the repository on record; else reason and message.
 
-    `saved_in` is the id of the repository that borg says it saved into, None where it saved nothing.
+    `saved_in` is the id of the repository that borg says it saved files into, None where it saved none.
     """
     try:
         known = _record.parse(host.path(definition.record).read_text(encoding="ascii")).id
     except (OSError, ValueError) as error:
         return "no record", f"{definition.record} cannot be used: {error}; run the site playbook for this host"
-    if definition.borg is not None:
+    if definition.borg is not None and not definition.dumps_only:
         return compare(definition, known, saved_in or known)
-    if _opened(host, definition, since) == {known}:
+    if definition.borg is None and _opened(host, definition, since) == {known}:
         return None
     try:
-        found = restic.repository_id(host, definition)
+        found = (restic if definition.borg is None else borg).repository_id(host, definition)
     except ProgramError as error:
         return "unknown", f"whether this is the repository on record could not be found out: {error}"
     return compare(definition, known, found)

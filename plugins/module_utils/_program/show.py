@@ -15,6 +15,7 @@ from . import borg, journal, outcomes, restic, systemd, text
 from . import definition as definitions
 from .definition import Definition
 from .host import Host, ProgramError, seconds_of
+from .restore import ahead
 from .text import say
 
 LOG_LINES = 5000
@@ -129,7 +130,7 @@ def snapshots(host: Host, job: str, *, as_json: bool) -> int:
     rows = [
         (
             each["id"][:8],
-            _local(parse_time(each["time"])),
+            _local(parse_time(each["time"])) + (" (in the future)" if ahead(host, each) else ""),
             str(each["hostname"]),
             each["dump"] or "files",
             text.size(each["total_bytes"]),

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import re
 import stat
+from collections.abc import Sequence
 
 from .definition import Definition
 from .host import RUNTIME, Host
@@ -22,25 +24,30 @@ def gather(host: Host, definition: Definition) -> tuple[list[str], list[str]]:
 
     Optional paths and dropped-in paths are passed only if they exist, because restic 0.19 takes a missing one for an
     error. Declared paths are restic's literal arguments and are only looked at. Where a job has only dumps nothing saves
-    files, and what is dropped in counts as not there.
+    files, and what is dropped in counts as not there. So does a link to what is not saved: neither engine follows the
+    paths that it is given.
     """
-    missing = [path for path in definition.paths if not _exists(host, path)]
-    extra = [path for path in definition.optional_paths if _exists(host, path)]
-    for name in _drop_ins(host, definition.sources_d):
-        paths, problem = _read(host, name)
+    declared, missing = _there(host, definition.paths)
+    extra, problems = _there(host, definition.optional_paths, optional=True)
+    names, problem = _drop_ins(host, definition.sources_d)
+    missing += problems + problem
+    for name in names:
+        paths, wrong = _read(host, name)
         if definition.borg is not None:
             # Lines of a pattern file are trimmed.
             missing += [
                 f"{path!r} (borg takes no path with spaces around it)" for path in paths if path != path.strip()
             ]
             paths = [path for path in paths if path == path.strip()]
-        if problem:
-            missing.append(f"{name} ({problem})")
+        if wrong:
+            missing.append(f"{name} ({wrong})")
         if definition.dumps_only:
             missing += [f"{path} ({name}: the job has only dumps, give it paths or optional_paths)" for path in paths]
             continue
-        for path in paths:
-            (extra if _exists(host, path) else missing).append(path)
+        found, problems = _there(host, paths)
+        extra += found
+        missing += problems
+    missing += _linked(host, definition, [*declared, *extra])
     return list(dict.fromkeys(extra)), list(dict.fromkeys(missing))
 
 
@@ -61,20 +68,72 @@ def write(host: Host, definition: Definition, paths: list[str]) -> None:
     host.write(f"{RUNTIME}/{definition.unit}.sources", content, mode=0o640, group=group)
 
 
-def _exists(host: Host, path: str) -> bool:
+def _there(host: Host, paths: Sequence[str], *, optional: bool = False) -> tuple[list[str], list[str]]:
+    """(the paths that are there, the others unless they are `optional`).
+
+    What cannot be looked at, on a mount that hangs say, may well be there.
+    """
+    there, missing = [], []
+    for path in paths:
+        try:
+            os.lstat(host.path(path))
+            there.append(path)
+        except OSError as error:
+            if not _absent(error):
+                missing.append(_unseen(path, error))
+            elif not optional:
+                missing.append(path)
+    return there, missing
+
+
+def _gone(path: str) -> bool:
     try:
-        os.lstat(host.path(path))
+        os.lstat(path)
+    except OSError as error:
+        return _absent(error)
+    return False
+
+
+def _absent(error: OSError) -> bool:
+    return error.errno in (errno.ENOENT, errno.ENOTDIR)
+
+
+def _unseen(path: str, error: OSError) -> str:
+    return f"{path} (cannot be looked at: {error.strerror})"
+
+
+def _linked(host: Host, definition: Definition, paths: Sequence[str]) -> list[str]:
+    """The links among `paths` to what none of the others holds."""
+    links = [path for path in paths if os.path.islink(host.path(path))]
+    saved = {os.path.realpath(host.path(path)) for path in paths if path not in links}
+    found = []
+    for path in links:
+        target = os.path.realpath(host.path(path))
+        if any(_holds(definition, each, target) for each in saved):
+            continue
+        if path in definition.optional_paths and _gone(target):
+            continue
+        shown = f"/{os.path.relpath(target, os.path.realpath(host.root))}"
+        found.append(f"{path} (is a link to {shown}, which is not saved: declare that path)")
+    return found
+
+
+def _holds(definition: Definition, saved: str, path: str) -> bool:
+    if path != saved and not path.startswith(f"{saved.rstrip('/')}/"):
+        return False
+    try:
+        return not definition.one_file_system or os.lstat(saved).st_dev == os.lstat(path).st_dev
     except OSError:
         return False
-    return True
 
 
-def _drop_ins(host: Host, directory: str) -> list[str]:
+def _drop_ins(host: Host, directory: str) -> tuple[list[str], list[str]]:
+    """(the files with paths, what is wrong with the directory)."""
     try:
         names = sorted(os.listdir(host.path(directory)))
-    except OSError:
-        return []
-    return [f"{directory}/{name}" for name in names if name.endswith(".paths")]
+    except OSError as error:
+        return [], [] if _absent(error) else [_unseen(directory, error)]
+    return [f"{directory}/{name}" for name in names if name.endswith(".paths")], []
 
 
 def _read(host: Host, name: str) -> tuple[list[str], str | None]:

@@ -15,6 +15,7 @@ from . import state as states
 from .assess import Ending
 from .definition import Definition
 from .host import Host
+from .journal import LOST
 from .text import complain
 
 
@@ -28,7 +29,7 @@ def verify(host: Host, definition: Definition, environment: Mapping[str, str]) -
     if definition.borg is not None and not definition.dumps_only and definition.incomplete_is == "failed":
         # borgmatic ends with 0 whatever borg warned of.
         known = evidence.gather(host, definition, state.invocation, Ending("success", "exited", "0"))
-        problems += known.digest.errors
+        problems += known.digest.errors or ([] if known.digest.whole else [LOST])
     if definition.incomplete_is == "failed":
         problems += [f"declared but not there: {path}" for path in state.missing]
     for problem in problems:

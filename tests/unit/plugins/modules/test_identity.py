@@ -389,7 +389,15 @@ def test_undeclared_repositories_are_kept_or_pruned_with_proof(client: Client) -
     unproved = client.run(REST, prune=True)
     assert (unproved["stale"], unproved["pruned"]) == (["s3"], [])
     fingerprint = json.loads(client.text("s3.identity"))["escrow"]["fingerprint"]
-    escrow = {"mode": "none", "have": {"s3": [f"{fingerprint}-{'0' * 16}.age"]}}
+    escrow = {**AGE, "have": {"s3": [f"{fingerprint}-{_escrow.recipients_digest([RECIPIENT])}.age"]}}
+    # Whether its recipients still have their key nobody knows, and the recipients of today cannot open it.
+    for mode, bundle in (("age", f"{fingerprint}-{'0' * 16}.age"), ("none", f"{fingerprint}-{'0' * 16}.age")):
+        client.warnings.clear()
+        older = client.run(REST, prune=True, escrow={**AGE, "mode": mode, "have": {"s3": [bundle]}})
+        assert (older["stale"], older["pruned"]) == (["s3"], [])
+        (warning,) = client.warnings
+        assert "s3: its secrets are kept" in warning
+        assert ("today's recipients" in warning) == (mode == "age")
     text = client.text("s3.identity")
     (client.directory / "s3.identity").chmod(0o600)
     for damage, stale in (("{", ["s3"]), (None, ["s3"])):

@@ -527,13 +527,14 @@ def test_borg_as_it_is_in_trixie() -> None:
         (
             {"borgbackup": {"candidate": "1.2.4-1"}},
             {},
-            "borg_package = 'borgbackup': is version 1.2.4-1, below the floor 1.2.8",
+            "borg_package = 'borgbackup': is version 1.2.4-1, below the floor 1.4.0",
         ),
         (
             {"borgmatic": {"candidate": "1.7.7-1"}},
             {},
             "borg_borgmatic_package = 'borgmatic': is version 1.7.7-1, below",
         ),
+        ({"borgbackup": {"candidate": "1.2.9-1"}}, {}, "borg_package = 'borgbackup': is version 1.2.9-1, below"),
         ({"borgmatic": {}}, {}, "borg_borgmatic_package = 'borgmatic': is not known on this host"),
         ({}, {"install": "none", "binary": "/opt/borg"}, "borg_binary = '/opt/borg': is version 1.2.4, below"),
         ({}, {"install": "release", "version": "1.4.1", "sha256": "a"}, "borg_release_url: is missing"),

@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _borg
-from ansible_collections.holdfast.backup.plugins.module_utils._program import borg, cli, evidence, pretend, sources
+from ansible_collections.holdfast.backup.plugins.module_utils._program import (
+    borg,
+    cli,
+    evidence,
+    journal,
+    pretend,
+    sources,
+)
 from ansible_collections.holdfast.backup.plugins.module_utils._program import state as states
 from ansible_collections.holdfast.backup.plugins.module_utils._program.assess import Ending
 from ansible_collections.holdfast.backup.plugins.module_utils._program.definition import Definition
@@ -30,6 +37,7 @@ from tests.unit.plugins.module_utils.program.program_host import (
     UNIT,
     FakeHost,
     define,
+    entries,
 )
 
 Capture = pytest.CaptureFixture[str]
@@ -58,6 +66,21 @@ def line(name: str, text: str, level: str = "WARNING") -> str:
 
 
 GONE = line("BackupFileNotFoundError", "/nothere: stat: [Errno 2] No such file or directory: '/nothere'")
+# Of 1.2.4, which names no warning; and of what 1.4 does not name either.
+NAMELESS = (
+    '{"type": "log_message", "time": 1796034827.2462018, "message": "/nothere: [Errno 2] No such file or directory:'
+    ' \'nothere\'", "levelname": "WARNING", "name": "borg.archiver"}'
+)
+CHANGED = (
+    '{"type": "log_message", "time": 1796034850.845721, "message": "src/big: file changed while we backed it up",'
+    ' "levelname": "WARNING", "name": "borg.archiver"}'
+)
+ATTRIBUTE = (
+    '{"type": "log_message", "time": 1796034852.7753263, "message": "when getting extended attribute user.t: [Errno 1]'
+    ' Operation not permitted", "levelname": "WARNING", "name": "borg.xattr"}'
+)
+# What is no word about what was saved.
+CACHE = ATTRIBUTE.replace("borg.xattr", "borg.cache")
 DENIED = line("BackupPermissionError", "/srv/x: open: [Errno 13] Permission denied: 'x'")
 
 
@@ -93,7 +116,7 @@ def weighed(host: FakeHost, *lines: str, status: int = 0) -> evidence.Evidence:
 
 
 def test_ok(host: FakeHost) -> None:
-    found = weighed(host, SUMMARY)
+    found = weighed(host, CACHE, SUMMARY)
     assert (found.assessment.outcome, found.assessment.reason) == ("ok", None)
     assert found.digest.summary == {
         "snapshot_id": ARCHIVE,
@@ -111,6 +134,9 @@ def test_ok(host: FakeHost) -> None:
         ([GONE, GONE], "source missing"),
         ([GONE, DENIED, GONE], "source unreadable"),
         ([line("FileChangedWarning", "/var/log/x: file changed while we backed it up")], "source unreadable"),
+        ([NAMELESS], "source unreadable"),
+        ([CHANGED], "source unreadable"),
+        ([ATTRIBUTE, ATTRIBUTE], "source unreadable"),
     ],
 )
 def test_warnings_are_incomplete_although_borgmatic_ends_with_0(host: FakeHost, lines: list[str], reason: str) -> None:
@@ -162,6 +188,34 @@ def test_without_a_summary_it_failed_whatever_the_status(host: FakeHost) -> None
     assert weighed(host, '[{"archive": 1}]').assessment.outcome == "failed"
     found = weighed(host, *NOISE, "connection refused", status=1)
     assert (found.assessment.outcome, found.assessment.reason) == ("failed", "unreachable")
+
+
+def test_a_journal_that_lost_the_beginning_may_have_lost_warnings(
+    host: FakeHost, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a small one the oldest lines are removed while the run goes on."""
+    beginning = f"MESSAGE={journal.BEGINNING}"
+    host.answer("journalctl", f"_SYSTEMD_INVOCATION_ID={INVOCATION}", beginning, stdout=entries(("holdfast", "x")))
+    found = weighed(host, SUMMARY).assessment
+    assert found.outcome == "ok"
+    definition = defined(host)
+    host.answer("journalctl", beginning)
+    found = evidence.gather(host, definition, INVOCATION, Ending("success", "exited", "0")).assessment
+    assert (found.outcome, found.reason) == ("incomplete", "unknown")
+    assert "the journal has lost the beginning of this run" in found.message
+    monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+    assert cli.main(["verify", UNIT], host) == 1
+    assert "the journal has lost the beginning" in capsys.readouterr().err
+    host.journal(("borgmatic", GONE), ("borgmatic", SUMMARY))
+    host.answer("journalctl", beginning)
+    found = evidence.gather(host, definition, INVOCATION, Ending("success", "exited", "0")).assessment
+    assert (found.outcome, found.reason) == ("incomplete", "source missing")
+
+
+def test_prepare_marks_the_beginning(host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+    prepared(host, borg_key="2" * 64)
+    assert capsys.readouterr().out.splitlines()[0] == journal.BEGINNING
 
 
 def test_verify_fails_a_run_with_warnings(host: FakeHost, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,6 +398,22 @@ def test_restore(host: FakeHost, capsys: Capture) -> None:
     assert cli.main(["restore", "system", "--target", "/root/d", "--snapshot", ARCHIVE[:8]], host) == 0
 
 
+def test_an_archive_from_the_future_is_not_the_latest(host: FakeHost, capsys: Capture) -> None:
+    defined(host)
+    times = {ARCHIVE: "2026-11-21T12:00:00.000000", said.OTHER_ID: "2026-11-22T12:00:00.000000"}
+    listed = [
+        {"name": f"web1--system--{time}", "id": each, "time": time, "comment": "holdfast,job:system"}
+        for each, time in times.items()
+    ]
+    host.answer("list", stdout=json.dumps({"archives": listed}))
+    assert cli.main(["restore", "system", "--target", "/", "--force", "--dry-run"], host) == 0
+    assert host.calls[-1][-1] == "/srv/a::web1--system--2026-11-21T12:00:00.000000"
+    assert f"snapshot {said.OTHER_ID[:8]} is from the future" in capsys.readouterr().err
+    host.clock -= 86400
+    assert cli.main(["restore", "system", "--target", "/", "--force", "--dry-run"], host) == 1
+    assert "has no such snapshot" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -503,3 +573,31 @@ def test_a_run_into_another_repository_is_no_backup(
     state = states.load(host, UNIT, INVOCATION)
     assert state is not None
     assert state.stopped == stopped
+
+
+@pytest.mark.parametrize(
+    ("answer", "stopped"),
+    [
+        ({"stdout": json.dumps({"archives": [], "repository": {"id": "1" * 64}})}, None),
+        ({"stdout": json.dumps({"archives": [], "repository": {"id": said.ID}})}, "another repository"),
+        ({"stdout": "{}"}, "unknown"),
+        ({"status": 2, "stderr": said.WRONG.stderr}, "unknown"),
+    ],
+)
+def test_dumps_alone_into_another_repository_are_no_backup(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], stopped: str | None
+) -> None:
+    """Nothing says where the dumps went, so borg is asked which repository is there."""
+    defined(host, paths=[], optional_paths=[], dumps=[{"name": "pg", "unit": "pg.service"}])
+    monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+    State(UNIT, INVOCATION, NOW, dumps={"pg": ""}).save(host)
+    monkeypatch.setenv("SERVICE_RESULT", "success")
+    monkeypatch.setenv("EXIT_CODE", "exited")
+    monkeypatch.setenv("EXIT_STATUS", "0")
+    host.answer("/usr/bin/borg", "list", **answer)
+    assert cli.main(["finish", UNIT], host) == (1 if stopped else 0)
+    found = states.load(host, UNIT, INVOCATION)
+    assert found is not None
+    assert found.stopped == stopped
+    asked = next(call for call in host.calls if "list" in call)
+    assert asked[-4:] == ["--bypass-lock", "--json", "--last=1", "/srv/a"]

@@ -55,6 +55,7 @@ def test_what_an_earlier_version_wrote_is_read(host: FakeHost) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"one_file_system": 1}, "`one_file_system` is neither true nor false"),
         ({"options": []}, "`options` is not an object of extended options"),
         ({"options": {"rclone.program x": "y"}}, "`options` is not an object of extended options"),
         ({"options": {"rclone.program": "a\nb"}}, "`options` is not a line of text"),

@@ -693,6 +693,29 @@ def test_the_latest_is_the_latest_in_every_zone(ready: FakeHost, capsys: Capture
     assert ready.calls[-1][-1] == "b" * 64
 
 
+def test_a_snapshot_from_the_future_is_not_the_latest(ready: FakeHost, capsys: Capture) -> None:
+    """Made while the clock was ahead: it would be taken for the latest until that time has come."""
+    times = {"a": "12:00:00", "b": "13:05:00", "c": "15:00:00"}
+    found = [{"id": each * 64, "time": f"2026-11-21T{time}Z", "tags": ["job:system"]} for each, time in times.items()]
+    ready.answer("snapshots", stdout=json.dumps(found))
+    assert call(ready, "restore", "system", "--target", "/out") == 0
+    # Clocks differ by minutes.
+    assert ready.calls[-1][-1] == "b" * 64
+    assert capsys.readouterr().err == (
+        "snapshot cccccccc is from the future (2026-11-21T15:00:00Z) and does not count as the latest; it can be had with"
+        " --snapshot cccccccc\n"
+    )
+    assert call(ready, "restore", "system", "--target", "/out", "--force", "--snapshot", "cccccccc") == 0
+    assert ready.calls[-1][-1] == "cccccccc"
+    assert capsys.readouterr().err == ""
+    assert call(ready, "snapshots", "system") == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [("(in the future)" in row) for row in rows] == [False, False, False, True]
+    ready.clock -= 86400
+    assert call(ready, "restore", "system", "--target", "/out", "--force") == 1
+    assert capsys.readouterr().err.endswith("has no snapshot of its files; see: holdfast snapshots system--vault\n")
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [

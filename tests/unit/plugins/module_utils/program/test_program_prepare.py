@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -215,9 +216,82 @@ def test_sources(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     assert "declared but not there: /srv/gone" in capsys.readouterr().err
 
 
-def test_a_dangling_link_is_there(host: FakeHost) -> None:
-    host.path("/srv/link").symlink_to("/nowhere")
-    assert sources.gather(host, define(host, paths=["/srv/link"])) == ([], [])
+def test_a_link_to_what_nothing_else_saves_is_missing(host: FakeHost) -> None:
+    """Neither engine follows the paths that it is given: the disk was full, and the data moved."""
+    host.put("/mnt/big/mysql/data", "x")
+    host.put("/var/lib/real", "x")
+    host.path("/var/lib/mysql").symlink_to(host.path("/mnt/big/mysql"))
+    host.path("/var/lib/far").symlink_to("mysql")
+    host.path("/var/lib/nowhere").symlink_to("gone")
+    words = "{0} (is a link to {1}, which is not saved: declare that path)"
+    linked = words.format("/var/lib/mysql", "/mnt/big/mysql")
+    host.put("/etc/holdfast/sources.d/system.d/a.paths", "/var/lib/far\n")
+    definition = define(host, paths=["/var/lib/mysql"], optional_paths=["/var/lib/nowhere", "/var/lib/real"])
+    extra, missing = sources.gather(host, definition)
+    assert extra == ["/var/lib/nowhere", "/var/lib/real", "/var/lib/far"]
+    assert missing == [linked, words.format("/var/lib/far", "/mnt/big/mysql")]
+    assert sources.gather(host, define(host, paths=["/srv"], optional_paths=["/var/lib/mysql"]))[1][:1] == [linked]
+    assert sources.gather(host, define(host, paths=["/var/lib/nowhere"]))[1][0] == words.format(
+        "/var/lib/nowhere", "/var/lib/gone"
+    )
+
+
+@pytest.mark.parametrize("path", ["/mnt/big/mysql", "/mnt", "/", "/var/lib/disk/mysql"])
+def test_a_link_to_what_another_path_saves_is_nothing(
+    host: FakeHost, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.put("/mnt/big/mysql/data", "x")
+    host.put("/var/lib/real", "x")
+    host.path("/var/lib/mysql").symlink_to(host.path("/mnt/big/mysql"))
+    host.path("/var/lib/disk").symlink_to(host.path("/mnt/big"))
+    assert sources.gather(host, define(host, paths=["/var/lib/mysql", path])) == ([], [])
+    # What stops at the borders of file systems does not save it there.
+    definition = define(host, paths=["/var/lib/mysql", path], one_file_system=True)
+    assert sources.gather(host, definition) == ([], [])
+    other = os.path.realpath(host.path("/mnt/big/mysql"))
+    real = os.lstat
+
+    def lstat(name: str | Path) -> os.stat_result:
+        found = list(real(name))
+        if str(name) == other:
+            found[stat.ST_DEV] += 1
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    assert bool(sources.gather(host, definition)[1]) == (path in ("/mnt", "/"))
+
+
+@pytest.mark.parametrize("code", [errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EACCES])
+def test_what_cannot_be_looked_at_is_missing_even_if_it_is_optional(
+    host: FakeHost, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = "/etc/holdfast/sources.d/system.d"
+    real, listed = os.lstat, os.listdir
+
+    def lstat(name: str | Path) -> os.stat_result:
+        if name == host.path("/srv/optional"):
+            raise OSError(code, os.strerror(code))
+        return real(name)
+
+    def listdir(name: str | Path) -> list[str]:
+        if name == host.path(directory):
+            raise OSError(code, os.strerror(code))
+        return listed(name)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    monkeypatch.setattr(os, "listdir", listdir)
+    words = f"(cannot be looked at: {os.strerror(code)})"
+    assert sources.gather(host, define(host)) == ([], [f"/srv/optional {words}", f"{directory} {words}"])
+    assert (
+        sources.gather(host, define(host, paths=["/srv/optional"], optional_paths=[]))[1][0] == f"/srv/optional {words}"
+    )
+
+
+@pytest.mark.parametrize("above", ["nothing", "a file"])
+def test_an_optional_path_may_be_missing(host: FakeHost, above: str) -> None:
+    if above == "a file":
+        host.put("/srv/above")
+    assert sources.gather(host, define(host, optional_paths=["/srv/above/x"])) == ([], [])
 
 
 def test_verify(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:

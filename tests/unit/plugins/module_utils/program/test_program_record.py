@@ -70,6 +70,12 @@ def findings(host: FakeHost, **more: Any) -> None:
     State(UNIT, INVOCATION, NOW - 30, **more).save(host)
 
 
+def once_more(host: FakeHost, environment: dict[str, str], **changes: Any) -> dict[str, Any]:
+    """The outcome of a run of the same id, as if the one before had not been recorded."""
+    host.path(f"/var/lib/holdfast/outcomes/{UNIT}.json").unlink(missing_ok=True)
+    return recorded(host, environment, **changes)
+
+
 def test_ok(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     findings(host)
     host.journal(STATUS, SUMMARY, ("holdfast", "hook said: no space left on device"))
@@ -90,6 +96,7 @@ def test_ok(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
         "exit_status": 0,
         "service_result": "success",
         "invocation_id": INVOCATION,
+        "last_invocation": INVOCATION,
         "snapshot": SNAPSHOT,
         "summary": {
             "files_new": 2,
@@ -244,11 +251,11 @@ def test_a_dump_without_a_snapshot_is_no_success(host: FakeHost) -> None:
     host.journal(SUMMARY)
     for left in ({"dumps_failed": ["pg"], "missing": ["/a"]}, {"dumps": {"other": SNAPSHOT}}, {}):
         findings(host, **left)
-        found = recorded(host, monitor(), dumps=DUMP)
+        found = once_more(host, monitor(), dumps=DUMP)
         assert (found["outcome"], found["reason"], found["snapshot"]) == ("failed", "dump", SNAPSHOT)
         assert "pg" in found["message"]
     findings(host, dumps={"pg": SNAPSHOT})
-    found = recorded(host, monitor(), dumps=DUMP)
+    found = once_more(host, monitor(), dumps=DUMP)
     assert (found["outcome"], found["dumps"]) == ("ok", {"pg": SNAPSHOT})
 
 
@@ -293,7 +300,7 @@ def test_a_summary_without_a_snapshot_is_no_success(host: FakeHost) -> None:
     for without in ({"snapshot_id": ""}, {}):
         summary = {name: value for name, value in json.loads(SUMMARY).items() if name != "snapshot_id"}
         host.journal(json.dumps({**summary, **without}))
-        found = recorded(host, monitor())
+        found = once_more(host, monitor())
         assert (found["outcome"], found["reason"], found["snapshot"] or None) == ("failed", "unknown", None)
         assert found["message"] == "exit status 0, but no snapshot was made"
 
@@ -306,7 +313,7 @@ def test_what_restic_skips_makes_a_run_incomplete_whatever_its_status(host: Fake
     assert (found["outcome"], found["reason"], found["snapshot"]) == ("incomplete", "source missing", SNAPSHOT)
     assert "/srv/gone" in found["message"]
     host.journal("/srv/optional does not exist, skipping", SUMMARY)
-    assert recorded(host, monitor())["outcome"] == "ok"
+    assert once_more(host, monitor())["outcome"] == "ok"
 
 
 def test_without_its_findings_a_run_is_no_success(host: FakeHost) -> None:
@@ -315,7 +322,7 @@ def test_without_its_findings_a_run_is_no_success(host: FakeHost) -> None:
     found = recorded(host, monitor())
     assert (found["outcome"], found["reason"], found["snapshot"]) == ("failed", "unknown", SNAPSHOT)
     findings(host)
-    assert recorded(host, monitor())["outcome"] == "ok"
+    assert once_more(host, monitor())["outcome"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -392,26 +399,61 @@ def test_without_word_from_systemd_it_asks(host: FakeHost) -> None:
     assert len(host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl").read_text().splitlines()) == 1
 
 
+def refused(host: FakeHost, seconds: float) -> None:
+    """What systemd logs when it refuses a run."""
+    line = json.loads(entries(("systemd", "Dependency failed for the backup.")))
+    time = str(int((NOW + seconds) * 1e6))
+    host.answer("JOB_RESULT=dependency", stdout=json.dumps({**line, "__REALTIME_TIMESTAMP": time}))
+
+
 def test_a_run_that_systemd_refused(host: FakeHost) -> None:
     findings(host)
     host.journal(SUMMARY)
-    late = json.loads(entries(("systemd", "Dependency failed for the backup.")))
     # One from before the run is no news.
-    host.answer(
-        "JOB_RESULT=dependency", stdout=json.dumps({**late, "__REALTIME_TIMESTAMP": str(int((NOW - 99) * 1e6))})
-    )
+    refused(host, -99)
     assert recorded(host, monitor())["outcome"] == "ok"
-    host.answer("JOB_RESULT=dependency", stdout=json.dumps({**late, "__REALTIME_TIMESTAMP": str(int((NOW + 5) * 1e6))}))
-    found = recorded(host, monitor())
-    assert (found["outcome"], found["reason"]) == ("failed", "unknown")
-    assert (found["service_result"], found["invocation_id"]) == ("dependency", None)
-    assert found["message"] == "Dependency failed for the backup."
-    host.clock = NOW + 10
-    assert recorded(host, monitor())["service_result"] == "dependency"
+    refused(host, 5)
+    # Again and again, with what systemd knows of the run before.
+    for seconds in (5, 10):
+        host.clock = NOW + seconds
+        found = recorded(host, monitor())
+        assert (found["outcome"], found["reason"]) == ("failed", "unknown")
+        assert (found["service_result"], found["invocation_id"]) == ("dependency", None)
+        assert (found["message"], found["last_ok"]) == ("Dependency failed for the backup.", "2026-11-21T13:00:00Z")
     # It is on record now; a recorder started by hand finds nothing new.
-    host.answer("systemctl", "show", stdout="InvocationID=\n")
-    assert record(host, define(host), {}) == 0
+    for shown in ("", INVOCATION):
+        host.answer("systemctl", "show", stdout=f"InvocationID={shown}\n")
+        assert record(host, define(host), {}) == 0
     assert len(host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl").read_text().splitlines()) == 3
+    host.clock = NOW + 30
+    refused(host, 25)
+    assert recorded(host, {})["ended"] == "2026-11-21T13:00:30Z"
+
+
+def test_a_run_that_was_refused_before_there_was_any(host: FakeHost) -> None:
+    refused(host, 0)
+    told = {name: value for name, value in monitor(code="").items() if name != "MONITOR_INVOCATION_ID"}
+    assert recorded(host, told)["service_result"] == "dependency"
+
+
+def test_a_refusal_is_told_by_the_run_that_systemd_knows_and_not_by_the_clock(host: FakeHost) -> None:
+    findings(host)
+    host.journal(SUMMARY)
+    # A day ahead; then it is set right, and the next run is refused.
+    host.clock = NOW + 86400
+    assert recorded(host, monitor())["outcome"] == "ok"
+    host.clock = NOW
+    refused(host, 0)
+    found = recorded(host, monitor())
+    assert (found["outcome"], found["service_result"]) == ("failed", "dependency")
+    # The refusal was logged with the clock ahead, and what comes after it is good.
+    refused(host, 86400)
+    State(UNIT, "1" * 32, NOW).save(host)
+    assert recorded(host, {**monitor(), "MONITOR_INVOCATION_ID": "1" * 32})["outcome"] == "ok"
+    # The journal has no word of it any more.
+    host.answer("JOB_RESULT=dependency")
+    found = recorded(host, {**monitor(), "MONITOR_INVOCATION_ID": "1" * 32})
+    assert (found["service_result"], found["message"]) == ("dependency", "systemd did not start it")
 
 
 def test_nothing_to_record(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
@@ -557,9 +599,10 @@ def test_a_bad_run_while_somebody_is_told_of_another(
     expected = [(INVOCATION, "failed", True), (LATER, "failed", True)]
     assert history(host) == (expected if recorded_too else expected[:1])
     assert told == (["wrong password", "locked"] if recorded_too else ["wrong password"])
-    # It is on record now, whoever looks again.
-    assert record(host, define(host), monitor("exit-code", "12")) == 0
-    assert len(history(host)) == len(told)
+    if recorded_too:
+        # It is on record now, whoever looks again.
+        assert record(host, define(host), {}) == 0
+        assert len(history(host)) == len(told)
 
 
 def test_two_recorders_take_turns(host: FakeHost) -> None:
