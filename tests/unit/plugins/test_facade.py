@@ -413,6 +413,24 @@ def test_what_is_new_to_clients_is_looked_for_once() -> None:
         assert new(told, told) is False
 
 
+def test_a_new_authority_waits_for_who_was_not_seen_to_know_it() -> None:
+    hosts = {"vault1": {"server": {"users": [{"host": "web1"}, {"host": "db1"}]}, "client": None}}
+    preflight = {"hosts": hosts, "known": {name: {"decommissioned": None} for name in ("web1", "db1")}}
+
+    def unknown(*said: t.Any) -> t.Any:
+        hostvars: dict[str, t.Any] = {"db1": {"__jobs_authorities": {"changed": False}}, "web1": {}}
+        for each in said:
+            hostvars["web1"]["__jobs_authorities"] = each
+        variables = {"inventory_hostname": "vault1", "__holdfast_preflight": preflight, "hostvars": hostvars}
+        return faced("__holdfast_authority_unknown_to", **variables)
+
+    assert unknown({"changed": True}) == []
+    assert unknown() == unknown({"failed": True}) == unknown({"unreachable": True}) == ["web1"]
+    # A fact of that name, which nobody has checked, does not stop the server.
+    for fact in ("x", 5, None, ["x"], True):
+        assert unknown(fact) == ["web1"]
+
+
 @pytest.mark.parametrize("users", [[], [{"name": "web1--vault"}]])
 @pytest.mark.parametrize("extra", [[], ["me"]])
 @pytest.mark.parametrize("accounts", [[], [{"name": "bk-web1"}]])
