@@ -203,10 +203,11 @@ htpasswd:
 ssh_accounts:
   description:
     - C(fleet_id) of the fleet whose clients this host serves over SSH, and the C(accounts) that have access, with the C(backup_id) that each
-      belongs to, as the module M(holdfast.backup.ssh_accounts) keeps them. Null where it serves none.
+      belongs to and the C(repositories) that it has keys of, as the module M(holdfast.backup.ssh_accounts) keeps them. Null where it
+      serves none.
   returned: always
   type: dict
-  sample: {fleet_id: 6f1c1f0e9a3b4d536f1c1f0e9a3b4d53, accounts: {bk-web1: web1}}
+  sample: {fleet_id: 6f1c1f0e9a3b4d536f1c1f0e9a3b4d53, accounts: {bk-web1: {backup_id: web1, repositories: [offsite]}}}
 ssh_host_keys:
   description: Public host keys of the SSH server of this host, as C(TYPE BASE64), read from C(/etc/ssh/ssh_host_*_key.pub).
   returned: always
@@ -558,7 +559,11 @@ def _ssh_accounts() -> dict[str, Any] | None:
         return None
     return {
         "fleet_id": manifest.fleet_id,
-        "accounts": {name: each.backup_id for name, each in manifest.accounts.items() if not each.locked},
+        "accounts": {
+            name: {"backup_id": each.backup_id, "repositories": sorted(each.keys)}
+            for name, each in manifest.accounts.items()
+            if not each.locked
+        },
     }
 
 

@@ -105,7 +105,7 @@ def inventory_problems(
 
     ``client`` and ``tool`` are those of :func:`host_problems`. ``server`` has the ``fleet_id`` of this run (null before the
     first), its ``state_dir``, the names of the ``users`` that the server is to have, and ``revoke_max`` (null for no limit);
-    ``ssh_accounts`` and ``ssh_revoke_max`` are the same for repositories over SSH. ``rest`` says how its rest-server is
+    ``ssh_accounts``, with the repositories of each, and ``ssh_revoke_max`` are the same over SSH. ``rest`` says how its rest-server is
     installed, as ``tool`` does of restic, and for :func:`rest_served` whether it has ``users`` and serves over ``ssh``.
     """
     errors: list[Problem] = []
@@ -125,10 +125,17 @@ def inventory_problems(
         _served(served, server, error, "/var/lib/holdfast/htpasswd.json")
     accounts = info.get("ssh_accounts")
     if server is not None and accounts is not None:
-        over_ssh = {**server, "users": server["ssh_accounts"], "revoke_max": server["ssh_revoke_max"]}
+        wanted = {key for name, names in server["ssh_accounts"].items() for key in _keys(name, names)}
         _served(
-            {"fleet_id": accounts["fleet_id"], "users": accounts["accounts"]},
-            over_ssh,
+            {
+                "fleet_id": accounts["fleet_id"],
+                "users": {
+                    key: each["backup_id"]
+                    for name, each in accounts["accounts"].items()
+                    for key in _keys(name, each["repositories"])
+                },
+            },
+            {**server, "users": wanted, "revoke_max": server["ssh_revoke_max"]},
             error,
             "/var/lib/holdfast/ssh_accounts.json",
         )
@@ -139,6 +146,11 @@ def rest_served(info: dict[str, t.Any], rest: dict[str, t.Any]) -> bool:
     """Whether a server serves over REST, as ``__holdfast_rest_served`` of the playbooks says after this look."""
     over_ssh = rest["ssh"] or info.get("ssh_accounts") is not None
     return not over_ssh or bool(rest["users"]) or info.get("htpasswd") is not None
+
+
+def _keys(account: str, repositories: t.Iterable[str]) -> list[str]:
+    """What an account over SSH may lose: itself, and each of its repositories."""
+    return [account, *(f"{account} {repository}" for repository in repositories)]
 
 
 Report = t.Callable[[str, t.Any, str, str], None]

@@ -447,6 +447,13 @@ def test_a_server_is_judged_by_what_it_will_serve(
     assert _host.rest_served(seen, rest) is faced("__holdfast_rest_served", **given, __holdfast_host=seen)
 
 
+def test_whom_a_server_is_to_serve_over_ssh_is_known_before_anything_is_changed() -> None:
+    keys = [{"repository": name, "kind": "borg", "from": []} for name in ("archive", "offsite")]
+    accounts = [{"name": "bk-web1", "host": "web1", "backup_id": "web1", "keys": keys, "public_keys": []}]
+    assert faced("__holdfast_ssh_wanted", ssh_access_accounts=accounts) == {"bk-web1": ["archive", "offsite"]}
+    assert faced("__holdfast_ssh_wanted", ssh_access_accounts=[]) == {}
+
+
 SERVES: dict[str, t.Any] = {"users": [], "extra_users": [], "ssh": {"accounts": []}}
 
 

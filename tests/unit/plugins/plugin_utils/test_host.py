@@ -128,7 +128,7 @@ SERVER = {
     "state_dir": "/fleet/state",
     "users": ["web1--vault", "web2--vault"],
     "revoke_max": 1,
-    "ssh_accounts": ["bk-web1"],
+    "ssh_accounts": {"bk-web1": ["offsite"]},
     "ssh_revoke_max": 1,
 }
 SERVED = {"web1--vault": "web1", "web2--vault": "web2"}
@@ -144,7 +144,7 @@ def of_the_inventory(  # pylint: disable=dangerous-default-value # only read
 
 
 def test_what_a_server_serves_over_ssh_counts_by_itself() -> None:
-    accounts = {"bk-web1": "web1", "bk-a": "a", "bk-b": "b"}
+    accounts = {f"bk-{host}": {"backup_id": host, "repositories": ["offsite"]} for host in ("web1", "a", "b")}
     served = {"ssh_accounts": {"fleet_id": "f1", "accounts": accounts}}
     (message,) = of_the_inventory(served, server=SERVER)
     assert message.startswith("web1: backup_revoke_max = 1: 2 hosts would lose access (a, b)")
@@ -152,6 +152,20 @@ def test_what_a_server_serves_over_ssh_counts_by_itself() -> None:
     (message,) = of_the_inventory({"ssh_accounts": {"fleet_id": "f2", "accounts": {}}}, server=SERVER)
     assert "this server serves the fleet f2" in message
     assert "remove /var/lib/holdfast/ssh_accounts.json on this server" in message
+
+
+def test_who_loses_one_repository_of_several_over_ssh_loses_access() -> None:
+    """The module ssh_accounts counts so, in the middle of the run."""
+    accounts = {f"bk-{host}": {"backup_id": host, "repositories": ["archive", "offsite"]} for host in ("a", "b")}
+    served = {"ssh_accounts": {"fleet_id": "f1", "accounts": accounts}}
+
+    def refused(a: list[str], b: list[str]) -> list[str]:
+        return of_the_inventory(served, server={**SERVER, "ssh_accounts": {"bk-a": a, "bk-b": b}})
+
+    both = ["archive", "offsite"]
+    assert refused(both, [*both, "new"]) == refused(both, ["offsite"]) == refused(both, []) == []
+    (message,) = refused(["offsite"], ["archive"])
+    assert message.startswith("web1: backup_revoke_max = 1: 2 hosts would lose access (a, b)")
 
 
 def test_nothing_of_the_inventory_is_wrong() -> None:
