@@ -313,7 +313,7 @@ _SELINUX_CONFIGURATION = "/etc/selinux/config"
 _RUNNING_STATES = "active,activating,deactivating,reloading"
 
 _PACKAGE = re.compile(r"\A[a-z0-9][a-z0-9+.:-]*\Z")
-_VERSION = re.compile(r"\b\d+(?:\.\d+)+[0-9A-Za-z.+~-]*")
+_VERSION = re.compile(r"\bv?(\d+(?:\.\d+)+[0-9A-Za-z.+~-]*)")
 _ELAPSE = re.compile(r"\A\s*(?:Next elapse|\(in UTC\)): \w+ (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.\d+)? UTC\Z")
 _RECORD_LINE = re.compile(r"\A([A-Z_]+)=([0-9A-Za-z-]*)\Z")
 
@@ -415,7 +415,7 @@ def _packages(names: list[str], release: str | None, timeout: float) -> dict[str
 def _version(binary: str, timeout: float) -> str | None:
     done = _run.run(version_argv(binary), timeout=timeout)
     found = _VERSION.search(done.stdout or done.stderr)
-    return found.group(0) if found else None
+    return found.group(1) if found else None
 
 
 def _calendars(expressions: list[str], timeout: float) -> dict[str, dict[str, Any]]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _htpasswd, _run
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _rclone
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, shorten
 
 TESTED = {"bookworm", "trixie", "sid", "forky"}
 ANALYZE_SECONDS = 10.0
 # Where the package borgbackup puts it, which a server of borg gets.
 PACKAGED_BORG = "/usr/bin/borg"
+# Which remotes the module rclone_remotes has written.
+LISTED = "/var/lib/holdfast/rclone_remotes.json"
 
 
 def host_problems(
@@ -28,8 +31,7 @@ def host_problems(
 
     ``info`` is the result of the module host_info, ``client`` the host's side of the fleet's model, ``tool`` how its
     restic is installed (``install``, ``package``, ``version``, ``binary``, ``checksums``), ``server`` what is asked of it
-    as a server (``path``, and ``quotas``, the users that have one; ``borg``, the program that serves, where it has to be
-    append-only).
+    as a server (``path``, and ``quotas``, the users that have one).
     """
     errors: list[Problem] = []
     warnings: list[Problem] = []
@@ -85,8 +87,6 @@ def host_problems(
         _addresses(info, client, error)
     if server is not None and server.get("quotas"):
         _quotas(info, server, error)
-    if server is not None and server.get("borg"):
-        _borg_served(info, server["borg"], error)
     return {"errors": [str(problem) for problem in errors], "warnings": [str(problem) for problem in warnings]}
 
 
@@ -101,12 +101,14 @@ def inventory_problems(
 
     A client is believed nothing here, it could so stop everybody: a calendar that it refuses counts when this controller
     refuses it too. A server is: that it serves another fleet, or more users than this run knows, protects all its
-    clients; and without a rest-server that can serve them, they would be changed for nothing.
+    clients; and without a rest-server, rclone or borg that can serve them, they would be changed for nothing.
 
     ``client`` and ``tool`` are those of :func:`host_problems`. ``server`` has the ``fleet_id`` of this run (null before the
     first), its ``state_dir``, the names of the ``users`` that the server is to have, and ``revoke_max`` (null for no limit);
     ``ssh_accounts``, with the repositories of each, and ``ssh_revoke_max`` are the same over SSH. ``rest`` says how its rest-server is
     installed, as ``tool`` does of restic, and for :func:`rest_served` whether it has ``users`` and serves over ``ssh``.
+    ``rclone`` says the same of rclone, for what it serves (``remotes``), and for :func:`rclone_served` whether it does (``served``).
+    ``borg`` is the program that serves, where it has to be append-only.
     """
     errors: list[Problem] = []
 
@@ -120,6 +122,12 @@ def inventory_problems(
     rest = (server or {}).get("rest")
     if rest and rest_served(info, rest):
         _tool(info, "rest-server", rest, error)
+    rclone = (server or {}).get("rclone")
+    if rclone and rclone_served(info, rclone):
+        seen = {name: info.get(name) or {} for name in ("packages", "binaries")}
+        errors += _rclone.tool_problems({**rclone, **seen}, host, remotes=rclone["remotes"])
+    if server is not None and server.get("borg"):
+        _borg_served(info, server["borg"], error)
     served = info.get("htpasswd")
     if server is not None and served is not None:
         _served(served, server, error, "/var/lib/holdfast/htpasswd.json")
@@ -146,6 +154,11 @@ def rest_served(info: dict[str, t.Any], rest: dict[str, t.Any]) -> bool:
     """Whether a server serves over REST, as ``__holdfast_rest_served`` of the playbooks says after this look."""
     over_ssh = rest["ssh"] or info.get("ssh_accounts") is not None
     return not over_ssh or bool(rest["users"]) or info.get("htpasswd") is not None
+
+
+def rclone_served(info: dict[str, t.Any], rclone: dict[str, t.Any]) -> bool:
+    """Whether a server makes rclone ready, as ``__holdfast_rclone_served`` of the playbooks says after this look."""
+    return bool(rclone["served"] or (info.get("files") or {}).get(LISTED))
 
 
 def _keys(account: str, repositories: t.Iterable[str]) -> list[str]:

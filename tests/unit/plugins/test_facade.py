@@ -447,6 +447,56 @@ def test_a_server_is_judged_by_what_it_will_serve(
     assert _host.rest_served(seen, rest) is faced("__holdfast_rest_served", **given, __holdfast_host=seen)
 
 
+@pytest.mark.parametrize("kinds", [[], ["sftp"], ["sftp", "rclone"]])
+@pytest.mark.parametrize("seen", ["", "a" * 64])
+def test_a_proxy_is_judged_by_what_it_will_serve(kinds: list[str], seen: str) -> None:
+    """The look at the host needs rclone exactly where the role that installs it runs later."""
+    definitions = [{"account": "bk-web1", "kind": kind, "remote": None} for kind in kinds]
+    server = {"rclone": {"remotes": {}}}
+    given: dict[str, t.Any] = {
+        "__holdfast_preflight": {"hosts": {"web1": {"client": None, "server": server}}},
+        "ssh_access_definitions": definitions,
+        "__rclone_proxy_tool": {"install": "package"},
+    }
+    tool = faced("__holdfast_rclone_tool", **given)
+    assert (tool["install"], tool["remotes"]) == ("package", False)
+    info = {"files": {"/var/lib/holdfast/rclone_remotes.json": seen}}
+    assert _host.rclone_served(info, tool) is faced("__holdfast_rclone_served", **given, __holdfast_host=info)
+
+
+def test_what_takes_access_away_needs_no_program_that_serves() -> None:
+    """An old one must not keep a client from being decommissioned."""
+    loader = DataLoader()
+    roles: dict[str, t.Any] = {}
+    for role in ("rest_server", "rclone_proxy", "ssh_access"):
+        for part in ("defaults", "vars"):
+            path = ROOT / f"roles/{role}/{part}/main.yml"
+            roles.update(loader.load_from_file(str(path), trusted_as_template=True))
+    # The facade outranks what a role says.
+    roles = {name: value for name, value in roles.items() if name not in loader.load_from_file(str(FACADE))}
+    definition = {"account": "bk-web1", "kind": "borg", "append_only": True, "remote": None}
+    account = {"name": "bk-web1", "host": "web1", "backup_id": "web1", "keys": []}
+    server = {
+        "users": [],
+        "extra_users": [],
+        "ssh": {"accounts": [account]},
+        "definitions": [definition],
+        "rclone": {"remotes": {}},
+    }
+    preflight = {"hosts": {"web1": {"client": None, "server": server}}, "state_dir": "/state"}
+    preflight.update(wanted_fleet_id=None, fleet_id="f1")
+
+    def judged(**variables: t.Any) -> list[bool]:
+        given = {**roles, "ansible_facts": {"architecture": "x86_64"}, "__holdfast_preflight": preflight, **variables}
+        given.update(rest_server_accounts=[], ssh_access_accounts=[account])
+        found = faced("common_server", **given)
+        assert (found["fleet_id"], found["ssh_accounts"]) == ("f1", {"bk-web1": []})
+        return [bool(found[name]) for name in ("rest", "rclone", "borg")]
+
+    assert judged() == [True, True, True]
+    assert judged(__holdfast_given_up="db1") == [False, False, False]
+
+
 def test_whom_a_server_is_to_serve_over_ssh_is_known_before_anything_is_changed() -> None:
     keys = [{"repository": name, "kind": "borg", "from": []} for name in ("archive", "offsite")]
     accounts = [{"name": "bk-web1", "host": "web1", "backup_id": "web1", "keys": keys, "public_keys": []}]
@@ -461,8 +511,8 @@ def served(server: dict[str, t.Any] | None, facts: dict[str, t.Any] | None = Non
     """How rest-server gets to a server, and the programs that are asked for their version."""
     loader = DataLoader()
     role: dict[str, t.Any] = {}
-    for part in ("defaults", "vars"):
-        role.update(loader.load_from_file(str(ROOT / f"roles/rest_server/{part}/main.yml"), trusted_as_template=True))
+    for path in ("rest_server/defaults", "rest_server/vars", "rclone_proxy/defaults"):
+        role.update(loader.load_from_file(str(ROOT / f"roles/{path}/main.yml"), trusted_as_template=True))
     role.update(borg_wanted=False, ansible_facts=facts or {"architecture": "x86_64"}, **variables)
     role["__holdfast_preflight"] = {"hosts": {"web1": {"client": None, "server": server}}}
     return faced("__holdfast_rest_tool", **role) if server else None, faced("common_binaries", **role)

@@ -182,6 +182,7 @@ def test_packages(tools: Tools, info: Info) -> None:
         (["/opt/restic-server", "--version"], ("rest-server 0.14.0 compiled with go1.24", ""), "0.14.0"),
         (["/usr/bin/age", "--version"], ("1.1.1\n", ""), "1.1.1"),
         (["java", "--version"], ("", "openjdk 17.0.1"), "17.0.1"),
+        (["rclone", "--version"], ("rclone v1.60.1-DEV\n- os/version: debian 12.5 (64 bit)\n", ""), "1.60.1-DEV"),
         (["odd", "--version"], ("no number", ""), None),
     ],
 )
