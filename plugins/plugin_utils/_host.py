@@ -172,12 +172,15 @@ Report = t.Callable[[str, t.Any, str, str], None]
 def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report, manifest: str) -> None:
     """What this run would take away from those that the server serves already."""
     if served["fleet_id"] != server["fleet_id"]:
-        has = f"is of the fleet {server['fleet_id']}" if server["fleet_id"] else "has no fleet id"
+        has, first = "has no fleet id", ""
+        if server["fleet_id"]:
+            # Made by a run that did not reach this server, say.
+            has, first = f"is of the fleet {server['fleet_id']}", f" remove {server['state_dir']}/fleet.json, then"
         error(
             "backup_state_dir",
             server["state_dir"],
             f"{has}, and this server serves the fleet {served['fleet_id']}",
-            "Use the state directory of that fleet, out of version control or a backup. If it is lost, run once with"
+            f"Use the state directory of that fleet, out of version control or a backup. If it is lost,{first} run once with"
             f" -e backup_fleet_id={served['fleet_id']}, and what the hosts still have is collected anew. If that fleet is gone"
             f" for good, remove {manifest} on this server",
         )

@@ -202,6 +202,8 @@ def test_a_state_directory_of_another_fleet(own: str | None) -> None:
     assert "backup_state_dir = '/fleet/state'" in message
     assert "-e backup_fleet_id=f1" in message
     assert ("has no fleet id" in message) == (own is None)
+    # A run while this server was down has made another id: it would be refused with the first one.
+    assert ("If it is lost, remove /fleet/state/fleet.json, then run once with" in message) == (own is not None)
 
 
 def test_more_hosts_would_be_revoked_than_allowed() -> None:
