@@ -579,6 +579,38 @@ def test_what_lost_its_keys_is_kept_as_served_no_more() -> None:
     assert found == {"repositories": {"web1--offsite": {**last, "keys": ["SHA256:b"]}}}
 
 
+def test_who_lost_a_password_is_kept_as_served_no_more() -> None:
+    last = {
+        "users": {"web1--vault": "a", "web2--vault": "b"},
+        "quotas": {"web1--vault": "1G", "web2--vault": "2G"},
+        "names": ["vault1"],
+    }
+    preflight = {"known": {"web1": {"rendered": last}}}
+    found = faced(
+        "__holdfast_rest_left", __holdfast_preflight=preflight, __rest_server_revoked={"revoked": ["web1--vault", "x"]}
+    )
+    assert found == {"users": {"web2--vault": "b"}, "quotas": {"web2--vault": "2G"}, "names": ["vault1"]}
+    # What an older run kept.
+    old = {"known": {"web1": {"rendered": {"users": {"web1--vault": "a"}, "names": []}}}}
+    found = faced("__holdfast_rest_left", __holdfast_preflight=old, __rest_server_revoked={"revoked": []})
+    assert found == {"users": {"web1--vault": "a"}, "quotas": {}, "names": []}
+
+
+def test_access_is_taken_away_over_rest_whatever_becomes_of_ssh() -> None:
+    """molecule/rest_server and molecule/rclone_proxy have the failures themselves."""
+    tasks = DataLoader().load_from_file(str(ROOT / "playbooks/tasks/revoke.yml"))
+    (both,) = [task for task in tasks if "block" in task]
+    taken = {}
+    for part in ("block", "always"):
+        (taken[part],) = [
+            task["ansible.builtin.include_role"] for task in both[part] if "ansible.builtin.include_role" in task
+        ]
+    assert taken == {
+        part: {"name": f"holdfast.backup.{role}", "tasks_from": "revoke"}
+        for part, role in (("block", "ssh_access"), ("always", "rest_server"))
+    }
+
+
 @pytest.mark.parametrize("name", ["site", "decommission"])
 def test_what_comes_before_ssh_keeps_nobody_the_access_that_they_lost(name: str) -> None:
     """molecule/rclone_proxy has the failure itself."""
