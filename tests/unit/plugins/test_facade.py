@@ -452,7 +452,7 @@ def test_a_server_is_judged_by_what_it_will_serve(
 def test_a_proxy_is_judged_by_what_it_will_serve(kinds: list[str], seen: str) -> None:
     """The look at the host needs rclone exactly where the role that installs it runs later."""
     definitions = [{"account": "bk-web1", "kind": kind, "remote": None} for kind in kinds]
-    server = {"rclone": {"remotes": {}}}
+    server: dict[str, t.Any] = {"rclone": {"remotes": {}}}
     given: dict[str, t.Any] = {
         "__holdfast_preflight": {"hosts": {"web1": {"client": None, "server": server}}},
         "ssh_access_definitions": definitions,
@@ -483,8 +483,8 @@ def test_what_takes_access_away_needs_no_program_that_serves() -> None:
         "definitions": [definition],
         "rclone": {"remotes": {}},
     }
-    preflight = {"hosts": {"web1": {"client": None, "server": server}}, "state_dir": "/state"}
-    preflight.update(wanted_fleet_id=None, fleet_id="f1")
+    hosts = {"web1": {"client": None, "server": server}}
+    preflight = {"hosts": hosts, "state_dir": "/state", "wanted_fleet_id": None, "fleet_id": "f1"}
 
     def judged(**variables: t.Any) -> list[bool]:
         given = {**roles, "ansible_facts": {"architecture": "x86_64"}, "__holdfast_preflight": preflight, **variables}
@@ -498,7 +498,7 @@ def test_what_takes_access_away_needs_no_program_that_serves() -> None:
 
 
 def test_whom_a_server_is_to_serve_over_ssh_is_known_before_anything_is_changed() -> None:
-    keys = [{"repository": name, "kind": "borg", "from": []} for name in ("archive", "offsite")]
+    keys: list[dict[str, t.Any]] = [{"repository": name, "kind": "borg", "from": []} for name in ("archive", "offsite")]
     accounts = [{"name": "bk-web1", "host": "web1", "backup_id": "web1", "keys": keys, "public_keys": []}]
     assert faced("__holdfast_ssh_wanted", ssh_access_accounts=accounts) == {"bk-web1": ["archive", "offsite"]}
     assert faced("__holdfast_ssh_wanted", ssh_access_accounts=[]) == {}
