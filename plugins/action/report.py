@@ -18,8 +18,12 @@ display = Display()
 
 
 def _was_cut(variables: t.Mapping[str, t.Any]) -> bool:
-    """Whether there is what ``-e`` makes of the rest of an expression: words without a ``=`` in one variable, or odd names."""
-    return "_raw_params" in variables or any(name[:1] in "[]{}()|&?@'`!<>\"" for name in variables if name)
+    """Whether there is what ``-e`` makes of the rest of an expression: words without a ``=`` in one variable, or odd names.
+
+    A host may have delivered facts that are called so.
+    """
+    given = set(variables) - set(variables.get("ansible_facts") or {})
+    return "_raw_params" in given or any(name[:1] in "[]{}()|&?@'`!<>\"" for name in given if name)
 
 
 class ActionModule(ActionBase):

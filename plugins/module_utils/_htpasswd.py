@@ -56,6 +56,8 @@ class Policy:
     keep_foreign: bool = False
     switch: bool = False
     check_mode: bool = False
+    # Nobody gets anything: for a server that cannot follow.
+    revoke_only: bool = False
 
 
 @dataclass
@@ -220,6 +222,8 @@ def make_warnings(path: str, current: Mapping[str, str], odd: Iterable[str], out
 
 def _line(user: User, now: str | None, policy: Policy, outcome: Outcome) -> str | None:
     """Return the hash that a user gets, None for none."""
+    if policy.revoke_only:
+        return now
     if user.hash is None:
         (outcome.missing if now is None else outcome.kept).append(user.name)
         return now

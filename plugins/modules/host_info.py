@@ -210,10 +210,11 @@ htpasswd:
 ssh_accounts:
   description:
     - C(fleet_id) of the fleet whose clients this host serves over SSH, and the C(accounts) that have access, with the C(backup_id) that each
-      belongs to, as the module M(holdfast.backup.ssh_accounts) keeps them. Null where it serves none.
+      belongs to and the C(repositories) that it has keys of, as the module M(holdfast.backup.ssh_accounts) keeps them. Null where it
+      serves none.
   returned: always
   type: dict
-  sample: {fleet_id: 6f1c1f0e9a3b4d536f1c1f0e9a3b4d53, accounts: {bk-web1: web1}}
+  sample: {fleet_id: 6f1c1f0e9a3b4d536f1c1f0e9a3b4d53, accounts: {bk-web1: {backup_id: web1, repositories: [offsite]}}}
 escrow_copies:
   description: Escrow bundles that the module M(holdfast.backup.escrow_copies) keeps here, as C(<backup_id>--<repository>/<name>).
   returned: always
@@ -326,7 +327,7 @@ _SELINUX_CONFIGURATION = "/etc/selinux/config"
 _RUNNING_STATES = "active,activating,deactivating,reloading"
 
 _PACKAGE = re.compile(r"\A[a-z0-9][a-z0-9+.:-]*\Z")
-_VERSION = re.compile(r"\b\d+(?:\.\d+)+[0-9A-Za-z.+~-]*")
+_VERSION = re.compile(r"\bv?(\d+(?:\.\d+)+[0-9A-Za-z.+~-]*)")
 # A version in the table of `apt-cache policy`; where it comes from is further right.
 _TABLE = re.compile(r"\A(?: {5}| \*\*\* )(\S+) ")
 _ELAPSE = re.compile(r"\A\s*(?:Next elapse|\(in UTC\)): \w+ (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.\d+)? UTC\Z")
@@ -447,7 +448,7 @@ def _apt_lists(timeout: float) -> bool | None:
 def _version(binary: str, timeout: float) -> str | None:
     done = _run.run(version_argv(binary), timeout=timeout)
     found = _VERSION.search(done.stdout or done.stderr)
-    return found.group(0) if found else None
+    return found.group(1) if found else None
 
 
 def _calendars(expressions: list[str], timeout: float) -> dict[str, dict[str, Any]]:
@@ -591,7 +592,11 @@ def _ssh_accounts() -> dict[str, Any] | None:
         return None
     return {
         "fleet_id": manifest.fleet_id,
-        "accounts": {name: each.backup_id for name, each in manifest.accounts.items() if not each.locked},
+        "accounts": {
+            name: {"backup_id": each.backup_id, "repositories": sorted(each.keys)}
+            for name, each in manifest.accounts.items()
+            if not each.locked
+        },
     }
 
 

@@ -102,6 +102,14 @@ options:
     description: Whether users that are not busy get their O(users[].next_hash). Once switched a user is never switched back.
     type: bool
     default: false
+  phase:
+    description:
+      - V(all) makes the file what is declared.
+      - V(revoke) only removes the lines of users that are not declared. It is for a server where V(all) cannot follow. Nobody gets a line or
+        another hash.
+    type: str
+    choices: [all, revoke]
+    default: all
 """
 
 EXAMPLES = r"""
@@ -250,6 +258,7 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         keep_foreign=params["adopt_foreign"] == "keep",
         switch=params["switch"],
         check_mode=module.check_mode,
+        revoke_only=params["phase"] == "revoke",
     )
     with Tree() as tree:
         manifest = parse_manifest(tree.read_json(manifest_path), manifest_path)
@@ -312,6 +321,7 @@ def main() -> None:
             "cost": {"type": "int", "default": COST},
             "revoke_max": {"type": "int"},
             "switch": {"type": "bool", "default": False},
+            "phase": {"type": "str", "choices": ["all", "revoke"], "default": "all"},
         },
         supports_check_mode=True,
     )

@@ -18,7 +18,8 @@ description:
     every place in use is listed with it, as an account that has a repository there. What cannot be listed is not
     written, and the message says which option to correct.
   - A digest of what was listed is kept on the host, so that a converged run lists nothing.
-  - A file that an earlier run wrote is removed with its remote, also where another remote cannot be listed; its group stays.
+  - A file that an earlier run wrote is removed with its remote, also where another remote cannot be listed; its group stays. So is
+    what a run left that was killed.
 attributes:
   check_mode:
     support: full
@@ -182,6 +183,10 @@ class _Remotes:
         """Where the file of a remote is."""
         return posixpath.join(self.directory, f"{name}.conf")
 
+    def candidate(self, name: str) -> str:
+        """Where the file of a remote is while it is listed."""
+        return posixpath.join(self.directory, f".{name}.candidate")
+
     def _rclone(self, arguments: list[str], timeout: float, prefix: list[str] | None = None) -> Result:
         # Without the second, rclone makes the first.
         environment = {"HOME": "/nonexistent", "RCLONE_CONFIG": os.devnull}
@@ -205,7 +210,7 @@ class _Remotes:
         uid, primary = self._account(remote["accounts"])
         drop = ["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
         prefix = ["setpriv", f"--reuid={uid}", f"--regid={primary}", f"--groups={gid}", *drop]
-        candidate = posixpath.join(self.directory, f".{remote['name']}.candidate")
+        candidate = self.candidate(remote["name"])
         self.tree.write(candidate, remote["config"].encode(), uid=0, gid=gid, mode=_MODE)
         try:
             for place in remote["places"] or [""]:
@@ -292,7 +297,10 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         groups = {remote["name"]: group_id(remote["group"]) for remote in remotes}
         gids = {name: _NO_GROUP if gid is None else gid for name, gid in groups.items()}
         wanted = {work.path(remote["name"]): (remote["config"].encode(), gids[remote["name"]]) for remote in remotes}
-        gone = [work.path(name) for name in sorted(before) if name not in digests and _NAME.match(name)]
+        ours = sorted({*digests, *filter(_NAME.match, before)})
+        # A run that was killed leaves a candidate, or half a write: the secret, that is.
+        gone = [work.path(name) for name in ours if name not in digests] + [work.candidate(name) for name in ours]
+        halves = [each for name in ours for each in (work.path(name), work.candidate(name)) if tree.leftover(each)]
         entries = {path: tree.entry(path) for path in [*wanted, *gone]}
         changed = [
             path for path, (content, gid) in wanted.items() if entries[path] != Entry("file", 0, gid, _MODE, content)
@@ -304,6 +312,13 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
             # First: the secrets of a remote that nobody uses do not wait until another one answers.
             for path in removed:
                 tree.unlink(path)
+            for path in halves:
+                tree.clean(path)
+            # Before the first secret is written, so that whoever comes after a run that was killed knows where to look.
+            if not set(digests) <= set(before):
+                tree.write_json(
+                    record_path, {"version": 1, "remotes": {**dict.fromkeys(digests, ""), **before}}, mode=0o600
+                )
             for remote in to_list:
                 tree.make_parents(work.path(remote["name"]))
                 work.list_places(remote, gids[remote["name"]])
@@ -314,7 +329,7 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
             if digests != before:
                 tree.write_json(record_path, {"version": 1, "remotes": digests}, mode=0o600)
     return {
-        "changed": bool(changed or removed or missing or digests != before),
+        "changed": bool(changed or removed or halves or missing or digests != before),
         "version": version,
         "listed": [remote["name"] for remote in to_list],
         "changed_files": changed,

@@ -172,7 +172,12 @@ RESULTS: dict[str, dict[str, Field]] = {
         ),
         "ssh_accounts": Field(
             "the fleet_id and the accounts of a server or null",
-            _or_none(_with(fleet_id=_like(_FLEET_ID), accounts=_map(_like(NAME), _like(ACCOUNT)))),
+            _or_none(
+                _with(
+                    fleet_id=_like(_FLEET_ID),
+                    accounts=_map(_with(backup_id=_like(NAME), repositories=_list(_like(NAME))), _like(ACCOUNT)),
+                )
+            ),
         ),
         "escrow_copies": _texts,
         "ssh_host_keys": Field(f"a sorted list of {_ssh.MAX_HOST_KEYS} public host keys at most", _host_keys),

@@ -9,12 +9,15 @@ import fnmatch
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _htpasswd, _run
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _rclone
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, shorten
 
 TESTED = {"bookworm", "trixie", "sid", "forky"}
 ANALYZE_SECONDS = 10.0
 # Where the package borgbackup puts it, which a server of borg gets.
 PACKAGED_BORG = "/usr/bin/borg"
+# Which remotes the module rclone_remotes has written.
+LISTED = "/var/lib/holdfast/rclone_remotes.json"
 
 
 def host_problems(
@@ -29,8 +32,7 @@ def host_problems(
 
     ``info`` is the result of the module host_info, ``client`` the host's side of the fleet's model, ``tool`` how its
     restic is installed (``install``, ``package``, ``version``, ``binary``, ``checksums``), ``server`` what is asked of it
-    as a server (``path``, and ``quotas``, the users that have one; ``borg``, the program that serves, where it has to be
-    append-only).
+    as a server (``path``, and ``quotas``, the users that have one).
     """
     errors: list[Problem] = []
     warnings: list[Problem] = []
@@ -93,8 +95,6 @@ def host_problems(
         _addresses(info, client, error)
     if server is not None and server.get("quotas"):
         _quotas(info, server, error)
-    if server is not None and server.get("borg"):
-        _borg_served(info, server["borg"], error)
     return {"errors": [str(problem) for problem in errors], "warnings": [str(problem) for problem in warnings]}
 
 
@@ -109,12 +109,14 @@ def inventory_problems(
 
     A client is believed nothing here, it could so stop everybody: a calendar that it refuses counts when this controller
     refuses it too. A server is: that it serves another fleet, or more users than this run knows, protects all its
-    clients; and without a rest-server that can serve them, they would be changed for nothing.
+    clients; and without a rest-server, rclone or borg that can serve them, they would be changed for nothing.
 
     ``client`` and ``tool`` are those of :func:`host_problems`. ``server`` has the ``fleet_id`` of this run (null before the
     first), its ``state_dir``, the names of the ``users`` that the server is to have, and ``revoke_max`` (null for no limit);
-    ``ssh_accounts`` and ``ssh_revoke_max`` are the same for repositories over SSH. ``rest`` says how its rest-server is
+    ``ssh_accounts``, with the repositories of each, and ``ssh_revoke_max`` are the same over SSH. ``rest`` says how its rest-server is
     installed, as ``tool`` does of restic, and for :func:`rest_served` whether it has ``users`` and serves over ``ssh``.
+    ``rclone`` says the same of rclone, for what it serves (``remotes``), and for :func:`rclone_served` whether it does (``served``).
+    ``borg`` is the program that serves, where it has to be append-only.
     """
     errors: list[Problem] = []
 
@@ -128,15 +130,28 @@ def inventory_problems(
     rest = (server or {}).get("rest")
     if rest and rest_served(info, rest):
         _tool(info, "rest-server", rest, error)
+    rclone = (server or {}).get("rclone")
+    if rclone and rclone_served(info, rclone):
+        seen = {name: info.get(name) or {} for name in ("packages", "binaries")}
+        errors += _rclone.tool_problems({**rclone, **seen}, host, remotes=rclone["remotes"])
+    if server is not None and server.get("borg"):
+        _borg_served(info, server["borg"], error)
     served = info.get("htpasswd")
     if server is not None and served is not None:
         _served(served, server, error, "/var/lib/holdfast/htpasswd.json")
     accounts = info.get("ssh_accounts")
     if server is not None and accounts is not None:
-        over_ssh = {**server, "users": server["ssh_accounts"], "revoke_max": server["ssh_revoke_max"]}
+        wanted = {key for name, names in server["ssh_accounts"].items() for key in _keys(name, names)}
         _served(
-            {"fleet_id": accounts["fleet_id"], "users": accounts["accounts"]},
-            over_ssh,
+            {
+                "fleet_id": accounts["fleet_id"],
+                "users": {
+                    key: each["backup_id"]
+                    for name, each in accounts["accounts"].items()
+                    for key in _keys(name, each["repositories"])
+                },
+            },
+            {**server, "users": wanted, "revoke_max": server["ssh_revoke_max"]},
             error,
             "/var/lib/holdfast/ssh_accounts.json",
         )
@@ -149,18 +164,31 @@ def rest_served(info: dict[str, t.Any], rest: dict[str, t.Any]) -> bool:
     return not over_ssh or bool(rest["users"]) or info.get("htpasswd") is not None
 
 
+def rclone_served(info: dict[str, t.Any], rclone: dict[str, t.Any]) -> bool:
+    """Whether a server makes rclone ready, as ``__holdfast_rclone_served`` of the playbooks says after this look."""
+    return bool(rclone["served"] or (info.get("files") or {}).get(LISTED))
+
+
+def _keys(account: str, repositories: t.Iterable[str]) -> list[str]:
+    """What an account over SSH may lose: itself, and each of its repositories."""
+    return [account, *(f"{account} {repository}" for repository in repositories)]
+
+
 Report = t.Callable[[str, t.Any, str, str], None]
 
 
 def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report, manifest: str) -> None:
     """What this run would take away from those that the server serves already."""
     if served["fleet_id"] != server["fleet_id"]:
-        has = f"is of the fleet {server['fleet_id']}" if server["fleet_id"] else "has no fleet id"
+        has, first = "has no fleet id", ""
+        if server["fleet_id"]:
+            # Made by a run that did not reach this server, say.
+            has, first = f"is of the fleet {server['fleet_id']}", f" remove {server['state_dir']}/fleet.json, then"
         error(
             "backup_state_dir",
             server["state_dir"],
             f"{has}, and this server serves the fleet {served['fleet_id']}",
-            "Use the state directory of that fleet, out of version control or a backup. If it is lost, run once with"
+            f"Use the state directory of that fleet, out of version control or a backup. If it is lost,{first} run once with"
             f" -e backup_fleet_id={served['fleet_id']}, and what the hosts still have is collected anew. If that fleet is gone"
             f" for good, remove {manifest} on this server",
         )

@@ -96,10 +96,10 @@ def delivered(hostvars: t.Mapping[str, t.Any], hosts: t.Iterable[str]) -> list[d
 
 
 def keep(hosts: dict[str, t.Any], known: dict[str, t.Any], unsure: set[str]) -> None:
-    """Give servers back what bad input hides from the model: users and names of clients in ``unsure``, as last rendered.
+    """Give servers back what bad input hides from the model: users, quotas and names of clients in ``unsure``, as last rendered.
 
     The error of a client outside the limit is a warning, and its server is rendered whole all the same: a typing error
-    must not revoke anybody. ``hosts`` is changed.
+    must not revoke anybody, nor lift a limit. ``hosts`` is changed.
     """
     for entry in (known[name] | {"server": hosts[name]["server"]} for name in hosts if hosts[name]["server"]):
         last = entry["rendered"] or {}
@@ -111,8 +111,8 @@ def keep(hosts: dict[str, t.Any], known: dict[str, t.Any], unsure: set[str]) -> 
                 name = identity["user"]
                 if name in last.get("users", {}) and name not in there:
                     there.add(name)
-                    same = {"name": name, "host": host, "repository": repository, "quota": None}
-                    users.append({**same, "backup_id": name.rpartition("--")[0]})
+                    same = {"name": name, "host": host, "repository": repository, "backup_id": name.rpartition("--")[0]}
+                    users.append({**same, "quota": last.get("quotas", {}).get(name)})
         _keep_ssh(entry, unsure & set(known))
 
 
@@ -136,17 +136,20 @@ def _keep_ssh(entry: dict[str, t.Any], unsure: set[str]) -> None:
 
 
 def rendered(accounts: list[dict[str, t.Any]], names: list[str], htpasswd: dict[str, t.Any]) -> dict[str, t.Any]:
-    """What a server was last rendered with, as the state directory keeps it: a digest for each user, and its names.
+    """What a server was last rendered with, as the state directory keeps it: a digest for each user, its quota where it has one,
+    and the server's names.
 
-    ``accounts`` are the declared users with ``hash`` and ``next_hash``, ``htpasswd`` is what the module of that name said.
+    ``accounts`` are the declared users with ``hash``, ``next_hash`` and ``quota``, ``htpasswd`` is what the module of that name said.
     """
     switched, refused = set(htpasswd.get("switched", [])), set(htpasswd.get("refused", []))
-    users = {}
+    users, quotas = {}, {}
     for account in accounts:
         current = account["next_hash"] if account["name"] in switched else account["hash"]
         if current and account["name"] not in refused:
             users[account["name"]] = digest(current)
-    return {"users": users, "names": sorted(names)}
+            if account.get("quota"):
+                quotas[account["name"]] = account["quota"]
+    return {"users": users, "quotas": quotas, "names": sorted(names)}
 
 
 def ssh_rendered(
@@ -194,6 +197,7 @@ def serves(hosts: dict[str, t.Any], host: str, repository: dict[str, t.Any], kno
         identity is not None
         and last.get("users", {}).get(repository["rest_user"])
         in (digest(identity["hash"]), digest(identity.get("next_hash") or identity["hash"]))
+        and last.get("quotas", {}).get(repository["rest_user"]) == repository["quota"]
         and repository["address"] in last.get("names", [])
     )
 

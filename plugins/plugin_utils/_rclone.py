@@ -140,37 +140,55 @@ def files(value: t.Any, served: t.Sequence[dict[str, str]]) -> list[dict[str, t.
 
 
 def problems(value: t.Any, tool: dict[str, t.Any], host: str) -> list[str]:
-    """What is wrong with the remotes of a server, and with the rclone that is to serve them.
-
-    ``tool`` has ``install``, ``version`` (of a release), ``sha256``, ``architecture``, ``package``, ``packages`` (of host_info)
-    and ``directories`` (whether it serves directories of the server).
-    """
+    """What is wrong with the remotes of a server, and with the rclone that is to serve them, ``tool`` of :func:`tool_problems`."""
     found: list[Problem] = []
     declared: dict[str, dict[str, str]] = {}
     try:
         declared = remotes(VARIABLE, value)
     except BadInput as bad:
         found.append(_problem(bad, host))
-    floor = _floors.floor("rclone" if declared else "rclone-directories")
+    return [str(problem) for problem in found + tool_problems(tool, host, remotes=bool(declared))]
+
+
+def tool_problems(tool: dict[str, t.Any], host: str, *, remotes: bool) -> list[Problem]:
+    """What is wrong with the rclone that a server installs or finds; nothing is said of what nobody has looked at.
+
+    ``tool`` has ``install``, ``version`` (of a release), ``sha256``, ``architecture``, ``package``, ``binary``, and ``packages``
+    and ``binaries`` (of host_info). ``remotes`` says whether it is to serve more than directories of the server.
+    """
+    found: list[Problem] = []
+    floor = _floors.floor("rclone" if remotes else "rclone-directories")
     cure = (
         f"Set rclone_proxy_install: release with rclone_proxy_release_version ({floor.minimum} or later) and"
         " rclone_proxy_release_sha256"
     )
-    install = tool["install"]
-    if install == "release":
-        if not tool["version"]:
-            found.append(_tool(host, "rclone_proxy_release_version", "", "is missing", cure))
+    if tool["install"] == "release":
+        variable, value, version = "rclone_proxy_release_version", tool["version"], tool["version"]
+        if not version:
+            found.append(_tool(host, variable, "", "is missing", cure))
         if not tool["sha256"]:
             wrong = f"has no checksum for the architecture {tool['architecture']}"
             found.append(_tool(host, "rclone_proxy_release_sha256", "", wrong, "Take it from upstream's SHA256SUMS"))
-        version, variable = tool["version"], "rclone_proxy_release_version"
+    elif tool["install"] == "package":
+        variable, value = "rclone_proxy_package", tool["package"]
+        package = (tool["packages"] or {}).get(value)
+        version = (package or {}).get("installed") or (package or {}).get("candidate")
+        if package is not None and not version:
+            wrong, again = "is not known to apt on this host", f"Run apt update there, or s{cure[1:]}"
+            found.append(_tool(host, variable, value, wrong, again))
     else:
-        package = (tool["packages"] or {}).get(tool["package"]) or {} if install == "package" else {}
-        version, variable = package.get("installed") or package.get("candidate") or "", "rclone_proxy_package"
+        variable, value = "rclone_proxy_binary", tool["binary"]
+        version = (tool["binaries"] or {}).get(value, "")
+        if version is None:
+            wrong, again = (
+                "is not on this host, or tells no version",
+                "Install it there, or let rclone_proxy_install do it",
+            )
+            found.append(_tool(host, variable, value, wrong, again))
     if version and _floors.below(floor.tool, version):
         wrong = f"is version {version}, below the floor {floor.minimum}: {floor.reason}"
-        found.append(_tool(host, variable, tool["package"] if variable.endswith("package") else version, wrong, cure))
-    return [str(problem) for problem in found]
+        found.append(_tool(host, variable, value, wrong, cure))
+    return found
 
 
 def _tool(host: str, variable: str, value: str, wrong: str, cure: str) -> Problem:

@@ -309,7 +309,7 @@ class _Update:
         if wanted is not None and found not in (None, wanted):
             raise ValueError(
                 f"fleet_id: the state directory {self._dir} belongs to the fleet {found}, not {wanted}:"
-                " set backup_state_dir to the directory of this fleet"
+                f" set backup_state_dir to the directory of this fleet or, where that is lost, remove {self._dir}/fleet.json"
             )
         if found is not None or not (make or wanted):
             return found

@@ -333,6 +333,43 @@ CASES = [
         {**GOOD, "backup_repositories": {"vault": {"server": "old1"}}},
         servers=("old1",),
     ),
+    over_ssh(
+        "rclone-package",
+        {"remote": "s3-offsite:a/b"},
+        "vault1: rclone_proxy_package = 'rclone': is version 1.60.1",
+        "below the floor 1.75.2",
+        "Set rclone_proxy_install: release with rclone_proxy_release_version (1.75.2 or later)",
+    ),
+    over_ssh(
+        "rclone-release-version",
+        {},
+        "vault1: rclone_proxy_release_version: is missing",
+        "(1.75.2 or later)",
+        rclone_proxy_install="release",
+        rclone_proxy_release_sha256={"x86_64": "0" * 64, "aarch64": "0" * 64},
+    ),
+    over_ssh(
+        "rclone-release-checksum",
+        {},
+        "vault1: rclone_proxy_release_sha256: has no checksum for the architecture",
+        "Take it from upstream's SHA256SUMS",
+        rclone_proxy_install="release",
+        rclone_proxy_release_version="1.75.2",
+    ),
+    over_ssh(
+        "rclone-binary",
+        {},
+        "vault1: rclone_proxy_binary = '/opt/rclone': is not on this host",
+        "let rclone_proxy_install do it",
+        rclone_proxy_install="none",
+        rclone_proxy_binary="/opt/rclone",
+    ),
+    Case(
+        "borg-binary",
+        ("vault1: ssh_access_borg = '/usr/bin/env': is no Python program", "Install borg as a package on this server"),
+        {**GOOD, "backup_repositories": {"archive": {"engine": "borg", "access": "ssh", "server": "vault1"}}},
+        {"vault1": {"ssh_access_borg": "/usr/bin/env"}},
+    ),
     # Any package with a version below the floor will do.
     rest_server(
         "L9-rest-server-package-below-floor",

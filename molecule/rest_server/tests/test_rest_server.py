@@ -300,6 +300,39 @@ def test_the_certificate_is_renewed_without_ansible(scenario: Scenario) -> None:
     assert "needs no renewal" in scenario.on("vault1", "journalctl -u holdfast-certificate.service --no-pager")
 
 
+def test_who_loses_access_loses_it_whatever_else_fails(scenario: Scenario) -> None:
+    """What the certificate authority was declared with cannot be read, and comes before the users."""
+    db1, web1 = own(scenario, "db1", "vault"), own(scenario, "web1", "vault")
+
+    def let_in(client: str, given: tuple[str, str, str]) -> int:
+        url, user, password = given
+        return ask(scenario, client, f"{url}config", method="HEAD", user=user, password=password, ca=CA)[0]
+
+    def rendered() -> set[str]:
+        return set(json.loads((scenario.state / "hosts/vault1/rendered.json").read_text())["users"])
+
+    assert (let_in("db1", db1), let_in("web1", web1)) == (200, 200)
+    assert db1[1] in rendered()
+    lines = "sort /etc/holdfast/rest-server/htpasswd"
+    before = scenario.on("vault1", lines).splitlines()
+    path = "/etc/holdfast/tls/authority.json"
+    scenario.on("vault1", f"cp -a {path} /root/authority.json && echo damaged >{path}")
+    refused = scenario.playbook("decommission", "-e", "client=db1", fails=True)
+    assert "vault1" in refused.failed
+    assert "what lost access is taken away all the same" in refused.output
+    assert (let_in("db1", db1), let_in("web1", web1)) == (401, 200)
+    # The others' lines are as they were, also in what the controller knows.
+    assert scenario.on("vault1", lines).splitlines() == [each for each in before if not each.startswith("db1--")]
+    assert not {user for user in rendered() if user.startswith("db1--")}
+    assert web1[1] in rendered()
+    scenario.on("vault1", f"mv /root/authority.json {path}")
+    scenario.playbook("decommission", "-e", "client=db1")
+    (scenario.state / "hosts/db1/decommissioned.json").unlink()
+    scenario.playbook("site")
+    assert let_in("db1", db1) == 200
+    assert set(scenario.playbook("site").changed.values()) == {0}
+
+
 def authority(scenario: Scenario) -> str:
     """The certificate authority that signs for vault1 now."""
     return scenario.on("vault1", "openssl x509 -in /etc/holdfast/tls/authority.pem -noout -fingerprint -sha256").strip()

@@ -413,6 +413,24 @@ def test_what_is_new_to_clients_is_looked_for_once() -> None:
         assert new(told, told) is False
 
 
+def test_a_new_authority_waits_for_who_was_not_seen_to_know_it() -> None:
+    hosts = {"vault1": {"server": {"users": [{"host": "web1"}, {"host": "db1"}]}, "client": None}}
+    preflight = {"hosts": hosts, "known": {name: {"decommissioned": None} for name in ("web1", "db1")}}
+
+    def unknown(*said: t.Any) -> t.Any:
+        hostvars: dict[str, t.Any] = {"db1": {"__jobs_authorities": {"changed": False}}, "web1": {}}
+        for each in said:
+            hostvars["web1"]["__jobs_authorities"] = each
+        variables = {"inventory_hostname": "vault1", "__holdfast_preflight": preflight, "hostvars": hostvars}
+        return faced("__holdfast_authority_unknown_to", **variables)
+
+    assert unknown({"changed": True}) == []
+    assert unknown() == unknown({"failed": True}) == unknown({"unreachable": True}) == ["web1"]
+    # A fact of that name, which nobody has checked, does not stop the server.
+    for fact in ("x", 5, None, ["x"], True):
+        assert unknown(fact) == ["web1"]
+
+
 @pytest.mark.parametrize("users", [[], [{"name": "web1--vault"}]])
 @pytest.mark.parametrize("extra", [[], ["me"]])
 @pytest.mark.parametrize("accounts", [[], [{"name": "bk-web1"}]])
@@ -429,6 +447,63 @@ def test_a_server_is_judged_by_what_it_will_serve(
     assert _host.rest_served(seen, rest) is faced("__holdfast_rest_served", **given, __holdfast_host=seen)
 
 
+@pytest.mark.parametrize("kinds", [[], ["sftp"], ["sftp", "rclone"]])
+@pytest.mark.parametrize("seen", ["", "a" * 64])
+def test_a_proxy_is_judged_by_what_it_will_serve(kinds: list[str], seen: str) -> None:
+    """The look at the host needs rclone exactly where the role that installs it runs later."""
+    definitions = [{"account": "bk-web1", "kind": kind, "remote": None} for kind in kinds]
+    server: dict[str, t.Any] = {"rclone": {"remotes": {}}}
+    given: dict[str, t.Any] = {
+        "__holdfast_preflight": {"hosts": {"web1": {"client": None, "server": server}}},
+        "ssh_access_definitions": definitions,
+        "__rclone_proxy_tool": {"install": "package"},
+    }
+    tool = faced("__holdfast_rclone_tool", **given)
+    assert (tool["install"], tool["remotes"]) == ("package", False)
+    info = {"files": {"/var/lib/holdfast/rclone_remotes.json": seen}}
+    assert _host.rclone_served(info, tool) is faced("__holdfast_rclone_served", **given, __holdfast_host=info)
+
+
+def test_what_takes_access_away_needs_no_program_that_serves() -> None:
+    """An old one must not keep a client from being decommissioned."""
+    loader = DataLoader()
+    roles: dict[str, t.Any] = {}
+    for role in ("rest_server", "rclone_proxy", "ssh_access"):
+        for part in ("defaults", "vars"):
+            path = ROOT / f"roles/{role}/{part}/main.yml"
+            roles.update(loader.load_from_file(str(path), trusted_as_template=True))
+    # The facade outranks what a role says.
+    roles = {name: value for name, value in roles.items() if name not in loader.load_from_file(str(FACADE))}
+    definition = {"account": "bk-web1", "kind": "borg", "append_only": True, "remote": None}
+    account = {"name": "bk-web1", "host": "web1", "backup_id": "web1", "keys": []}
+    server = {
+        "users": [],
+        "extra_users": [],
+        "ssh": {"accounts": [account]},
+        "definitions": [definition],
+        "rclone": {"remotes": {}},
+    }
+    hosts = {"web1": {"client": None, "server": server}}
+    preflight = {"hosts": hosts, "state_dir": "/state", "wanted_fleet_id": None, "fleet_id": "f1"}
+
+    def judged(**variables: t.Any) -> list[bool]:
+        given = {**roles, "ansible_facts": {"architecture": "x86_64"}, "__holdfast_preflight": preflight, **variables}
+        given.update(rest_server_accounts=[], ssh_access_accounts=[account])
+        found = faced("common_server", **given)
+        assert (found["fleet_id"], found["ssh_accounts"]) == ("f1", {"bk-web1": []})
+        return [bool(found[name]) for name in ("rest", "rclone", "borg")]
+
+    assert judged() == [True, True, True]
+    assert judged(__holdfast_given_up="db1") == [False, False, False]
+
+
+def test_whom_a_server_is_to_serve_over_ssh_is_known_before_anything_is_changed() -> None:
+    keys: list[dict[str, t.Any]] = [{"repository": name, "kind": "borg", "from": []} for name in ("archive", "offsite")]
+    accounts = [{"name": "bk-web1", "host": "web1", "backup_id": "web1", "keys": keys, "public_keys": []}]
+    assert faced("__holdfast_ssh_wanted", ssh_access_accounts=accounts) == {"bk-web1": ["archive", "offsite"]}
+    assert faced("__holdfast_ssh_wanted", ssh_access_accounts=[]) == {}
+
+
 SERVES: dict[str, t.Any] = {"users": [], "extra_users": [], "ssh": {"accounts": []}}
 
 
@@ -436,8 +511,8 @@ def served(server: dict[str, t.Any] | None, facts: dict[str, t.Any] | None = Non
     """How rest-server gets to a server, and the programs that are asked for their version."""
     loader = DataLoader()
     role: dict[str, t.Any] = {}
-    for part in ("defaults", "vars"):
-        role.update(loader.load_from_file(str(ROOT / f"roles/rest_server/{part}/main.yml"), trusted_as_template=True))
+    for path in ("rest_server/defaults", "rest_server/vars", "rclone_proxy/defaults"):
+        role.update(loader.load_from_file(str(ROOT / f"roles/{path}/main.yml"), trusted_as_template=True))
     role.update(borg_wanted=False, ansible_facts=facts or {"architecture": "x86_64"}, **variables)
     role["__holdfast_preflight"] = {"hosts": {"web1": {"client": None, "server": server}}}
     return faced("__holdfast_rest_tool", **role) if server else None, faced("common_binaries", **role)
@@ -502,6 +577,38 @@ def test_what_lost_its_keys_is_kept_as_served_no_more() -> None:
     said = {"served": {"bk-web1": {"offsite": ["SHA256:b"], "new": ["SHA256:c"]}}}
     found = faced("__holdfast_ssh_left", __holdfast_preflight=preflight, __ssh_access_revoked=said)
     assert found == {"repositories": {"web1--offsite": {**last, "keys": ["SHA256:b"]}}}
+
+
+def test_who_lost_a_password_is_kept_as_served_no_more() -> None:
+    last = {
+        "users": {"web1--vault": "a", "web2--vault": "b"},
+        "quotas": {"web1--vault": "1G", "web2--vault": "2G"},
+        "names": ["vault1"],
+    }
+    preflight = {"known": {"web1": {"rendered": last}}}
+    found = faced(
+        "__holdfast_rest_left", __holdfast_preflight=preflight, __rest_server_revoked={"revoked": ["web1--vault", "x"]}
+    )
+    assert found == {"users": {"web2--vault": "b"}, "quotas": {"web2--vault": "2G"}, "names": ["vault1"]}
+    # What an older run kept.
+    old = {"known": {"web1": {"rendered": {"users": {"web1--vault": "a"}, "names": []}}}}
+    found = faced("__holdfast_rest_left", __holdfast_preflight=old, __rest_server_revoked={"revoked": []})
+    assert found == {"users": {"web1--vault": "a"}, "quotas": {}, "names": []}
+
+
+def test_access_is_taken_away_over_rest_whatever_becomes_of_ssh() -> None:
+    """molecule/rest_server and molecule/rclone_proxy have the failures themselves."""
+    tasks = DataLoader().load_from_file(str(ROOT / "playbooks/tasks/revoke.yml"))
+    (both,) = [task for task in tasks if "block" in task]
+    taken = {}
+    for part in ("block", "always"):
+        (taken[part],) = [
+            task["ansible.builtin.include_role"] for task in both[part] if "ansible.builtin.include_role" in task
+        ]
+    assert taken == {
+        part: {"name": f"holdfast.backup.{role}", "tasks_from": "revoke"}
+        for part, role in (("block", "ssh_access"), ("always", "rest_server"))
+    }
 
 
 @pytest.mark.parametrize("name", ["site", "decommission"])

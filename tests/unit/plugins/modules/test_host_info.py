@@ -218,6 +218,7 @@ def test_whether_apt_has_lists_is_asked_where_a_package_is_unknown(
         (["/opt/restic-server", "--version"], ("rest-server 0.14.0 compiled with go1.24", ""), "0.14.0"),
         (["/usr/bin/age", "--version"], ("1.1.1\n", ""), "1.1.1"),
         (["java", "--version"], ("", "openjdk 17.0.1"), "17.0.1"),
+        (["rclone", "--version"], ("rclone v1.60.1-DEV\n- os/version: debian 12.5 (64 bit)\n", ""), "1.60.1-DEV"),
         (["odd", "--version"], ("no number", ""), None),
     ],
 )
@@ -444,3 +445,19 @@ def test_whom_a_server_serves(info: Info, tmp_path: Path, text: str, served: dic
     (tmp_path / "state").mkdir(exist_ok=True)
     (tmp_path / "state/htpasswd.json").write_text(text)
     assert info()["htpasswd"] == served
+
+
+def test_whom_a_server_serves_over_ssh(info: Info, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(exist_ok=True)
+    assert info()["ssh_accounts"] is None
+    keys = {"offsite": ["SHA256:a"], "archive": ["SHA256:b", "SHA256:c"]}
+    accounts = {
+        "bk-web1": {"backup_id": "web1", "keys": keys, "locked": False},
+        "bk-old": {"backup_id": "old", "keys": {}, "locked": True},
+    }
+    manifest = {"version": 1, "fleet_id": "f1", "accounts": accounts}
+    (tmp_path / "state/ssh_accounts.json").write_text(json.dumps(manifest))
+    served = {"bk-web1": {"backup_id": "web1", "repositories": ["archive", "offsite"]}}
+    assert info()["ssh_accounts"] == {"fleet_id": "f1", "accounts": served}
+    (tmp_path / "state/ssh_accounts.json").write_text("{}")
+    assert info()["ssh_accounts"] is None

@@ -256,6 +256,27 @@ def test_a_lost_manifest_is_no_licence_to_revoke(run: Run, place: Path) -> None:
     assert len(both(run, place, users=both_of_a, revoke_max=2)["foreign"]) == 4
 
 
+def test_where_nothing_else_works_access_is_only_taken_away(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a server that cannot follow: nobody gets a line or another password, and no warning says what to do about it."""
+    told: list[str] = []
+    monkeypatch.setattr(htpasswd.AnsibleModule, "warn", lambda _self, text: told.append(text))
+    run(users=[user("web1"), user("db1", "b"), user("old", "c")], keep=[])
+    write(place, text(place) + f"hand:{hashed('d')}\n")
+    users = [user("web1", "x", next_hash=hashed("y"), busy=False), user("db1", "b"), user("new", "e")]
+    done = both(run, place, users=users, keep=["later--vault"], switch=True, phase="revoke", revoke_max=1)
+    assert done == {"revoked": ["old--vault"], "foreign": ["hand"]}
+    assert text(place) == f"db1--vault:{hashed('b')}\nweb1--vault:{hashed('a')}\n"
+    manifest = json.loads((place / "lib/htpasswd.json").read_text())
+    assert manifest["users"] == {"db1--vault": "db1", "web1--vault": "web1"}
+    assert {each.partition(": ")[2] for each in told} <= {
+        "hand: does not belong there, since no client has it and rest_server_users does not declare it: it is removed"
+    }
+    refused = run(users=[], phase="revoke", revoke_max=1)
+    assert "2 hosts would lose access" in refused["msg"]
+
+
 def test_extra_user_counts_by_its_name(run: Run, place: Path) -> None:
     run(users=[{"name": "metrics", "hash": hashed("a")}, {"name": "other", "hash": hashed("a")}])
     assert "other, metrics" not in run(users=[], revoke_max=1)["msg"]

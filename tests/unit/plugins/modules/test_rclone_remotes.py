@@ -114,6 +114,59 @@ def test_a_remote_that_is_gone_takes_its_secret_with_it(apply: Run, place: Path,
     assert not apply()["changed"]
 
 
+class Killed(BaseException):
+    """What no handler of the module catches, as a signal that ends it."""
+
+
+@pytest.mark.parametrize("moment", ["listing", "writing", "recording"])
+def test_what_a_killed_run_left_goes_with_its_remote(
+    apply: Run, place: Path, remote: dict[str, Any], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """It has the secret, and nobody would look for it where the remote is gone before the next run."""
+    rename, unlink = os.rename, rclone_remotes.Tree.unlink
+
+    def killed(source: str, target: str, **options: Any) -> None:
+        if moment == "writing" and target == "s3.conf":
+            raise Killed
+        if moment == "recording" and target == "record.json" and (place / "rclone/s3.conf").exists():
+            raise Killed
+        rename(source, target, **options)
+
+    def left(self: Any, path: str) -> None:
+        if moment == "listing" and path.endswith(".candidate"):
+            raise Killed
+        unlink(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", killed)
+        patch.setattr(rclone_remotes.Tree, "unlink", left)
+        with pytest.raises(Killed):
+            apply(remote)
+    found = [path for path in (place / "rclone").iterdir() if SECRET in path.read_text()]
+    assert len(found) == 1
+    # The record is there, by which the role is known to have something to do.
+    assert (place / "record.json").exists()
+    announced = apply(check=True)
+    assert announced["changed"]
+    assert found[0].exists()
+    done = apply()
+    assert (done["changed"], done["removed"]) == (True, announced["removed"])
+    assert not list((place / "rclone").iterdir())
+    assert not apply()["changed"]
+
+
+def test_what_a_killed_run_left_of_a_remote_that_stays_goes_too(
+    apply: Run, place: Path, remote: dict[str, Any]
+) -> None:
+    """Its change was taken back, so nothing is listed, and no other file takes its place."""
+    apply(remote)
+    (place / "rclone/.s3.candidate").write_text(SECRET)
+    assert apply(remote, check=True)["changed"]
+    assert apply(remote)["changed"]
+    assert [path.name for path in (place / "rclone").iterdir()] == ["s3.conf"]
+    assert not apply(remote)["changed"]
+
+
 def test_a_store_that_does_not_answer_keeps_no_secret_of_another(
     apply: Run, place: Path, remote: dict[str, Any]
 ) -> None:

@@ -69,7 +69,10 @@ HOST: dict[str, t.Any] = {
     },
     "records": {"vault": {"HOLDFAST_REPOSITORY_ID": "0123"}},
     "htpasswd": {"fleet_id": "6f1c1f0e9a3b4d53", "users": {"web1--vault": "web1", "me": None}},
-    "ssh_accounts": {"fleet_id": "6f1c1f0e9a3b4d53", "accounts": {"bk-web1": "web1"}},
+    "ssh_accounts": {
+        "fleet_id": "6f1c1f0e9a3b4d53",
+        "accounts": {"bk-web1": {"backup_id": "web1", "repositories": ["offsite"]}},
+    },
     "escrow_copies": [f"web1--vault/{'0' * 32}-{'1' * 16}.age"],
     "ssh_host_keys": [PUBLIC],
     "sandbox": {"works": True, "error": None},
@@ -217,7 +220,20 @@ BAD = [
     ),
     *(
         bad("host_info", "ssh_accounts", {"fleet_id": "f1", "accounts": value})
-        for value in ({"bk-web1": "../x"}, ["bk-web1"], {"bk-web1": None})
+        for value in (
+            ["bk-web1"],
+            *(
+                {"bk-web1": each}
+                for each in (
+                    "web1",
+                    None,
+                    {"backup_id": "../x", "repositories": []},
+                    {"backup_id": "web1"},
+                    {"backup_id": "web1", "repositories": ["../x"]},
+                    {"backup_id": "web1", "repositories": "offsite"},
+                )
+            ),
+        )
     ),
     *(
         bad("host_info", "ssh_host_keys", value)

@@ -120,7 +120,7 @@ def rendered(ca: str) -> dict[str, t.Any]:
     ]
     taken = {"bk-web9": {name: [fingerprint(KEY.split(" ")[1])] for name in ssh}}
     over_ssh = _limit.ssh_rendered(accounts, model["vault1"]["server"]["definitions"], {"served": taken}, [HOST_KEY])
-    users = [{"name": "web9--vault", "hash": HASH, "next_hash": NEXT}]
+    users = [{"name": "web9--vault", "hash": HASH, "next_hash": NEXT, "quota": "50G"}]
     server = {
         "ca": ca,
         "ssh_host_keys": [HOST_KEY],
@@ -235,9 +235,8 @@ def test_the_exchange(ca: str) -> None:
 
 
 def test_a_server_behind_a_reverse_proxy(ca: str) -> None:
-    proxied = {
-        "vault": {"server": "vault1", "address": "backup.example", "port": 443, "url_prefix": "/r/s", "tls": True}
-    }
+    place = {"address": "backup.example", "port": 443, "url_prefix": "/r/s", "tls": True}
+    proxied = {"vault": {"server": "vault1", "quota": "50G", **place}}
     state = rendered(ca)
     state["vault1"]["rendered"]["names"].append("backup.example")
     answer = _handover.offered(hosts(of_operator(proxied)), state, {"web9"})

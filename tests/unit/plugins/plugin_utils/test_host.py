@@ -156,7 +156,7 @@ SERVER = {
     "state_dir": "/fleet/state",
     "users": ["web1--vault", "web2--vault"],
     "revoke_max": 1,
-    "ssh_accounts": ["bk-web1"],
+    "ssh_accounts": {"bk-web1": ["offsite"]},
     "ssh_revoke_max": 1,
 }
 SERVED = {"web1--vault": "web1", "web2--vault": "web2"}
@@ -172,7 +172,7 @@ def of_the_inventory(  # pylint: disable=dangerous-default-value # only read
 
 
 def test_what_a_server_serves_over_ssh_counts_by_itself() -> None:
-    accounts = {"bk-web1": "web1", "bk-a": "a", "bk-b": "b"}
+    accounts = {f"bk-{host}": {"backup_id": host, "repositories": ["offsite"]} for host in ("web1", "a", "b")}
     served = {"ssh_accounts": {"fleet_id": "f1", "accounts": accounts}}
     (message,) = of_the_inventory(served, server=SERVER)
     assert message.startswith("web1: backup_revoke_max = 1: 2 hosts would lose access (a, b)")
@@ -180,6 +180,20 @@ def test_what_a_server_serves_over_ssh_counts_by_itself() -> None:
     (message,) = of_the_inventory({"ssh_accounts": {"fleet_id": "f2", "accounts": {}}}, server=SERVER)
     assert "this server serves the fleet f2" in message
     assert "remove /var/lib/holdfast/ssh_accounts.json on this server" in message
+
+
+def test_who_loses_one_repository_of_several_over_ssh_loses_access() -> None:
+    """The module ssh_accounts counts so, in the middle of the run."""
+    accounts = {f"bk-{host}": {"backup_id": host, "repositories": ["archive", "offsite"]} for host in ("a", "b")}
+    served = {"ssh_accounts": {"fleet_id": "f1", "accounts": accounts}}
+
+    def refused(a: list[str], b: list[str]) -> list[str]:
+        return of_the_inventory(served, server={**SERVER, "ssh_accounts": {"bk-a": a, "bk-b": b}})
+
+    both = ["archive", "offsite"]
+    assert refused(both, [*both, "new"]) == refused(both, ["offsite"]) == refused(both, []) == []
+    (message,) = refused(["offsite"], ["archive"])
+    assert message.startswith("web1: backup_revoke_max = 1: 2 hosts would lose access (a, b)")
 
 
 def test_nothing_of_the_inventory_is_wrong() -> None:
@@ -216,6 +230,8 @@ def test_a_state_directory_of_another_fleet(own: str | None) -> None:
     assert "backup_state_dir = '/fleet/state'" in message
     assert "-e backup_fleet_id=f1" in message
     assert ("has no fleet id" in message) == (own is None)
+    # A run while this server was down has made another id: it would be refused with the first one.
+    assert ("If it is lost, remove /fleet/state/fleet.json, then run once with" in message) == (own is not None)
 
 
 def test_more_hosts_would_be_revoked_than_allowed() -> None:
@@ -356,6 +372,57 @@ def test_a_server_that_serves_over_ssh_only_needs_no_rest_server() -> None:
     assert len(of_rest(nothing, users=False)) == 1
 
 
+RCLONE: dict[str, t.Any] = {
+    "install": "package",
+    "package": "rclone",
+    "version": "",
+    "sha256": "",
+    "architecture": "x86_64",
+    "binary": "/usr/bin/rclone",
+    "packages": {},
+    "binaries": {},
+    "remotes": True,
+    "served": True,
+}
+LISTED = {"files": {"/var/lib/holdfast/rclone_remotes.json": "a" * 64}}
+
+
+def of_rclone(info: dict[str, t.Any] | None = None, **rclone: t.Any) -> list[str]:
+    known = {
+        "packages": {"rclone": {"installed": None, "candidate": "1.60.1+dfsg-2+b5"}},
+        "binaries": {"/opt/rclone": "1.74.0"},
+    }
+    server = {**SERVER, "quotas": [], "rclone": {**RCLONE, **rclone}}
+    seen = {**INFO, **known, **(info or {})}
+    assert _host.host_problems(seen, FACTS, None, {}, "proxy1", server)["errors"] == []
+    return _host.inventory_problems(seen, None, {}, server, "proxy1")
+
+
+def test_a_proxy_with_an_old_rclone_stops_every_host() -> None:
+    """Its clients would get packages and secrets for nothing."""
+    (message,) = of_rclone()
+    assert message.startswith(
+        "proxy1: rclone_proxy_package = 'rclone': is version 1.60.1+dfsg-2+b5, below the floor 1.75.2"
+    )
+    (message,) = of_rclone(install="release", sha256="a" * 64)
+    assert message.startswith("proxy1: rclone_proxy_release_version: is missing")
+    (message,) = of_rclone(install="release", version="1.75.2")
+    assert message.startswith("proxy1: rclone_proxy_release_sha256: has no checksum for the architecture x86_64")
+    (message,) = of_rclone(install="none", binary="/opt/rclone")
+    assert message.startswith("proxy1: rclone_proxy_binary = '/opt/rclone': is version 1.74.0, below the floor 1.75.2")
+    (message,) = of_rclone({"binaries": {"/opt/rclone": None}}, install="none", binary="/opt/rclone")
+    assert message.startswith("proxy1: rclone_proxy_binary = '/opt/rclone': is not on this host, or tells no version")
+    (message,) = of_rclone({"packages": {"rclone": {"installed": None, "candidate": None}}})
+    assert message.startswith("proxy1: rclone_proxy_package = 'rclone': is not known to apt on this host")
+    assert of_rclone(install="release", version="1.75.2", sha256="a" * 64) == of_rclone(remotes=False) == []
+
+
+def test_a_server_that_serves_nothing_by_rclone_needs_none() -> None:
+    assert of_rclone(served=False) == []
+    # Its last client is gone, and with it goes the secret of the remote: the role runs once more.
+    assert len(of_rclone(LISTED, served=False)) == 1
+
+
 SIDE: dict[str, t.Any] = {"fleet_id": "fleet-1", "state_dir": "/state", "users": ["web1--vault"], "revoke_max": 1}
 THERE: dict[str, t.Any] = {"fleet_id": "fleet-1", "users": {"web1--vault": "web1", "old--a": "old", "old--b": "old"}}
 
@@ -476,7 +543,9 @@ def test_a_server_of_borg_needs_a_program_that_can_be_restrained(
 ) -> None:
     server = {"path": "/srv/holdfast", "quotas": [], "borg": program}
     info = {**INFO, "interpreters": {program: interpreter}}
-    assert _host.host_problems(info, FACTS, None, TOOL, "vault1", server)["errors"] == (
+    # Its clients would be changed for nothing, so it stops everybody.
+    assert _host.host_problems(info, FACTS, None, TOOL, "vault1", server)["errors"] == []
+    assert _host.inventory_problems(info, None, TOOL, server, "vault1") == (
         [
             f"vault1: ssh_access_borg = '{program}': {wrong}. Install borg as a package on this server, and leave"
             " ssh_access_borg out, or set it to /usr/bin/borg"

@@ -25,7 +25,13 @@ KNOWN: dict[str, t.Any] = {
 
 
 def hosts() -> dict[str, t.Any]:
-    repository = {"name": "vault", "server": "vault1", "rest_user": "web1--vault", "address": "vault1.example"}
+    repository = {
+        "name": "vault",
+        "server": "vault1",
+        "rest_user": "web1--vault",
+        "address": "vault1.example",
+        "quota": "10G",
+    }
     local = {"name": "local", "server": None}
     return {
         "web1": {"client": {"repositories": [repository, local]}, "server": None},
@@ -39,8 +45,9 @@ def known(rendered: dict[str, t.Any] | None = None, **rest: t.Any) -> dict[str, 
 
 def rendered(switched: tuple[str, ...] = (), refused: tuple[str, ...] = ()) -> dict[str, t.Any]:
     accounts: list[dict[str, t.Any]] = [
-        {"name": "web1--vault", "hash": HASH, "next_hash": NEXT},
-        {"name": "new--vault", "hash": "", "next_hash": None},
+        {"name": "web1--vault", "hash": HASH, "next_hash": NEXT, "quota": "10G"},
+        {"name": "db1--vault", "hash": HASH, "next_hash": None, "quota": None},
+        {"name": "new--vault", "hash": "", "next_hash": None, "quota": "1G"},
     ]
     htpasswd = {"switched": list(switched), "refused": list(refused)}
     return _limit.rendered(accounts, ["vault1", "vault1.example"], htpasswd)
@@ -69,6 +76,8 @@ def test_a_server_outside_the_limit_has_to_change() -> None:
         known(rendered(), hash="$2b$12$other"),
         known(rendered(refused=("web1--vault",)), hash=HASH),
         known(other_name, hash=HASH),
+        known({**rendered(), "quotas": {"web1--vault": "20G"}}, hash=HASH),
+        known({**rendered(), "quotas": {}}, hash=HASH),
     ):
         assert _limit.problems(hosts(), case, {"web1"}) == [wanted]
 
@@ -110,7 +119,8 @@ def test_bad_input_of_a_client_takes_nothing_from_it() -> None:
         "host": "web1",
         "backup_id": "web1",
         "repository": "vault",
-        "quota": None,
+        # Without it the server would lift the client's limit.
+        "quota": "10G",
     }
     assert server["names"] == ["vault1", "vault1.example"]
     # Once is enough, and a server that never served it does not begin to.
@@ -134,10 +144,12 @@ def test_decommissioned_hosts() -> None:
 
 def test_rendered_holds_digests_and_no_hash() -> None:
     found = rendered()
-    assert list(found["users"]) == ["web1--vault"]
+    assert list(found["users"]) == ["web1--vault", "db1--vault"]
+    assert found["quotas"] == {"web1--vault": "10G"}
     assert HASH not in str(found)
     assert rendered(("web1--vault",)) != found
-    assert rendered(refused=("web1--vault",))["users"] == {}
+    refused = rendered(refused=("web1--vault",))
+    assert (list(refused["users"]), refused["quotas"]) == (["db1--vault"], {})
 
 
 def test_bad_input_of_a_server_concerns_its_clients() -> None:

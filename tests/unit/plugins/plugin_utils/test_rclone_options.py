@@ -125,7 +125,8 @@ def test_files_name_group_accounts_and_places() -> None:
 def tool(**change: Any) -> dict[str, Any]:
     return {
         "install": "package", "package": "rclone", "version": "", "sha256": "", "architecture": "x86_64",
-        "packages": {"rclone": {"installed": None, "candidate": "1.60.1+dfsg-4+b10"}}, **change,
+        "packages": {"rclone": {"installed": None, "candidate": "1.60.1+dfsg-4+b10"}},
+        "binary": "/usr/bin/rclone", "binaries": {}, **change,
     }  # fmt: skip
 
 

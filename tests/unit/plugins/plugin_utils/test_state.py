@@ -332,8 +332,12 @@ def test_the_fleet_id_is_made_once_or_given(state: Path) -> None:
     assert update(state, fleet_id="old-fleet-id").fleet_id == "old-fleet-id"
     assert update(state, make_fleet_id=True, fleet_id="old-fleet-id").written == []
     assert update(state, make_fleet_id=True, host=None).fleet_id == "old-fleet-id"
-    with pytest.raises(ValueError, match="belongs to the fleet old-fleet-id, not another-id"):
+    with pytest.raises(ValueError, match="belongs to the fleet old-fleet-id, not another-id") as refused:
         update(state, fleet_id="another-id")
+    # The cure that it names works.
+    assert f"or, where that is lost, remove {state}/fleet.json" in str(refused.value)
+    (state / "fleet.json").unlink()
+    assert update(state, fleet_id="another-id").fleet_id == "another-id"
     with pytest.raises(ValueError, match="8 to 64"):
         update(state, fleet_id="../x")
 

@@ -1,0 +1,68 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What holds for every play of the collection, so that a new one cannot forget it."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import jinja2.meta
+import yaml
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _limit
+
+PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
+# Keywords whose texts are expressions without braces.
+CONDITIONS = {"when", "that", "failed_when", "changed_when", "until"}
+# What Ansible itself says, whatever a host says, and what no template reads.
+MAGIC = {"groups", "hostvars", "inventory_hostname", "lookup", "now", "omit", "_"}
+
+
+def plays() -> list[tuple[str, dict[str, t.Any]]]:
+    """Each with its name and that of its playbook; where one imports a playbook, that is one, too."""
+    found = [(path, play) for path in sorted(PLAYBOOKS.glob("*.yml")) for play in yaml.safe_load(path.read_text())]
+    return [(f"{path.name}: {play['name']}", play) for path, play in found]
+
+
+class Anything(dict[str, t.Any]):
+    """Filters or tests of whatever name: only variables are looked for."""
+
+    def get(self, _name: str, _default: t.Any = None) -> t.Any:
+        return str
+
+
+JINJA = jinja2.Environment(autoescape=True)
+JINJA.filters, JINJA.tests = Anything(), Anything()
+
+
+def names(value: t.Any, condition: bool = False) -> set[str]:
+    """The variables that templates and conditions below a value ask for."""
+    if isinstance(value, dict):
+        found: set[str] = set()
+        for key, each in value.items():
+            found |= names(each, condition=key in CONDITIONS)
+        return found - set(value.get("vars", {})) - {value.get("register")}
+    if isinstance(value, list):
+        return set().union(*(names(each, condition) for each in value))
+    if not isinstance(value, str):
+        return set()
+    return jinja2.meta.find_undeclared_variables(JINJA.parse(f"{{{{ {value} }}}}" if condition else value))
+
+
+def test_what_the_command_line_may_say_is_set_at_the_plays_level() -> None:
+    """A host that delivers a fact of such a name would speak in its user's place: facts outrank the inventory, but no play."""
+    included = names([yaml.safe_load(path.read_text()) for path in PLAYBOOKS.glob("tasks/*.yml")])
+    bare = {}
+    for name, play in plays():
+        files = [yaml.safe_load((PLAYBOOKS / file).read_text()) for file in play.get("vars_files", [])]
+        asked = (names(play) | names(files) | included) - MAGIC - set().union(*files)
+        bare[name] = sorted(each for each in asked if not each.startswith("ansible_") and not _limit.OURS.match(each))
+    assert {name: found for name, found in bare.items() if found} == {}
+
+
+def test_no_configuration_runs_a_play_in_another_order() -> None:
+    """The strategy free knows neither run_once nor any_errors_fatal, by which bad input stops everybody."""
+    own = {name: play.get("strategy") for name, play in plays() if "hosts" in play}
+    assert own == dict.fromkeys(own, "ansible.builtin.linear")
