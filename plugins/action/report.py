@@ -31,11 +31,11 @@ def _keep(path: str, content: bytes, check_mode: bool) -> bool:
     # Not /dev/stdout, which root would replace.
     if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
         raise ValueError(f"output = {path}: is no file, and is not replaced by one. Give another place")
-    if os.path.exists(path) and Path(path).read_bytes() == content:
-        return False
+    differs = not os.path.exists(path) or Path(path).read_bytes() != content
     if not check_mode:
+        # Also where it holds the same: somebody else may have made it, for others to read.
         _whole_file.write(path, content)
-    return True
+    return differs
 
 
 class ActionModule(ActionBase):

@@ -101,7 +101,9 @@ def test_the_state_goes_to_a_file(shown: list[str], tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     # The table is shown all the same.
     assert any(line.startswith("web1  s    v ") for line in shown)
+    path.chmod(0o644)
     assert act(given)["changed"] is False
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert act({**given, "query": "keys(hosts)"})["changed"] is True
     assert json.loads(path.read_text()) == ["web1"]
     assert list(tmp_path.iterdir()) == [path]
