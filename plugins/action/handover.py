@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _handover, _handover_file, _state
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _handover, _handover_file, _state, _whole_file
 
 Hosts = dict[str, t.Any]
 
@@ -41,7 +40,8 @@ class ActionModule(ActionBase):
         state_dir, hosts = arguments["path"], arguments["hosts"]
         try:
             # Not as the model was computed with: identities may have been made since.
-            known = {host: _state.read_host(state_dir, host) for host in hosts}
+            # What is damaged of a host that this run is about, preflight has refused.
+            known = {host: _state.examine_host(state_dir, host)[0] for host in hosts}
             if arguments["export_to"]:
                 result.update(self._export(os.path.abspath(arguments["export_to"]), hosts, known, limited))
             elif not variables.get("ansible_limit"):
@@ -57,9 +57,7 @@ class ActionModule(ActionBase):
 
     def _export(self, path: str, hosts: Hosts, known: Hosts, limited: set[str]) -> dict[str, t.Any]:
         check_mode = bool(self._task.check_mode)
-        folder = os.path.dirname(path)
-        if not os.path.isdir(folder):
-            raise ValueError(f"export_to = {path}: there is no directory {folder}. Make it, or give another place")
+        _whole_file.check_folder("export_to", path)
         document = _handover.offered(hosts, known, limited, check_mode=check_mode)
         content = _handover_file.serialise(document)
         try:
@@ -69,7 +67,7 @@ class ActionModule(ActionBase):
             # Something else, or nothing yet: it is written anew.
             before, shown = b"", []
         if before != content and not check_mode:
-            _write(path, content)
+            _whole_file.write(path, content)
         return {"changed": before != content, "diff": _diff(path, shown, _handover_file.lines(document))}
 
     def _import(self, path: str, state_dir: str, hosts: Hosts, known: Hosts, limited: set[str]) -> dict[str, t.Any]:
@@ -98,17 +96,3 @@ class ActionModule(ActionBase):
 def _diff(place: str, before: list[str], after: list[str]) -> dict[str, str]:
     texts = ["".join(f"{line}\n" for line in lines) for lines in (before, after)]
     return {"before": texts[0], "after": texts[1], "before_header": place, "after_header": place}
-
-
-def _write(path: str, content: bytes) -> None:
-    """Put a file in its place, whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".handover-")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise

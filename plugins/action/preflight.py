@@ -25,6 +25,19 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils import (
 COLLECTION = Path(__file__).resolve().parents[2]
 
 
+def _places(
+    state_dir: str, groups: t.Mapping[str, t.Sequence[str]]
+) -> tuple[dict[str, dict[str, t.Any]], list[dict[str, t.Any]]]:
+    """Where each client is served by servers that are managed elsewhere, and problems of clients of which that is damaged."""
+    places, problems = {}, []
+    for host in groups.get(_fleet.CLIENTS, []) if groups.get(_fleet.SERVERS_ELSEWHERE) else []:
+        try:
+            places[host] = _handover_file.places(_state.read_handed_over(state_dir, host))
+        except ValueError as error:
+            problems += _limit.damaged(host, [str(error)])
+    return places, problems
+
+
 class ActionModule(ActionBase):
     """Computes the model of the fleet, refuses bad input, and returns the model for every play."""
 
@@ -50,28 +63,34 @@ class ActionModule(ActionBase):
             state_dir = _state.resolve_state_dir(
                 arguments["state_dir"], list(variables.get("ansible_inventory_sources") or [])
             )
-            places = {
-                host: _handover_file.places(_state.read_handed_over(state_dir, host))
-                for host in (groups.get(_fleet.CLIENTS, []) if groups.get(_fleet.SERVERS_ELSEWHERE) else [])
-            }
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from None
+        places, damaged = _places(state_dir, groups)
         model = _fleet.fleet(hostvars, groups, places)
         told = {(host, problem["variable"]) for problem in model["errors"] for host in problem["hosts"]}
         model["errors"] += [
             _fleet.plain(problem) for problem in _role_variables.problems(hostvars, model["hosts"], told)
         ]
-        limited = set(arguments["limit"] or variables.get("ansible_play_hosts_all", []))
+        limited, revoked = set(arguments["limit"] or variables.get("ansible_play_hosts_all", [])), arguments["revoke"]
+        known = {}
         try:
-            known = {host: _state.read_host(state_dir, host) for host in model["hosts"]}
+            # A client that is to be decommissioned may have left the inventory.
+            for host in dict.fromkeys([*model["hosts"], *([revoked] if revoked else [])]):
+                known[host], errors = _state.examine_host(state_dir, host)
+                damaged += _limit.damaged(host, errors)
             fleet_id = _state.read_fleet_id(state_dir)
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from None
+        model["errors"] += damaged
         _limit.keep(model["hosts"], known, {host for problem in model["errors"] for host in problem["hosts"]})
         if C.config.get_config_value("INJECT_FACTS_AS_VARS"):
             model["errors"] += _limit.delivered(hostvars, model["hosts"])
         concerned = _limit.concerned(model["hosts"], limited)
         stopping = [problem for problem in model["errors"] if concerned & set(problem["hosts"])]
+        if revoked:
+            # Which servers let it in has to be known.
+            asked = {revoked} | {host for host, entry in model["hosts"].items() if entry["server"] is not None}
+            stopping += [problem for problem in damaged if problem not in stopping and asked & set(problem["hosts"])]
         elsewhere = [problem for problem in model["errors"] if problem not in stopping]
         messages = [problem["message"] for problem in stopping]
         warnings = [problem["message"] for problem in elsewhere + model["warnings"]]
@@ -80,8 +99,10 @@ class ActionModule(ActionBase):
             untold, unlet = _handover.missing(model["hosts"], known, limited)
             messages += untold
             warnings += unlet
-        if arguments["revoke"]:
-            messages += _limit.still_let_in(model["hosts"], known, arguments["revoke"], limited)
+        if revoked:
+            clients = [*groups.get(_fleet.CLIENTS, []), *groups.get(_fleet.CLIENTS_ELSEWHERE, [])]
+            messages += _limit.no_client(revoked, clients, known[revoked])
+            messages += _limit.still_let_in(model["hosts"], known, revoked, limited)
         if messages:
             raise AnsibleActionFail(
                 "nothing was changed; correct the inventory:\n" + "\n".join(f"- {message}" for message in messages)

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import typing as t
+from pathlib import Path
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _report
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _report, _whole_file
 
 display = Display()
 
@@ -24,6 +27,19 @@ def _was_cut(variables: t.Mapping[str, t.Any]) -> bool:
     """
     given = set(variables) - set(variables.get("ansible_facts") or {})
     return "_raw_params" in given or any(name[:1] in "[]{}()|&?@'`!<>\"" for name in given if name)
+
+
+def _keep(path: str, content: bytes, check_mode: bool) -> bool:
+    """Write the file that the user asked for; whether it differs from what is there."""
+    _whole_file.check_folder("output", path)
+    # Not /dev/stdout, which root would replace.
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise ValueError(f"output = {path}: is no file, and is not replaced by one. Give another place")
+    differs = not os.path.exists(path) or Path(path).read_bytes() != content
+    if not check_mode:
+        # Also where it holds the same: somebody else may have made it, for others to read.
+        _whole_file.write(path, content)
+    return differs
 
 
 class ActionModule(ActionBase):
@@ -43,6 +59,7 @@ class ActionModule(ActionBase):
                 "stale": {"type": "dict", "default": {}},
                 "format": {"type": "str", "choices": ["table", "json"], "default": "table"},
                 "query": {"type": "str"},
+                "output": {"type": "path"},
             }
         )
         if arguments["query"] and _was_cut(task_vars or {}):
@@ -52,15 +69,17 @@ class ActionModule(ActionBase):
             )
         state = _report.fleet_state(arguments["hosts"], arguments["answers"], arguments["stale"])
         result.update(changed=False, state=state)
-        if arguments["query"]:
-            try:
-                answer = _report.search(state, arguments["query"])
-            except ValueError as error:
-                raise AnsibleActionFail(str(error)) from None
-            result["answer"] = answer
-            display.display(json.dumps(answer, indent=2, sort_keys=True))
-        elif arguments["format"] == "json":
-            display.display(json.dumps(state, indent=2, sort_keys=True))
+        try:
+            if arguments["query"]:
+                result["answer"] = _report.search(state, arguments["query"])
+            document = json.dumps(result.get("answer", state), indent=2, sort_keys=True)
+            if arguments["output"]:
+                content = f"{document}\n".encode()
+                result["changed"] = _keep(os.path.abspath(arguments["output"]), content, bool(self._task.check_mode))
+        except (ValueError, OSError) as error:
+            raise AnsibleActionFail(str(error)) from None
+        if arguments["query"] or arguments["format"] == "json":
+            display.display(document)
         else:
             for line in ["", *_report.table(state).splitlines(), ""]:
                 display.display(line, color=C.COLOR_ERROR if _report.NO_ESCROW in line else None)

@@ -9,7 +9,7 @@ short_description: Shows the state of the whole fleet
 version_added: 0.1.0
 description:
   - Shows what the clients answered as one table, as JSON, or as the answer to a JMESPath query.
-  - Runs on the controller only and changes nothing. Use it with C(run_once).
+  - Runs on the controller only and changes nothing but O(output). Use it with C(run_once).
 options:
   hosts:
     description: The model of the fleet, as M(holdfast.backup.preflight) returns it.
@@ -31,6 +31,11 @@ options:
   query:
     description: A JMESPath expression over the fleet's state; its answer is printed as JSON. Needs C(jmespath) on the controller.
     type: str
+  output:
+    description:
+      - A file on the controller for the fleet's state, or the answer to O(query), as JSON and nothing else. Only its owner may read it.
+      - Check mode does not write it.
+    type: path
 extends_documentation_fragment: [holdfast.backup.attributes.controller]
 author: holdfast contributors (@holdfast-backup)
 """

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What ``--limit`` leaves out, and hosts that were decommissioned."""
+"""What ``--limit`` leaves out, clients that were decommissioned, and hosts whose state is damaged."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils._program.text import one_line
 from ansible_collections.holdfast.backup.plugins.module_utils._public_key import fingerprint
+from ansible_collections.holdfast.backup.plugins.plugin_utils._fleet import CLIENTS, CLIENTS_ELSEWHERE
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import below
 
 OURS = re.compile(
@@ -21,15 +22,17 @@ SERVED = ("account", "kind", "path", "remote", "quota", "append_only")
 
 
 def problems(hosts: dict[str, t.Any], known: dict[str, t.Any], limited: set[str]) -> list[str]:
-    """Messages for servers that have to change but are outside the limit, and for decommissioned hosts still declared.
+    """Messages for servers that have to change but are outside the limit, and for decommissioned clients still declared.
 
     ``hosts`` is the fleet's model, ``known`` what the state directory has for each host, ``limited`` the hosts of this run.
     """
     messages = [
-        f"{host}: was decommissioned on {entry['decommissioned'].get('time', 'an unknown day')} and is still in the inventory."
-        f" Remove it from the inventory, or delete hosts/{host}/decommissioned.json in the state directory to take it back"
+        f"{host}: was decommissioned on {entry['decommissioned'].get('time', 'an unknown day')} and is still a client in the"
+        f" inventory. Take it out of {CLIENTS_ELSEWHERE if hosts[host].get('elsewhere') else CLIENTS}, or delete"
+        f" hosts/{host}/decommissioned.json in the state directory to take it back"
         for host, entry in sorted(known.items())
-        if entry.get("decommissioned") and host in limited
+        # Whatever else it is, a server say, it goes on to be.
+        if entry.get("decommissioned") and host in limited and host in hosts and hosts[host]["client"]
     ]
     missing: dict[str, list[str]] = {}
     for host in sorted(limited & set(hosts)):
@@ -46,6 +49,27 @@ def problems(hosts: dict[str, t.Any], known: dict[str, t.Any], limited: set[str]
             f" Run again with --limit {','.join(sorted(limited & set(hosts) | set(missing)))}"
         )
     return messages
+
+
+def no_client(client: str, clients: t.Container[str], known: dict[str, t.Any]) -> list[str]:
+    """A message where ``client``, which is to be decommissioned, is none: a typing error, or a server only.
+
+    ``clients`` are those of the inventory. One that has left it is known by its secrets, which ``known`` has of no other host.
+    """
+    if client in clients or known["rest"] or known["ssh"] or known["escrow"]:
+        return []
+    return [
+        f"client = {client}: is no host of {CLIENTS} or {CLIENTS_ELSEWHERE}, and the state directory has no secret of it from"
+        " when it was one. Give the inventory name of a client: -e client=web1"
+    ]
+
+
+def damaged(host: str, errors: t.Iterable[str]) -> list[dict[str, t.Any]]:
+    """Problems of a host whose files in the state directory are damaged, as the model has problems."""
+    cure = "Bring it back, from version control say, or remove it: the playbook that wrote it writes it again"
+    return [
+        {"hosts": [host], "variable": "backup_state_dir", "message": f"{host}: {error}. {cure}"} for error in errors
+    ]
 
 
 def still_let_in(hosts: dict[str, t.Any], known: dict[str, t.Any], client: str, limited: set[str]) -> list[str]:
@@ -107,11 +131,13 @@ def keep(hosts: dict[str, t.Any], known: dict[str, t.Any], unsure: set[str]) -> 
         there = {user["name"] for user in users}
         for host in sorted(unsure & set(known)):
             entry["server"]["names"] = sorted({*entry["server"]["names"], *last.get("names", [])})
-            for repository, identity in sorted(known[host]["rest"].items()):
-                name = identity["user"]
-                if name in last.get("users", {}) and name not in there:
+            own = {identity["user"] for identity in known[host]["rest"].values()}
+            for name in sorted(last.get("users", {})):
+                # Its secrets may be what cannot be read.
+                identity, _dashes, repository = name.rpartition("--")
+                if (name in own or identity == hosts.get(host, {}).get("backup_id")) and name not in there:
                     there.add(name)
-                    same = {"name": name, "host": host, "repository": repository, "backup_id": name.rpartition("--")[0]}
+                    same = {"name": name, "host": host, "repository": repository, "backup_id": identity}
                     users.append({**same, "quota": last.get("quotas", {}).get(name)})
         _keep_ssh(entry, unsure & set(known))
 
@@ -135,20 +161,26 @@ def _keep_ssh(entry: dict[str, t.Any], unsure: set[str]) -> None:
     entry["server"]["ssh"]["accounts"] = [accounts[name] for name in sorted(accounts)]
 
 
-def rendered(accounts: list[dict[str, t.Any]], names: list[str], htpasswd: dict[str, t.Any]) -> dict[str, t.Any]:
+def rendered(
+    accounts: list[dict[str, t.Any]],
+    names: list[str],
+    htpasswd: dict[str, t.Any],
+    last: dict[str, t.Any] | None = None,
+) -> dict[str, t.Any]:
     """What a server was last rendered with, as the state directory keeps it: a digest for each user, its quota where it has one,
     and the server's names.
 
     ``accounts`` are the declared users with ``hash``, ``next_hash`` and ``quota``, ``htpasswd`` is what the module of that name said.
+    ``last`` is the same of the run before: whose hash is not known now keeps its line, and its digest.
     """
     switched, refused = set(htpasswd.get("switched", [])), set(htpasswd.get("refused", []))
-    users, quotas = {}, {}
+    before = (last or {}).get("users", {})
+    users = {name: before[name] for name in htpasswd.get("kept", []) if name in before}
     for account in accounts:
         current = account["next_hash"] if account["name"] in switched else account["hash"]
         if current and account["name"] not in refused:
             users[account["name"]] = digest(current)
-            if account.get("quota"):
-                quotas[account["name"]] = account["quota"]
+    quotas = {each["name"]: each["quota"] for each in accounts if each.get("quota") and each["name"] in users}
     return {"users": users, "quotas": quotas, "names": sorted(names)}
 
 

@@ -65,6 +65,8 @@ _REMOVABLE = (
 )
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
+T = t.TypeVar("T")
+
 
 @dataclasses.dataclass(frozen=True)
 class Change:
@@ -152,34 +154,67 @@ def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
 
     Missing things are empty.
     """
-    base = f"hosts/{host_directory(host)}"
-    rest = {}
-    for name in _names(state_dir, f"{base}/rest"):
-        found = _REST_FILE.match(f"rest/{name}")
-        if found:
-            content = _read(state_dir, f"{base}/rest/{name}")
-            rest[found.group(1)] = _check_rest(f"{state_dir}/{base}/rest/{name}", content or b"")
-    ssh = {}
-    for name in _names(state_dir, f"{base}/ssh"):
-        found = _SSH_FILE.match(f"ssh/{name}")
-        if found:
-            content = _read(state_dir, f"{base}/ssh/{name}")
-            ssh[found.group(1)] = _check_keys(f"{state_dir}/{base}/ssh/{name}", content or b"")
-    escrow = {repository: bundles(state_dir, host, repository) for repository in _names(state_dir, f"{base}/escrow")}
-    ca = _read(state_dir, f"{base}/ca.pem")
-    if ca is not None:
-        check_certificates(f"{state_dir}/{base}/ca.pem", ca)
-    host_keys = _read(state_dir, f"{base}/ssh_host_keys")
-    return {
-        "rest": rest,
-        "ssh": ssh,
-        "escrow": {repository: names for repository, names in escrow.items() if names},
-        "ca": ca.decode("ascii") if ca is not None else None,
-        "ssh_host_keys": _check_host_keys(f"{state_dir}/{base}/ssh_host_keys", host_keys) if host_keys else [],
-        "rendered": _read_json(state_dir, f"{base}/rendered.json"),
-        "ssh_rendered": _read_json(state_dir, f"{base}/ssh_rendered.json"),
-        "decommissioned": _read_json(state_dir, f"{base}/decommissioned.json"),
+    found, damaged = examine_host(state_dir, host)
+    if damaged:
+        raise ValueError(damaged[0])
+    return found
+
+
+def examine_host(state_dir: str, host: str) -> tuple[dict[str, t.Any], list[str]]:
+    """The same, and what is wrong with files of this host, which then count as missing: they must not stop the others."""
+    look = _Look(state_dir, f"hosts/{host_directory(host)}")
+    found = {
+        "rest": look.each("rest", _REST_FILE, _check_rest),
+        "ssh": look.each("ssh", _SSH_FILE, _check_keys),
+        "escrow": {
+            repository: bundles
+            for repository in look.names("escrow")
+            if (bundles := [name for name in look.names(f"escrow/{repository}") if _is_bundle(name)])
+        },
+        "ca": look.one("ca.pem", _check_ca),
+        "ssh_host_keys": look.one("ssh_host_keys", _check_host_keys) or [],
+        "rendered": look.one("rendered.json", _parse_json),
+        "ssh_rendered": look.one("ssh_rendered.json", _parse_json),
+        "decommissioned": look.one("decommissioned.json", _parse_json),
     }
+    if found["decommissioned"] is None and os.path.lexists(look.path("decommissioned.json")):
+        # Whatever it said: that it is there is enough to let nobody in again.
+        found["decommissioned"] = {"damaged": True}
+    return found, list(dict.fromkeys(look.damaged))
+
+
+class _Look:
+    """Reads the files of one host, and notes which are damaged."""
+
+    def __init__(self, state_dir: str, base: str) -> None:
+        self._dir = state_dir
+        self._base = base
+        self.damaged: list[str] = []
+
+    def path(self, name: str) -> str:
+        return f"{self._dir}/{self._base}/{name}"
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            return _names(self._dir, f"{self._base}/{folder}")
+        except ValueError as error:
+            self.damaged.append(str(error))
+            return []
+
+    def one(self, name: str, check: t.Callable[[str, bytes], T]) -> T | None:
+        """What `check` makes of a file; None where there is none, or it is damaged."""
+        try:
+            content = _read(self._dir, f"{self._base}/{name}")
+            return None if content is None else check(self.path(name), content)
+        except ValueError as error:
+            self.damaged.append(str(error))
+            return None
+
+    def each(self, folder: str, pattern: re.Pattern[str], check: t.Callable[[str, bytes], T]) -> dict[str, T]:
+        """The same of each file of a folder, by the name of its repository."""
+        matches = [pattern.match(f"{folder}/{name}") for name in self.names(folder)]
+        checked = {match.group(1): self.one(match.group(), check) for match in matches if match}
+        return {repository: value for repository, value in checked.items() if value is not None}
 
 
 def bundles(state_dir: str, host: str, repository: str) -> list[str]:
@@ -466,6 +501,11 @@ def _lines(where: str, content: bytes) -> list[str]:
     if not text.endswith("\n") or not text.isascii():
         raise ValueError(f"{where}: not lines of ASCII")
     return text[:-1].split("\n")
+
+
+def _check_ca(where: str, content: bytes) -> str:
+    check_certificates(where, content)
+    return content.decode("ascii")
 
 
 def check_certificates(where: str, content: bytes) -> None:

@@ -27,7 +27,7 @@ CLIENT = {
     "backup_jobs": {"system": {"paths": ["/etc"]}},
     "backup_escrow": {"mode": "none"},
 }
-ADMINISTRATOR = {
+ADMINISTRATOR: dict[str, Any] = {
     "hostvars": {"web9": CLIENT, "vault1": {}},
     "groups": {"backup_clients": ["web9"], "backup_servers_elsewhere": ["vault1"]},
 }
@@ -102,6 +102,23 @@ def test_the_exchange(tmp_path: Path) -> None:
     assert (found["location"], found["accepts"]) == ("rest:https://vault.example:8000/web9--vault/", [HASH])
 
 
+def test_what_is_damaged_of_another_host_is_no_obstacle(tmp_path: Path) -> None:
+    own, question = tmp_path / "administrator", tmp_path / "question.json"
+    _state.update(str(own), "web9", write={"rest/vault.json": REST})
+    side = {
+        "hostvars": {**ADMINISTRATOR["hostvars"], "web8": CLIENT},
+        "groups": {**ADMINISTRATOR["groups"], "backup_clients": ["web9", "web8"]},
+    }
+    hosts = looked(own, side, "web9")["hosts"]
+    damaged = own / "hosts/web8/rest/vault.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("<<<<<<<\n")
+    given = {"path": str(own), "hosts": hosts, "export_to": str(question)}
+    limited = {"ansible_play_hosts_all": ["web9"], "ansible_limit": "web9"}
+    assert perform(handover.ActionModule, given, limited)["changed"] is True
+    assert list(json.loads(question.read_text())["clients"]) == ["web9"]
+
+
 def test_an_older_file_is_taken_with_a_warning(tmp_path: Path) -> None:
     old, state = tmp_path / "old.json", tmp_path / "operator"
     own = tmp_path / "administrator"
@@ -148,7 +165,7 @@ def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(AnsibleActionFail, match="directory"):
         handed(state, ADMINISTRATOR, export_to=folder)
-    assert not list(tmp_path.glob(".handover-*"))
+    assert not list(tmp_path.glob(".holdfast-*"))
 
 
 def test_one_of_both_is_asked_for(tmp_path: Path) -> None:

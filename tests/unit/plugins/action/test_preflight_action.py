@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.holdfast.backup.plugins.action.preflight import ActionModule
 from ansible_collections.holdfast.backup.plugins.lookup.program import LookupModule
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _limit
 
 from tests.unit.plugins.action.acting import perform
 
 act = partial(perform, ActionModule)
+HASH = "$2b$12$" + "a" * 53
 
 
 def fleet(**web1: Any) -> dict[str, Any]:
@@ -111,3 +114,120 @@ def test_a_server_outside_the_limit(tmp_path: Path) -> None:
 def test_where_the_state_directory_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(AnsibleActionFail, match="backup_state_dir"):
         act({"state_dir": "relative"}, {**fleet(), "ansible_inventory_sources": ["web1,"]})
+
+
+# --- the state directory
+
+
+def served(folder: Path) -> dict[str, Any]:
+    """Two clients of one server, and what the state directory has of them after a run."""
+    variables = fleet(backup_repositories={"vault": {"server": "vault1"}})
+    variables["hostvars"]["db1"] = variables["hostvars"]["web1"]
+    for name in ("web1", "db1"):
+        write(folder, name, "rest/vault.json", {"user": f"{name}--vault", "hash": HASH, "next_hash": None})
+    users = {f"{name}--vault": _limit.digest(HASH) for name in ("web1", "db1")}
+    write(folder, "vault1", "rendered.json", {"users": users, "names": ["vault1"]})
+    return variables
+
+
+def write(folder: Path, host: str, name: str, content: Any) -> Path:
+    path = folder / "hosts" / host / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["ssh/other.pub", "rest/vault.json", "decommissioned.json", "ca.pem"])
+@pytest.mark.parametrize("limit", [["db1"], ["vault1"]])
+def test_a_damaged_file_of_a_host_outside_the_limit_is_a_warning(tmp_path: Path, name: str, limit: list[str]) -> None:
+    variables = served(tmp_path)
+    path = write(tmp_path, "web1", name, "nonsense\n")
+    result = act({"state_dir": str(tmp_path), "limit": limit}, variables)
+    (warning,) = result["warnings"]
+    assert warning.startswith(f"web1: {path}: ")
+    assert "Bring it back, from version control say" in warning
+    # Nobody is revoked, and nobody is let in again.
+    assert {user["name"] for user in result["hosts"]["vault1"]["server"]["users"]} == {"web1--vault", "db1--vault"}
+    assert bool(result["known"]["web1"]["decommissioned"]) == (name == "decommissioned.json")
+
+
+@pytest.mark.parametrize("limit", [["web1", "vault1"], ["web1", "db1", "vault1"]])
+def test_a_damaged_file_of_a_host_in_the_limit_stops_and_is_named(tmp_path: Path, limit: list[str]) -> None:
+    variables = served(tmp_path)
+    path = write(tmp_path, "web1", "ssh/other.pub", "nonsense\n")
+    for mode in ("site", "read"):
+        with pytest.raises(AnsibleActionFail, match=re.escape(f"- web1: {path}: no public key of SSH")):
+            act({"state_dir": str(tmp_path), "limit": limit, "mode": mode}, variables)
+
+
+def test_a_damaged_file_of_a_server_concerns_its_clients(tmp_path: Path) -> None:
+    variables = served(tmp_path)
+    variables["hostvars"]["vault2"] = {}
+    variables["groups"]["backup_servers"].append("vault2")
+    write(tmp_path, "vault1", "rendered.json", "[]")
+    with pytest.raises(AnsibleActionFail, match=r"vault1: .*rendered\.json: not a JSON object"):
+        act({"state_dir": str(tmp_path), "limit": ["web1"]}, variables)
+    assert len(act({"state_dir": str(tmp_path), "limit": ["vault2"]}, variables)["warnings"]) == 1
+
+
+def test_a_damaged_fleet_id_stops_everybody(tmp_path: Path) -> None:
+    variables = served(tmp_path)
+    (tmp_path / "fleet.json").write_text("{}")
+    with pytest.raises(AnsibleActionFail, match="no valid fleet_id"):
+        act({"state_dir": str(tmp_path), "limit": ["db1"]}, variables)
+
+
+@pytest.mark.parametrize("content", ["[]", {"repositories": 7}])
+def test_a_damaged_hand_over_concerns_its_client_alone(tmp_path: Path, content: Any) -> None:
+    variables = served(tmp_path)
+    variables["groups"]["backup_servers_elsewhere"] = ["theirs"]
+    variables["hostvars"]["theirs"] = {}
+    write(tmp_path, "web1", "handed_over.json", content)
+    (warning,) = act({"state_dir": str(tmp_path), "limit": ["db1"]}, variables)["warnings"]
+    assert warning.startswith("web1: ")
+    assert "handed_over.json" in warning
+    with pytest.raises(AnsibleActionFail, match=r"handed_over\.json"):
+        act({"state_dir": str(tmp_path)}, variables)
+
+
+# --- whom decommission takes out
+
+
+def revoke(folder: Path, client: str, variables: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+    return act({"state_dir": str(folder), "mode": "read", "revoke": client, **arguments}, variables)
+
+
+@pytest.mark.parametrize("client", ["vault1", "wbe1", "all", "../vault1", "*"])
+def test_only_a_client_is_decommissioned(tmp_path: Path, client: str) -> None:
+    variables = served(tmp_path)
+    with pytest.raises(AnsibleActionFail, match=re.escape(f"client = {client}: is no host of backup_clients or")):
+        revoke(tmp_path, client, variables)
+    assert revoke(tmp_path, "web1", variables)["hosts"]
+
+
+def test_a_client_that_has_left_its_group_is_decommissioned_all_the_same(tmp_path: Path) -> None:
+    variables = served(tmp_path)
+    variables["groups"]["backup_clients"].remove("web1")
+    assert "web1" not in revoke(tmp_path, "web1", variables)["hosts"]
+    with pytest.raises(AnsibleActionFail, match="web1: vault1 would still let it in"):
+        revoke(tmp_path, "web1", variables, limit=["db1"])
+
+
+def test_a_server_whose_state_is_damaged_may_let_in_who_is_to_be_decommissioned(tmp_path: Path) -> None:
+    variables = served(tmp_path)
+    variables["hostvars"]["vault2"] = {}
+    variables["groups"]["backup_servers"].append("vault2")
+    write(tmp_path, "vault2", "rendered.json", "[]")
+    with pytest.raises(AnsibleActionFail, match=r"vault2: .*rendered\.json"):
+        revoke(tmp_path, "web1", variables, limit=["web1", "vault1"])
+    # Another client's is of no concern.
+    write(tmp_path, "vault2", "rendered.json", {})
+    write(tmp_path, "db1", "rest/vault.json", "[]")
+    assert revoke(tmp_path, "web1", variables, limit=["web1", "vault1"])["warnings"]
+
+
+def test_bad_input_of_another_server_is_no_obstacle_to_a_revocation(tmp_path: Path) -> None:
+    variables = served(tmp_path)
+    variables["hostvars"]["vault2"] = {"rest_server_tls": "on"}
+    variables["groups"]["backup_servers"].append("vault2")
+    assert len(revoke(tmp_path, "web1", variables, limit=["web1", "vault1"])["warnings"]) == 1

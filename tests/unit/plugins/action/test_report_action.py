@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import json
+import stat
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,3 +86,49 @@ def test_a_bad_query(shown: list[str]) -> None:
     with pytest.raises(AnsibleActionFail, match="query = 'hosts\\['"):
         act({"hosts": HOSTS, "answers": {}, "query": "hosts["})
     assert shown == []
+
+
+# --- a file of its own
+
+
+def test_the_state_goes_to_a_file(shown: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    given = {"hosts": HOSTS, "answers": {}, "output": str(path)}
+    assert act(given, check_mode=True)["changed"] is True
+    assert not path.exists()
+    result = act(given)
+    assert (result["changed"], json.loads(path.read_text())) == (True, result["state"])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    # The table is shown all the same.
+    assert any(line.startswith("web1  s    v ") for line in shown)
+    path.chmod(0o644)
+    assert act(given)["changed"] is False
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert act({**given, "query": "keys(hosts)"})["changed"] is True
+    assert json.loads(path.read_text()) == ["web1"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_no_file_can_be(shown: list[str], tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nothing")
+    for path, wrong in (
+        (tmp_path, "is no file"),
+        (link, "is no file"),
+        (tmp_path / "a/b", f"there is no directory {tmp_path}/a"),
+    ):
+        for check_mode in (True, False):
+            with pytest.raises(AnsibleActionFail, match=f"output = {path}: {wrong}"):
+                act({"hosts": HOSTS, "answers": {}, "output": str(path)}, check_mode=check_mode)
+    assert list(tmp_path.iterdir()) == [link]
+    assert not shown
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(AnsibleActionFail, match="Permission denied"):
+        act({"hosts": HOSTS, "answers": {}, "output": str(tmp_path / "status.json")})
+    assert not list(tmp_path.iterdir())

@@ -11,12 +11,14 @@ import hashlib
 import typing as t
 from pathlib import Path
 
+import pytest
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _limit
 
 HASH, NEXT = "$2b$12$current", "$2b$12$next"
 KNOWN: dict[str, t.Any] = {
     "rest": {},
     "ssh": {},
+    "escrow": {},
     "rendered": None,
     "ssh_rendered": None,
     "ssh_host_keys": [],
@@ -138,8 +140,67 @@ def test_decommissioned_hosts() -> None:
     assert _limit.problems(hosts(), state, {"vault1"}) == []
     text = _limit.problems(hosts(), state, {"web1"})[0]
     assert "web1: was decommissioned on 2026-11-01" in text
+    assert "Take it out of backup_clients, or delete hosts/web1/decommissioned.json" in text
     state["web1"]["decommissioned"] = {"x": 1}
     assert "on an unknown day" in _limit.problems(hosts(), state, {"web1"})[0]
+    theirs = hosts()
+    theirs["web1"]["elsewhere"] = True
+    assert "Take it out of backup_clients_elsewhere, or" in _limit.problems(theirs, state, {"web1"})[0]
+
+
+def test_a_server_that_was_decommissioned_as_a_client_goes_on_as_a_server() -> None:
+    state = known(rendered(), hash=HASH)
+    state["vault1"]["decommissioned"] = {"time": "2026-11-01"}
+    model = hosts()
+    assert _limit.problems(model, state, {"web1", "vault1"}) == []
+    model["vault1"]["client"] = {"repositories": []}
+    assert "vault1: was decommissioned on 2026-11-01" in _limit.problems(model, state, {"web1", "vault1"})[0]
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_one"),
+    [
+        ({}, False),
+        # What a mistake of an earlier version may have left there.
+        ({"decommissioned": {"time": "2026-11-01"}}, False),
+        ({"rendered": {"users": {}}}, False),
+        ({"rest": {"vault": {"user": "web9--vault"}}}, True),
+        ({"ssh": {"offsite": {"key": "x"}}}, True),
+        ({"escrow": {"local": ["x"]}}, True),
+    ],
+)
+def test_who_can_be_decommissioned(entry: dict[str, t.Any], is_one: bool) -> None:
+    """A client of the inventory, or one that has left it and of which secrets are known."""
+    state = {**KNOWN, **entry}
+    assert _limit.no_client("web1", {"web1"}, KNOWN) == []
+    found = _limit.no_client("web9", {"web1"}, state)
+    assert (
+        not found
+        if is_one
+        else found[0].startswith("client = web9: is no host of backup_clients or backup_clients_elsewhere")
+    )
+
+
+def test_a_client_whose_secrets_cannot_be_read_keeps_its_access() -> None:
+    """Also where the inventory is wrong about it at the same time: then its name on the server is all that is known."""
+    model = hosts()
+    model["web1"]["backup_id"] = "web1"
+    model["vault1"]["server"] = {"users": [], "names": []}
+    _limit.keep(model, known(rendered()), {"web1"})
+    assert [user["name"] for user in model["vault1"]["server"]["users"]] == ["web1--vault"]
+    model["web1"]["backup_id"] = "web"
+    model["vault1"]["server"] = {"users": [], "names": []}
+    _limit.keep(model, known(rendered()), {"web1"})
+    assert model["vault1"]["server"]["users"] == []
+
+
+def test_what_a_server_keeps_without_a_hash_stays_on_record() -> None:
+    last = rendered()
+    accounts: list[dict[str, t.Any]] = [{"name": name, "hash": "", "next_hash": None} for name in last["users"]]
+    htpasswd = {"kept": list(last["users"])}
+    assert _limit.rendered(accounts, ["vault1"], htpasswd, last)["users"] == last["users"]
+    assert _limit.rendered(accounts, ["vault1"], {"kept": [], "missing": ["web1--vault"]}, last)["users"] == {}
+    assert _limit.rendered(accounts, ["vault1"], htpasswd, None)["users"] == {}
 
 
 def test_rendered_holds_digests_and_no_hash() -> None:

@@ -201,6 +201,37 @@ def test_damaged_files_are_named(state: Path, name: str, content: bytes | None, 
     assert name in str(caught.value)
 
 
+def test_a_damaged_file_is_no_obstacle_to_the_others(state: Path, certificate: str) -> None:
+    update(state, {"rest/vault.json": REST, "ca.pem": certificate, "ssh/offsite.pub": f"{KEYS[0]}\n"})
+    good = _state.read_host(str(state), "web1")
+    assert _state.examine_host(str(state), "web1") == (good, [])
+    damage(state, "rest/other.json", b"{")
+    damage(state, "ssh/offsite.pub", b"ssh-ed25519 AAAA\n")
+    damage(state, "rendered.json", b"[]")
+    found, problems = _state.examine_host(str(state), "web1")
+    assert found == {**good, "ssh": {}}
+    assert [problem.partition(": ")[0].rpartition("web1/")[2] for problem in problems] == [
+        "rest/other.json", "ssh/offsite.pub", "rendered.json",
+    ]  # fmt: skip
+
+
+def test_who_was_decommissioned_stays_so_when_the_file_is_damaged(state: Path) -> None:
+    damage(state, "decommissioned.json", b"")
+    found, problems = _state.examine_host(str(state), "web1")
+    assert found["decommissioned"]
+    assert len(problems) == 1
+
+
+def test_what_is_in_the_way_of_a_whole_host_is_told_once(state: Path) -> None:
+    (state / "hosts").mkdir(parents=True)
+    (state / "hosts/web1").symlink_to("/etc")
+    found, problems = _state.examine_host(str(state), "web1")
+    # Not decommissioned either, which would revoke it: without its secrets nobody lets it in anew.
+    assert not any(found.values())
+    assert len(problems) == 1
+    assert "hosts/web1 is a link" in problems[0]
+
+
 def test_odd_things_in_the_way(state: Path) -> None:
     (state / "hosts/web1/ca.pem").mkdir(parents=True)
     with pytest.raises(ValueError, match="no regular file"):

@@ -1,0 +1,211 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What playbooks that only ask and start ask for: real runs of ansible-playbook, with a program that notes how it was called."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet import ROOT
+
+PROGRAM = """#!/usr/bin/python3
+import json, sys
+with open(__file__ + ".calls", "a") as calls:
+    calls.write(json.dumps(sys.argv[1:]) + "\\n")
+if sys.argv[1] == "status":
+    print(json.dumps({"holdfast": "1", "restic": "0.18.0", "time": "now", "units": []}))
+"""
+# What a host answers that says a fact of itself, whatever is run on it.
+HOSTILE = """#!/bin/sh
+cat >/dev/null
+echo '{facts}'
+"""
+
+
+class Project:
+    """An inventory of clients on this machine, each with a program of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.servers: list[str] = []
+        self.hosts: dict[str, dict[str, Any]] = {}
+        self.client("web1", "system", "db")
+        self.client("web2", "system")
+
+    def client(self, name: str, *jobs: str) -> None:
+        program = self.folder / name / "holdfast"
+        program.parent.mkdir()
+        program.write_text(PROGRAM)
+        program.chmod(0o755)
+        self.hosts[name] = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "jobs_program": str(program),
+            "backup_jobs": {job: {"paths": ["/etc"]} for job in jobs},
+            "backup_repositories": {
+                kind: {"access": "local", "path": f"/srv/{kind}"} for kind in ("one", "two")[: len(jobs)]
+            },
+        }
+
+    def play(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        groups: dict[str, Any] = {"backup_clients": {"hosts": self.hosts}}
+        groups["backup_servers"] = {
+            "hosts": {name: {"ansible_python_interpreter": sys.executable} for name in self.servers}
+        }
+        (self.folder / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
+        name = playbook if playbook.endswith(".yml") else f"holdfast.backup.{playbook}"
+        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "LC_ALL": "C.UTF-8"}
+        return subprocess.run(
+            [Path(sys.executable).parent / "ansible-playbook", "-i", "hosts.json", name, *arguments],
+            cwd=self.folder,
+            env={**environment, "ANSIBLE_NOCOLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def calls(self, name: str) -> list[list[str]]:
+        """How the program of a client was called, and forget it."""
+        path = self.folder / name / "holdfast.calls"
+        found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        path.unlink(missing_ok=True)
+        return [call for call in found if call[0] != "status"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+# --- backup
+
+
+def test_a_backup_of_a_job_leaves_out_clients_that_have_none(project: Project) -> None:
+    done = project.play("backup", "-e", "job=db")
+    assert done.returncode == 0, done.stdout
+    assert project.calls("web1") == [["run", "--wait", "db--one", "db--two"]]
+    assert project.calls("web2") == []
+    # The table has it all the same.
+    assert "web2" in done.stdout
+    done = project.play("backup", "-e", "job=system--one", "--check")
+    assert done.returncode == 0, done.stdout
+    assert [project.calls(name) for name in ("web1", "web2")] == [[["run", "--dry-run", "system--one"]]] * 2
+
+
+def test_a_backup_of_everything(project: Project) -> None:
+    assert project.play("backup").returncode == 0
+    assert project.calls("web1") == [["run", "--wait", "db--one", "db--two", "system--one", "system--two"]]
+    assert project.calls("web2") == [["run", "--wait", "system--one"]]
+
+
+@pytest.mark.parametrize("arguments", [["-e", "job=dp"], ["-e", "job=db", "--limit", "web2"]])
+def test_a_backup_of_a_job_that_nobody_has_is_refused(project: Project, arguments: list[str]) -> None:
+    done = project.play("backup", *arguments)
+    assert done.returncode != 0
+    name = arguments[1].partition("=")[2]
+    jobs = "system" if "--limit" in arguments else "db, system"
+    assert f"job = {name}: no client of this run has such a job; there are: {jobs}" in " ".join(done.stdout.split())
+    assert project.calls("web1") == project.calls("web2") == []
+
+
+# --- restore
+
+
+def test_a_dump_is_restored(project: Project) -> None:
+    common = ("--limit", "web1", "-e", "job=db--one", "-e", "target=/root/restored")
+    assert project.play("restore", *common, "-e", "dump=postgresql").returncode == 0
+    assert project.play("restore", *common).returncode == 0
+    asked = ["restore", "db--one", "--target", "/root/restored", "--snapshot", "latest"]
+    assert project.calls("web1") == [[*asked, "--dump=postgresql"], asked]
+
+
+# --- status
+
+
+def test_the_status_goes_to_a_file_as_json(project: Project) -> None:
+    path = project.folder / "status.json"
+    done = project.play("status", "-e", "output=status.json")
+    assert done.returncode == 0, done.stdout
+    assert list(json.loads(path.read_text())["hosts"]) == ["web1", "web2"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "HOST" in done.stdout
+    assert project.play("status", "-e", f"output={path}", "-e", "query=keys(hosts)").returncode == 0
+    assert json.loads(path.read_text()) == ["web1", "web2"]
+
+
+def test_only_who_runs_it_says_where_the_status_goes_and_what_is_asked(project: Project) -> None:
+    """Not a host, in the answer of any module, and no variable of the inventory that happens to be called so."""
+    path = project.folder / "overwritten"
+    python = project.folder / "python"
+    facts = {"output": str(path), "query": "'is well'", "format": "json"}
+    python.write_text(HOSTILE.format(facts=json.dumps({"stdout": "{}", "rc": 0, "ansible_facts": facts})))
+    python.chmod(0o755)
+    project.hosts["web1"]["ansible_python_interpreter"] = str(python)
+    project.hosts["web2"]["output"] = str(path)
+    for first in ("web1", "web2"):
+        project.hosts = {first: project.hosts.pop(first), **project.hosts}
+        done = project.play("status")
+        assert done.returncode == 0, done.stdout
+        assert not path.exists()
+        assert "is well" not in done.stdout
+        assert "HOST" in done.stdout
+
+
+# --- decommission
+
+
+def test_a_server_is_not_decommissioned_by_a_mistake(project: Project) -> None:
+    project.servers = ["vault1"]
+    project.hosts["web1"]["backup_escrow"] = {"mode": "none"}
+    done = project.play("decommission", "-e", "client=vault1", "--check")
+    assert done.returncode != 0
+    assert "client = vault1: is no host of backup_clients or backup_clients_elsewhere" in " ".join(done.stdout.split())
+    assert not (project.folder / "holdfast-state").exists()
+
+
+# --- what the state directory keeps
+
+
+RENDERED = """
+- hosts: vault1
+  connection: local
+  gather_facts: false
+  vars_files: ["{{ root }}/roles/rest_server/vars/main.yml"]
+  vars:
+    rest_server_accounts: [{name: web1--vault, hash: "", next_hash: null}]
+    rest_server_names: [vault1]
+    rest_server_state_dir: "{{ playbook_dir }}/state"
+    __rest_server_authority: {}
+    __rest_server_htpasswd: {kept: [web1--vault], switched: [], refused: []}
+  tasks:
+    - ansible.builtin.copy:
+        content: "{{ __rest_server_write['rendered.json'] | to_json }}"
+        dest: "{{ playbook_dir }}/rendered.json"
+        mode: "0600"
+"""
+
+
+def test_what_a_server_serves_without_a_known_hash_stays_on_record(project: Project) -> None:
+    """Else a later run would take a client for one that the server never served, and revoke it."""
+    project.servers = ["vault1"]
+    (project.folder / "play.yml").write_text(RENDERED)
+    last = project.folder / "state/hosts/vault1/rendered.json"
+    last.parent.mkdir(parents=True)
+    for users, kept in (({}, {}), ({"web1--vault": "01", "gone--vault": "23"}, {"web1--vault": "01"})):
+        last.write_text(json.dumps({"names": [], "users": users}))
+        done = project.play("play.yml", "-e", f"root={ROOT}")
+        assert done.returncode == 0, done.stdout
+        assert json.loads((project.folder / "rendered.json").read_text()) == {"names": ["vault1"], "users": kept}
