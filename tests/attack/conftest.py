@@ -53,6 +53,7 @@ def side(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.Temp
     made = Side(lab, request.param, "web1", Path(inventory))
     made.prepare()
     made.deploy(made.variables())
+    made.fill()
     mutant = os.environ.get("HOLDFAST_MUTANT")
     if mutant in MUTANTS:
         made.on_server(MUTANTS[mutant])
