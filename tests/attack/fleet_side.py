@@ -145,8 +145,11 @@ class Protected:
         answers: list[list[str]] = json.loads(said)
         return answers
 
-    def http(self, repository: str, *asked: tuple[str, str, str]) -> list[int]:
-        """HTTP statuses of requests to rclone over one SSH session, paths as they are: method, path and body of each."""
+    def http(self, repository: str, *asked: tuple[str, str, str]) -> tuple[list[int], str]:
+        """Ask rclone over SSH, paths as they are: method, path and body of each; HTTP statuses, and what the server said beside.
+
+        All of them are one session, and what comes after the end of one has a new session.
+        """
         port = 9900
         bridge = ROOT / "molecule/rclone_proxy/tests/bridge.py"
         self.fleet.lab.put("web1", "/root/bridge.py", bridge.read_bytes())
@@ -156,8 +159,9 @@ class Protected:
             for method, path, body in asked
         ]
         script = (
-            f"python3 /root/bridge.py {port} {shlex.join(self.dial(repository))} 2>/dev/null & bridge=$!\n"
+            f"python3 /root/bridge.py {port} {shlex.join(self.dial(repository))} 2>/root/said & bridge=$!\n"
             f"until ss -Hltn sport = :{port} | grep -q .; do sleep 0.1; done\n"
             f"curl {' --next '.join(words)}; kill $bridge; wait $bridge 2>/dev/null; true"
         )
-        return [int(line) for line in self.sh("web1", script).split()]
+        statuses = [int(line) for line in self.sh("web1", script).split()]
+        return statuses, self.sh("web1", "cat /root/said")
