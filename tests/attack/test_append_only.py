@@ -140,3 +140,23 @@ def test_a_full_quota_is_its_owners_alone(protected: Protected) -> None:
     finally:
         protected.sh("web1", "rm /root/too-much")
     assert protected.ran("web1", "archive") == "ok"
+
+
+@pytest.mark.parametrize("repository", ["proxy", "archive"])
+def test_the_key_of_one_repository_opens_no_other_of_the_account(protected: Protected, repository: str) -> None:
+    """Both belong to the same account: only what the key runs stands between. In its own directory, each operation succeeds."""
+    own = f"{PLACES['files']}/web1--files"
+    other = f"{PLACES[repository]}/web1--{repository}/config"
+    assert protected.ran("web1", "files") == "ok"
+    kept, names = protected.objects("web1", "files"), f"find {PLACES['files']} ! -path '*/locks*' | sort"
+    before = protected.sh("vault1", names)
+    with protected.kept(repository):
+        tried = protected.sftp_calls(own, other)
+    assert set(tried["before"].values()) == set(tried["after"].values()) == {0}, tried
+    # Denied (3), or failed (4) as across file systems; not that there is no such file (2).
+    assert set(tried["attack"].values()) <= {3, 4}, tried
+    assert set(tried["attack"]) == set(tried["before"])
+    assert protected.sh("vault1", names) == before
+    assert protected.objects("web1", "files") == kept
+    for each in ("files", repository):
+        assert protected.ran("web1", each) == "ok"
