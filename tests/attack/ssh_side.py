@@ -66,6 +66,8 @@ class Side:
     keys: dict[str, str] = field(default_factory=dict)
     # The key that attacks are made with.
     key: str = "web1"
+    # Where Ansible finds the collection.
+    collections: Path = ROOT / ".collections"
 
     # -- hosts --------------------------------------------------------------
 
@@ -161,7 +163,7 @@ class Side:
             *arguments,
         ]
         environment = {
-            **os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "ANSIBLE_PIPELINING": "1",
+            **os.environ, "ANSIBLE_COLLECTIONS_PATH": str(self.collections), "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1",
         }  # fmt: skip
         done = subprocess.run(
