@@ -10,12 +10,14 @@ MOLECULE_JOBS ?= 2
 # One scenario, for `make molecule`, and what to do with it.
 SCENARIO ?=
 MOLECULE_COMMAND ?= test
+# Some of tests/attack/mutants.py, for `make mutants`; none are all.
+MUTANT ?=
 
 export MOLECULE_SCENARIOS MOLECULE_JOBS
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
 
-.PHONY: help setup check test molecule integration attack test-ceph demo bench reference format clean
+.PHONY: help setup check test molecule integration attack mutants test-ceph demo bench reference format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -42,6 +44,10 @@ integration: ## Modules and the host program on real hosts of both releases (mak
 attack: ## Attacks on what is guaranteed, on real hosts (HOLDFAST_MUTANT=neither takes something away first)
 	@tests/tools/setup --lab
 	@python -m pytest -q tests/attack
+
+mutants: ## Take away what is guaranteed, one thing after the other: attacks have to notice each (MUTANT=neither for one)
+	@tests/tools/setup --lab
+	@python -m tests.attack.each_mutant $(MUTANT)
 
 test-ceph: ## The rclone proxy in front of Ceph's RADOS gateway (not part of make test)
 	@tests/tools/setup --lab

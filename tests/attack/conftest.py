@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from tests.lab import Lab
 
 from . import fleet_side
 from .fleet_side import Protected
-from .mutants import FLEET_MUTANTS, MUTANTS
+from .mutants import ALL, EDITS, FLEET_MUTANTS, MUTANTS, mutated
 from .ssh_side import ROOT, Side
 
 SERVERS = {"vault1": "trixie", "vault2": "bookworm"}
@@ -41,22 +43,24 @@ def lab() -> Iterator[Lab]:
 def pytest_configure() -> None:
     """A mutant that there is not would seem to have survived."""
     mutant = os.environ.get("HOLDFAST_MUTANT")
-    if mutant and mutant not in MUTANTS | FLEET_MUTANTS:
+    if mutant and mutant not in ALL:
         pytest.exit(f"HOLDFAST_MUTANT={mutant}: there is none of that name in tests/attack/mutants.py", 2)
 
 
 @pytest.fixture(scope="session", params=list(SERVERS))
-def side(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Side:
+def side(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Side]:
     """A server with the role on it; with HOLDFAST_MUTANT, with something taken away from it."""
     inventory = tmp_path_factory.mktemp("inventory") / "hosts.json"
     inventory.write_text(json.dumps(lab.inventory()))
     made = Side(lab, request.param, "web1", Path(inventory))
     made.prepare()
     made.deploy(made.variables())
+    made.fill()
     mutant = os.environ.get("HOLDFAST_MUTANT")
-    if mutant in MUTANTS:
-        made.on_server(MUTANTS[mutant])
-    return made
+    if mutant in EDITS:
+        made.collections = EDITS[mutant].apply(tmp_path_factory.mktemp("mutant"))
+    with mutated(made.on_server, MUTANTS[mutant]) if mutant in MUTANTS else contextlib.nullcontext():
+        yield made
 
 
 @pytest.fixture
@@ -80,10 +84,11 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Protected]:
         found = Protected(fleet)
         found.prepare()
         mutant = os.environ.get("HOLDFAST_MUTANT")
-        if mutant in FLEET_MUTANTS:
-            host, script = FLEET_MUTANTS[mutant]
-            found.sh(host, script)
-        yield found
+        with contextlib.ExitStack() as stack:
+            if mutant in FLEET_MUTANTS:
+                wanted = FLEET_MUTANTS[mutant]
+                stack.enter_context(mutated(functools.partial(found.sh, wanted.host), wanted))
+            yield found
     finally:
         if not kept:
             made.down()

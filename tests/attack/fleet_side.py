@@ -4,7 +4,8 @@
 
 """A fleet as the playbook site makes it, for attacks with what a client really has: its credentials, units and accounts.
 
-web1 has repositories of every kind that promises to be append-only. db1 is the other tenant, and has the capable copy.
+web1 has repositories of every kind that promises to be append-only, and one over sftp, which does not. db1 is the other
+tenant, and has the capable copy.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ HOSTS = {name: "trixie:layer=server+borg" for name in ("vault1", "web1", "db1")}
 SCHEDULE = {"calendar": "Mon *-*-1..7 04:00"}
 PATHS = ["/etc", "/home", "/root", "/tmp"]
 # Where the server keeps the repositories of each kind.
-PLACES = {"vault": "/srv/holdfast", "proxy": "/srv/holdfast-ssh", "archive": "/srv/holdfast-ssh"}
+PLACES = {"vault": "/srv/holdfast", **dict.fromkeys(("proxy", "archive", "files"), "/srv/holdfast-ssh")}
 REPOSITORIES: dict[str, dict[str, Any]] = {
     "vault": {"server": "vault1"},
     "proxy": {"access": "rclone", "server": "vault1"},
     "archive": {"engine": "borg", "server": "vault1", "quota": "20M"},
+    "files": {"access": "sftp", "server": "vault1"},
     # The user's own, whose program restic starts by itself.
     "own": {"access": "url", "url": "rclone::local:/srv/own"},
 }
@@ -64,7 +66,7 @@ class Protected:
             self.sh(name, f"id {STRANGER} >/dev/null 2>&1 || useradd --create-home {STRANGER}")
             self.sh(name, "install -m 0600 /etc/hostname /root/precious")
         self.sh("web1", "apt-get install -y -qq acl curl >/dev/null 2>&1; mkdir -p /srv/other; python3 /root/canary.py")
-        for unit in ("vault", "proxy", "archive"):
+        for unit in ("vault", "proxy", "archive", "files"):
             assert self.ran("web1", unit) == "ok"
         for unit in ("vault", "proxy"):
             assert self.ran("db1", unit) == "ok"
@@ -145,8 +147,18 @@ class Protected:
         answers: list[list[str]] = json.loads(said)
         return answers
 
-    def http(self, repository: str, *asked: tuple[str, str, str]) -> list[int]:
-        """HTTP statuses of requests to rclone over one SSH session, paths as they are: method, path and body of each."""
+    def sftp_calls(self, own: str, other: str) -> dict[str, dict[str, int]]:
+        """The status of each operation over sftp on what is the client's own, before and after, and on what is not."""
+        words = shlex.join([own, other, *self.dial("files")])
+        said = self.sh("web1", f"python3 /dev/stdin {words}", stdin=PLACED / "sftp_calls.py")
+        statuses: dict[str, dict[str, int]] = json.loads(said)
+        return statuses
+
+    def http(self, repository: str, *asked: tuple[str, str, str]) -> tuple[list[int], str]:
+        """Ask rclone over SSH, paths as they are: method, path and body of each; HTTP statuses, and what the server said beside.
+
+        All of them are one session, and what comes after the end of one has a new session.
+        """
         port = 9900
         bridge = ROOT / "molecule/rclone_proxy/tests/bridge.py"
         self.fleet.lab.put("web1", "/root/bridge.py", bridge.read_bytes())
@@ -156,8 +168,9 @@ class Protected:
             for method, path, body in asked
         ]
         script = (
-            f"python3 /root/bridge.py {port} {shlex.join(self.dial(repository))} 2>/dev/null & bridge=$!\n"
+            f"python3 /root/bridge.py {port} {shlex.join(self.dial(repository))} 2>/root/said & bridge=$!\n"
             f"until ss -Hltn sport = :{port} | grep -q .; do sleep 0.1; done\n"
             f"curl {' --next '.join(words)}; kill $bridge; wait $bridge 2>/dev/null; true"
         )
-        return [int(line) for line in self.sh("web1", script).split()]
+        statuses = [int(line) for line in self.sh("web1", script).split()]
+        return statuses, self.sh("web1", "cat /root/said")

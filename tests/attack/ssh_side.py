@@ -14,6 +14,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -63,6 +64,10 @@ class Side:
     client: str
     inventory: Path
     keys: dict[str, str] = field(default_factory=dict)
+    # The key that attacks are made with.
+    key: str = "web1"
+    # Where Ansible finds the collection.
+    collections: Path = ROOT / ".collections"
 
     # -- hosts --------------------------------------------------------------
 
@@ -83,17 +88,21 @@ class Side:
     # -- preparation --------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make the client's keys, pin the server, and make the accounts that may do everything."""
+        """Make the client's keys, and permit everything to everybody else."""
         names = " ".join(CLIENTS)
         done = self.on_client(
             f"set -e; mkdir -p -m 700 /root/keys; cd /root/keys; for name in {names}; do"
             ' [ -e "$name" ] || ssh-keygen -q -t ed25519 -N "" -C "$name" -f "$name"; done'
         )
         assert done.returncode == 0, done.stderr
+        self.permit()
+
+    def permit(self) -> None:
+        """Pin the server, make it permissive, and let the key into the accounts that may do everything."""
         self.read_keys()
         host_key = self.on_server("cat /etc/ssh/ssh_host_ed25519_key.pub").strip()
         self.lab.put(self.client, f"/root/keys/known_hosts.{self.server}", f"{self.server} {host_key}\n".encode())
-        mine = self.keys["web1"]
+        mine = self.keys[self.key]
         self.lab.put(self.server, "/usr/bin/xauth", XAUTH.encode(), mode=0o755)
         main = self.on_server("cat /etc/ssh/sshd_config")
         if "AcceptEnv *" not in main:
@@ -107,6 +116,15 @@ class Side:
             f"for home in /home/{CONTROL} /root; do mkdir -p -m 700 $home/.ssh; touch $home/.ssh/authorized_keys\n"
             f"grep -qF '{mine}' $home/.ssh/authorized_keys || echo '{mine}' >>$home/.ssh/authorized_keys; done\n"
             f"chown -R {CONTROL}: /home/{CONTROL}/.ssh; systemctl reload ssh"
+        )
+
+    def fill(self) -> None:
+        """Give every client what restic would have there: of nothing, nothing can be seen to be lost."""
+        self.on_server(
+            f"set -e; for name in {' '.join(CLIENTS)}; do cd {VAULT}/$name--vault; [ ! -e config ] || continue\n"
+            "for kind in keys data/00 index snapshots; do mkdir -p $kind; head -c 2000 /dev/urandom >new\n"
+            "mv new $kind/$(sha256sum <new | cut -c 1-64); done; head -c 200 /dev/urandom >config\n"
+            "chown -R bk-$name: *; chmod -R go= *; done"
         )
 
     def read_keys(self) -> None:
@@ -145,7 +163,7 @@ class Side:
             *arguments,
         ]
         environment = {
-            **os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "ANSIBLE_PIPELINING": "1",
+            **os.environ, "ANSIBLE_COLLECTIONS_PATH": str(self.collections), "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1",
         }  # fmt: skip
         done = subprocess.run(
@@ -159,18 +177,18 @@ class Side:
 
     # -- sessions -----------------------------------------------------------
 
-    def ssh(self, account: str, arguments: str = "", key: str = "web1", program: str = "ssh") -> str:
-        """The command line, for a shell on the client, of a login as an account."""
+    def ssh(self, account: str, arguments: str = "", key: str = "", program: str = "ssh") -> str:
+        """The command line, for a shell on the client, of a login as an account; without a key, with that of attacks."""
         options = (
             f"-F none -o UserKnownHostsFile=/root/keys/known_hosts.{self.server} -o BatchMode=yes -o IdentitiesOnly=yes "
-            f"-o StrictHostKeyChecking=yes -o ConnectTimeout=10 -i /root/keys/{key}"
+            f"-o StrictHostKeyChecking=yes -o ConnectTimeout=10 -i /root/keys/{key or self.key}"
         )
         if program == "ssh":
             return f"ssh {options} {arguments.replace('ACCOUNT', f'{account}@{self.server}')}"
         return f"{program} {options} {arguments.replace('ACCOUNT', f'{account}@{self.server}')}"
 
     def login(
-        self, account: str, arguments: str = "ACCOUNT", key: str = "web1", program: str = "ssh", wait: float = 10
+        self, account: str, arguments: str = "ACCOUNT", key: str = "", program: str = "ssh", wait: float = 10
     ) -> subprocess.CompletedProcess[str]:
         """Log in, with nothing on standard input, however it ends; it is ended after `wait` seconds."""
         return self.on_client(
@@ -179,7 +197,7 @@ class Side:
 
     @contextlib.contextmanager
     def open(
-        self, account: str, arguments: str, key: str = "web1", until: Callable[[], Any] | None = None, before: str = ""
+        self, account: str, arguments: str, key: str = "", until: Callable[[], Any] | None = None, before: str = ""
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Keep a login open, with a standard input that says nothing.
 
@@ -221,8 +239,9 @@ class Side:
         """Command lines of everything that runs as an account."""
         return self.on_server(f"ps -o args= -U {account} || :").splitlines()
 
-    def served(self, account: str = "bk-web1", key: str = "web1") -> bool:
+    def served(self, account: str = "bk-web1", key: str = "") -> bool:
         """The legitimate operation: the key starts what it is for, which ends with its standard input."""
+        assert wait_for(lambda: not self.serves(account), 20), "what an earlier session started would be taken for it"
         with self.open(account, "ACCOUNT", key=key, until=lambda: self.serves(account)):
             return self.serves(account)
 
@@ -233,9 +252,20 @@ class Side:
         )
 
     def hashes(self, *names: str) -> str:
-        """Digests of everything that these clients have on the server."""
+        """Owner and mode of everything that these clients have on the server, and the SHA-256 of each file; each has some."""
         places = " ".join(f"{VAULT}/{name}--vault" for name in names)
-        return self.on_server(f"find {places} -exec stat -c '%n %U %a' {{}} + -type f -exec sha256sum {{}} + | sort")
+        found = self.on_server(f"find {places} -exec stat -c '%n %U %a' {{}} + -type f -exec sha256sum {{}} + | sort")
+        for name in names:
+            assert re.search(f"^[0-9a-f]{{64}}  {VAULT}/{name}--vault/", found, re.M), f"{name} has nothing to lose"
+        return found
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Everything that the clients have is there afterwards as it was, and nothing else."""
+        before = self.hashes(*CLIENTS).splitlines()
+        yield
+        changed = set(before) ^ set(self.hashes(*CLIENTS).splitlines())
+        assert not changed, sorted(changed)
 
     def probe(self, script: str) -> bool:
         """Whether a shell script on the server ends with 0."""

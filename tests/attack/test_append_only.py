@@ -23,6 +23,17 @@ LOCAL = "/root/victim"
 DELIVERED = ["borg", "serve"]
 # A lock that no restic made, with a name like those of restic.
 LOCK = f"/locks/{'0123456789abcdef' * 4}"
+# The methods of the attacks on rclone, where they are good.
+ALLOWED = [("GET", "/config", ""), ("POST", LOCK, "x"), ("DELETE", LOCK, "")]
+
+
+def cut_off(protected: Protected, attacks: list[tuple[str, str, str]]) -> None:
+    """Each of the requests to rclone ends its session with the server's own words; what is asked just before and after is answered."""
+    asked = [request for attack in attacks for request in (*ALLOWED, attack)]
+    statuses, said = protected.http("proxy", *asked, *ALLOWED)
+    assert statuses == [*[200, 200, 200, 0] * len(attacks), 200, 200, 200], said
+    for method, path, _body in attacks:
+        assert f"holdfast: web1--proxy: refused: {method!r} {path!r} is no part of restic's layout" in said
 
 
 def test_rest_server(protected: Protected) -> None:
@@ -41,7 +52,6 @@ def test_rclone(protected: Protected) -> None:
     assert set(one) == {"config", "keys", "data", "index", "snapshots"}
     # A pack lies in a directory named after it, which is no part of the request.
     one["data"] = f"/data/{one['data'].rsplit('/', 1)[1]}"
-    allowed = [("GET", "/config", ""), ("POST", LOCK, "x"), ("DELETE", LOCK, "")]
     attacks = [(method, path, body) for path in one.values() for method, body in (("POST", "x"), ("DELETE", ""))]
     other = [
         (method, path, body)
@@ -54,17 +64,14 @@ def test_rclone(protected: Protected) -> None:
         for method, body in (("GET", ""), ("DELETE", ""))
     ]
     with protected.kept("proxy"):
-        assert protected.http("proxy", *allowed) == [200] * 3
-        assert protected.http("proxy", *attacks) == [403] * len(attacks)
-        # Each ends its session.
-        assert protected.http("proxy", *other) == [0] * len(other)
-        assert protected.http("proxy", *allowed) == [200] * 3
+        statuses, said = protected.http("proxy", *ALLOWED, *attacks, *ALLOWED)
+        assert statuses == [200, 200, 200, *[403] * len(attacks), 200, 200, 200], said
+        cut_off(protected, other)
     assert protected.ran("web1", "proxy") == "ok"
 
 
 def test_rclone_takes_no_other_name(protected: Protected) -> None:
     """Only restic's own layout: no plain name besides, no other method."""
-    allowed = [("GET", "/config", ""), ("POST", LOCK, "x"), ("DELETE", LOCK, "")]
     odd = [
         "/junk",
         "/data/xyz",
@@ -78,9 +85,7 @@ def test_rclone_takes_no_other_name(protected: Protected) -> None:
     attacks = [("POST", path, "x") for path in odd] + [("PUT", "/config", "x"), ("GET", "/", ""), ("POST", "/", "x")]
     before = protected.sh("vault1", f"find {PLACES['proxy']}/web1--proxy ! -path '*/locks*' | sort")
     with protected.kept("proxy"):
-        assert protected.http("proxy", *allowed) == [200] * 3
-        assert protected.http("proxy", *attacks) == [0] * len(attacks)
-        assert protected.http("proxy", *allowed) == [200] * 3
+        cut_off(protected, attacks)
     assert protected.sh("vault1", f"find {PLACES['proxy']}/web1--proxy ! -path '*/locks*' | sort") == before
     assert protected.ran("web1", "proxy") == "ok"
 
@@ -135,3 +140,23 @@ def test_a_full_quota_is_its_owners_alone(protected: Protected) -> None:
     finally:
         protected.sh("web1", "rm /root/too-much")
     assert protected.ran("web1", "archive") == "ok"
+
+
+@pytest.mark.parametrize("repository", ["proxy", "archive"])
+def test_the_key_of_one_repository_opens_no_other_of_the_account(protected: Protected, repository: str) -> None:
+    """Both belong to the same account: only what the key runs stands between. In its own directory, each operation succeeds."""
+    own = f"{PLACES['files']}/web1--files"
+    other = f"{PLACES[repository]}/web1--{repository}/config"
+    assert protected.ran("web1", "files") == "ok"
+    kept, names = protected.objects("web1", "files"), f"find {PLACES['files']} ! -path '*/locks*' | sort"
+    before = protected.sh("vault1", names)
+    with protected.kept(repository):
+        tried = protected.sftp_calls(own, other)
+    assert set(tried["before"].values()) == set(tried["after"].values()) == {0}, tried
+    # Denied (3), or failed (4) as across file systems; not that there is no such file (2).
+    assert set(tried["attack"].values()) <= {3, 4}, tried
+    assert set(tried["attack"]) == set(tried["before"])
+    assert protected.sh("vault1", names) == before
+    assert protected.objects("web1", "files") == kept
+    for each in ("files", repository):
+        assert protected.ran("web1", each) == "ok"

@@ -187,15 +187,19 @@ def _tunnel(side: Side, account: str) -> bool:
         return there()
 
 
+def refused(side: Side, name: str) -> None:
+    """The attack succeeds with the account that may do everything; as the client, the same key fails, and is good for its own."""
+    assert ATTACKS[name](side, CONTROL), "the attack was not delivered"
+    assert side.served(), "the key was good for nothing"
+    assert not ATTACKS[name](side, "bk-web1")
+    assert side.served(), "the client was locked out"
+    assert ATTACKS[name](side, CONTROL), "the attack was not delivered any more"
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_only_the_account_that_may(side: Side, name: str) -> None:
-    """Each attack succeeds with the account that may do everything, and with the same key as the client fails."""
-    others = side.hashes(*CLIENTS)
-    assert ATTACKS[name](side, CONTROL), "the attack was not delivered"
-    assert not ATTACKS[name](side, "bk-web1")
-    assert ATTACKS[name](side, CONTROL), "the attack was not delivered any more"
-    assert side.served(), "the client was locked out"
-    assert side.hashes(*CLIENTS) == others
+    with side.unchanged():
+        refused(side, name)
 
 
 @pytest.mark.parametrize(("name", "word"), [("web1", "serve restic"), ("store", "sftp-server"), ("arch", "borg serve")])
@@ -230,28 +234,30 @@ def test_nothing_that_sshd_reads_can_be_written(side: Side) -> None:
     places = "/etc /usr /var/lib /srv /root /home"
     for account in ("bk-web1", "bk-store"):
         own = f"{VAULT}/{account[3:]}--vault"
-        search = f"setpriv --reuid={account} --regid={account} --init-groups find {places} {own} -writable -not -type l 2>/dev/null"
+        other = f"-writable -not -type l -not -path '{own}/*'"
+        search = f"setpriv --reuid={account} --regid={account} --init-groups find {places} {own} {other} 2>/dev/null"
         assert side.on_server(f"{search} || :").split() == [own]
 
 
 def test_sftp_reaches_its_own_directory_only(side: Side) -> None:
     """Not append-only, but confined: another client's data and the server's files cannot be read."""
     own, other = f"{VAULT}/store--vault", f"{VAULT}/victim--vault"
-    side.on_server(f"install -o bk-victim -m 644 /etc/hostname {other}/precious; test -r /etc/hostname")
 
     def get(path: str) -> bool:
         side.on_client(f"rm -f /root/got; printf 'get {path} /root/got\\n' >/root/batch")
         side.login("bk-store", "-b /root/batch ACCOUNT", key="store", program="sftp")
         return side.on_client("test -s /root/got").returncode == 0
 
-    side.on_client("printf 'put /etc/hostname mine\\n' >/root/batch")
-    side.login("bk-store", "-b /root/batch ACCOUNT", key="store", program="sftp")
-    assert get(f"{own}/mine")
-    for path in (f"{other}/precious", f"{own}/../victim--vault/precious", "/etc/hostname", "/etc/ssh/sshd_config"):
-        assert not get(path), path
-    assert get(f"{own}/mine")
-    assert get("mine")
-    side.on_server(f"rm {other}/precious {own}/mine")
+    with side.unchanged():
+        side.on_server(f"install -o bk-victim -m 644 /etc/hostname {other}/precious; test -r /etc/hostname")
+        side.on_client("printf 'put /etc/hostname mine\\n' >/root/batch")
+        side.login("bk-store", "-b /root/batch ACCOUNT", key="store", program="sftp")
+        assert get(f"{own}/mine")
+        for path in (f"{other}/precious", f"{own}/../victim--vault/precious", "/etc/hostname", "/etc/ssh/sshd_config"):
+            assert not get(path), path
+        assert get(f"{own}/mine")
+        assert get("mine")
+        side.on_server(f"rm {other}/precious {own}/mine")
 
 
 def test_maintenance_locks_out(side: Side) -> None:
@@ -268,29 +274,28 @@ def test_a_line_inserted_by_hand(side: Side, everybody: Callable[..., dict[str, 
     """sshd takes the first line of a key: this one gives a shell, until the next run."""
     path = "/etc/ssh/authorized_keys.d/bk-web1"
     before = side.on_server(f"cat {path}")
-    side.on_server(f"(echo '{side.keys['web1']}'; cat {path}) >{path}.new; cat {path}.new >{path}; rm {path}.new")
-    assert ATTACKS["command"](side, "bk-web1"), "the attack was not delivered"
-    with side.open("bk-web1", "ACCOUNT sleep 290", until=lambda: "sleep 290" in str(side.processes("bk-web1"))):
-        assert "sleep 290" in str(side.processes("bk-web1"))
-        result = side.deploy(everybody())
-        assert result["foreign"] == ["bk-web1 line 1", "bk-web1 line 2"]
-        assert result["sessions_ended"] == ["bk-web1"]
-        assert side.processes("bk-web1") == []
-    assert side.on_server(f"cat {path}") == before
-    # Whoever ran the playbook reads it, and which key it was.
-    shown = side.on_client("ssh-keygen -lf /root/keys/web1.pub").stdout.split()[1]
-    told = f"bk-web1: lines of its key file do not belong there: 1 ({shown}), 2 ({shown})"
-    assert unwrapped(told) in unwrapped(result["output"])
-    assert "bk-web1: lines" not in side.deploy(everybody())["output"]
-    assert not ATTACKS["command"](side, "bk-web1")
-    assert side.served()
+    with side.unchanged():
+        side.on_server(f"(echo '{side.keys['web1']}'; cat {path}) >{path}.new; cat {path}.new >{path}; rm {path}.new")
+        assert ATTACKS["command"](side, "bk-web1"), "the attack was not delivered"
+        with side.open("bk-web1", "ACCOUNT sleep 290", until=lambda: "sleep 290" in str(side.processes("bk-web1"))):
+            assert "sleep 290" in str(side.processes("bk-web1"))
+            result = side.deploy(everybody())
+            assert result["foreign"] == ["bk-web1 line 1", "bk-web1 line 2"]
+            assert result["sessions_ended"] == ["bk-web1"]
+            assert side.processes("bk-web1") == []
+        assert side.on_server(f"cat {path}") == before
+        # Whoever ran the playbook reads it, and which key it was.
+        shown = side.on_client("ssh-keygen -lf /root/keys/web1.pub").stdout.split()[1]
+        told = f"bk-web1: lines of its key file do not belong there: 1 ({shown}), 2 ({shown})"
+        assert unwrapped(told) in unwrapped(result["output"])
+        assert "bk-web1: lines" not in side.deploy(everybody())["output"]
+        assert not ATTACKS["command"](side, "bk-web1")
+        assert side.served()
 
 
 def test_revocation_ends_sessions_and_keeps_data(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:
     """Also of a connection that only waits; the account is locked, its UID and data stay, and it can come back."""
-    side.on_server(f"install -o bk-web1 -m 600 /etc/hostname {VAULT}/web1--vault/precious")
-    uid, data = side.on_server("id -u bk-web1"), side.hashes("web1")
-    assert "precious" in data
+    uid, data = side.on_server("id -u bk-web1"), side.hashes(*CLIENTS)
     clients = {name: kind for name, kind in CLIENTS.items() if name != "web1"}
     with (
         side.open("bk-web1", "ACCOUNT", until=lambda: side.processes("bk-web1")),
@@ -306,13 +311,13 @@ def test_revocation_ends_sessions_and_keeps_data(side: Side, everybody: Callable
         assert result[key] == announced[key] == ["bk-web1"]
     assert side.login("bk-web1").returncode == 255
     assert not side.probe("test -e /etc/ssh/authorized_keys.d/bk-web1")
-    assert (side.on_server("id -u bk-web1"), side.hashes("web1")) == (uid, data)
+    assert (side.on_server("id -u bk-web1"), side.hashes(*CLIENTS)) == (uid, data)
     assert side.served("bk-victim", "victim")
     # Even with its line planted again it stays out, and the next run takes the line away.
     side.on_server(f"echo '{side.keys['web1']}' >/etc/ssh/authorized_keys.d/bk-web1")
     assert side.login("bk-web1", "ACCOUNT id").returncode == 255
     assert side.deploy(everybody())["unlocked"] == ["bk-web1"]
-    assert (side.on_server("id -u bk-web1"), side.hashes("web1")) == (uid, data)
+    assert (side.on_server("id -u bk-web1"), side.hashes(*CLIENTS)) == (uid, data)
     assert side.served()
 
 
@@ -435,29 +440,31 @@ def test_hostile_public_keys_stop_nobody(side: Side, everybody: Callable[..., di
         side.keys["victim"],
     ]
     before = side.on_server("cat /etc/ssh/authorized_keys.d/*")
-    for public in hostile:
-        result = side.deploy(everybody(web1={"public_keys": [public]}))
-        assert list(result["refused"]) == ["bk-web1"], public[:60]
-        assert result["kept"] == ["bk-web1 vault"]
-        assert not result["changed"]
-        if len(public) > 1000:
-            assert len(json.dumps(result["refused"])) < 400
-    assert side.on_server("cat /etc/ssh/authorized_keys.d/*") == before
-    assert side.served("bk-victim", "victim")
+    with side.unchanged():
+        for public in hostile:
+            result = side.deploy(everybody(web1={"public_keys": [public]}))
+            assert list(result["refused"]) == ["bk-web1"], public[:60]
+            assert result["kept"] == ["bk-web1 vault"]
+            assert not result["changed"]
+            if len(public) > 1000:
+                assert len(json.dumps(result["refused"])) < 400
+        assert side.on_server("cat /etc/ssh/authorized_keys.d/*") == before
+        assert side.served("bk-victim", "victim")
 
 
 def test_a_configuration_that_would_allow_more_is_refused(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:
     """Another file that comes first wins in sshd: the role says so, and leaves what there was."""
     path, other = "/etc/ssh/sshd_config.d/10-holdfast.conf", "/etc/ssh/sshd_config.d/05-theirs.conf"
     before = side.on_server(f"cat {path}")
-    side.on_server(f"printf 'Match User bk-store\\n  PermitTTY yes\\n  AllowTcpForwarding yes\\n' >{other}")
-    output = side.deploy(everybody(), fails=True)["output"]
-    side.on_server(f"rm {other}")
-    assert "bk-store" in output
-    assert "permittty is" in output.lower()
-    assert side.on_server(f"cat {path}") == before
-    assert not side.deploy(everybody())["changed"]
-    assert wait_for(side.served, 1)
+    with side.unchanged():
+        side.on_server(f"printf 'Match User bk-store\\n  PermitTTY yes\\n  AllowTcpForwarding yes\\n' >{other}")
+        output = side.deploy(everybody(), fails=True)["output"]
+        side.on_server(f"rm {other}")
+        assert "bk-store" in output
+        assert "permittty is" in output.lower()
+        assert side.on_server(f"cat {path}") == before
+        assert not side.deploy(everybody())["changed"]
+        assert wait_for(side.served, 1)
 
 
 @pytest.mark.parametrize("match", ["Address ADDRESSES", "LocalPort 2222"])
@@ -480,14 +487,15 @@ def test_what_would_win_for_some_clients_is_refused(
         done = side.login("bk-web1", f"{port}-b /root/batch ACCOUNT", program="sftp")
         return "Remote working directory" not in done.stdout
 
-    try:
-        assert not served_after(match), "the attack was not delivered"
-        output = side.deploy(everybody(), fails=True)["output"]
-        assert f"{other} line" in output
-        assert "has forcecommand internal-sftp" in output
-        assert side.on_server(f"cat {path}") == before
-        assert served_after(f"{match} User *,!bk-*")
-        assert not side.deploy(everybody())["changed"]
-    finally:
-        side.on_server(f"rm -f {other}; systemctl restart ssh")
-    assert wait_for(side.served, 1)
+    with side.unchanged():
+        try:
+            assert not served_after(match), "the attack was not delivered"
+            output = side.deploy(everybody(), fails=True)["output"]
+            assert f"{other} line" in output
+            assert "has forcecommand internal-sftp" in output
+            assert side.on_server(f"cat {path}") == before
+            assert served_after(f"{match} User *,!bk-*")
+            assert not side.deploy(everybody())["changed"]
+        finally:
+            side.on_server(f"rm -f {other}; systemctl restart ssh")
+        assert wait_for(side.served, 1)

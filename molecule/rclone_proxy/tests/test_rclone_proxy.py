@@ -83,6 +83,16 @@ def requests(scenario: Scenario, repository: str, *asked: tuple[str, str, str], 
     return [int(line) for line in scenario.on("web1", script).split()]
 
 
+def cut_off(scenario: Scenario, repository: str, attacks: list[tuple[str, str, str]]) -> None:
+    """Each request ends its session with the server's own words, and what is asked just before and just after is answered."""
+    asked = [request for attack in attacks for request in (*LEGITIMATE, attack)]
+    statuses = requests(scenario, repository, *asked, *LEGITIMATE)
+    said = scenario.on("web1", "cat /tmp/said")
+    assert statuses == [*[200, 200, 200, ENDED] * len(attacks), 200, 200, 200], said
+    for method, path, _body in attacks:
+        assert f"holdfast: web1--{repository}: refused: {method!r} {path!r} is no part of restic's layout" in said
+
+
 # --- what is there
 
 
@@ -138,10 +148,11 @@ def test_append_only_and_nothing_outside_the_own_repository(scenario: Scenario, 
     key = next(name for name in before if name.startswith("./keys/"))[1:]
     pack = "/data/" + next(name for name in before if name.startswith("./data/")).rsplit("/", 1)[1]
     snapshot = next(name for name in before if name.startswith("./snapshots/"))[1:]
+    index = next(name for name in before if name.startswith("./index/"))[1:]
     victim = f"/db1--{repository}"
     positive = [("GET", key, ""), *LEGITIMATE]
-    overwrite = [("POST", path, "x") for path in ("/config", key, pack, snapshot)]
-    delete = [("DELETE", path, "") for path in ("/config", key, pack, snapshot)]
+    objects = ("/config", key, pack, index, snapshot)
+    attacks = [(method, path, body) for path in objects for method, body in (("POST", "x"), ("DELETE", ""))]
     tricks = [
         ("GET", f"/..{victim}/config", ""), ("GET", f"/%2e%2e{victim}/config", ""), ("GET", f"/..%2fdb1--{repository}/config", ""),
         ("POST", f"/..{victim}/keys/new", "x"), ("POST", f"/%2e%2e{victim}/keys/new", "x"), ("POST", f"/keys/../..{victim}/keys/n", "x"),
@@ -149,12 +160,9 @@ def test_append_only_and_nothing_outside_the_own_repository(scenario: Scenario, 
         ("POST", f"/.{key}", "x"), ("POST", f"/{key}", "x"), ("DELETE", f"{key}/../locks/x", ""), ("GET", f"{victim}/config", ""),
         ("POST", "/data/" + pack.rsplit("/", 1)[1][:2] + "/" + pack.rsplit("/", 1)[1], "x"),
     ]  # fmt: skip
-    assert requests(scenario, repository, *positive) == [200] * 4
-    assert requests(scenario, repository, *overwrite) == [403] * 4
-    assert requests(scenario, repository, *delete) == [403] * 4
-    statuses = requests(scenario, repository, *tricks)
-    assert statuses == [ENDED] * len(tricks), list(zip(tricks, statuses, strict=True))
-    assert requests(scenario, repository, *positive) == [200] * 4
+    statuses = requests(scenario, repository, *positive, *attacks, *positive)
+    assert statuses == [*[200] * 4, *[403] * len(attacks), *[200] * 4]
+    cut_off(scenario, repository, tricks)
     assert files(scenario, host, own) == before
     assert files(scenario, host, other) == others
     assert backup(scenario, "web1", repository)["outcome"] == "ok"
@@ -171,20 +179,7 @@ def test_only_restics_own_layout(scenario: Scenario, repository: str) -> None:
     host, pattern = KINDS[repository]
     below = pattern.rsplit("/", 1)[0]
     before = files(scenario, host, below)
-    assert requests(scenario, repository, *LEGITIMATE) == [200] * 3
-    statuses = requests(scenario, repository, *[("POST", path, "junk") for path in ODD])
-    assert statuses == [ENDED] * len(ODD), list(zip(ODD, statuses, strict=True))
-    said = scenario.on("web1", "cat /tmp/said")
-    for path in ODD:
-        assert f"holdfast: web1--{repository}: refused: 'POST' '{path}' is no part of restic's layout" in said
-    # It ends the session and not what was asked before it.
-    assert requests(scenario, repository, LEGITIMATE[0], ("POST", "/junk", "x"), *LEGITIMATE) == [
-        200,
-        ENDED,
-        200,
-        200,
-        200,
-    ]
+    cut_off(scenario, repository, [("POST", path, "junk") for path in ODD])
     assert files(scenario, host, below) == before
     listed = scenario.on(host, f"ls {pattern.format('web1')}").split()
     assert set(listed) <= {"config", "data", "index", "keys", "locks", "snapshots"}

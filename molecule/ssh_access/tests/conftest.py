@@ -28,6 +28,7 @@ def vaults() -> dict[str, Side]:
     sides = {name: Side(lab, name, "web1", inventory) for name in ("vault1", "vault2")}
     for side in sides.values():
         side.read_keys()
+        side.fill()
     return sides
 
 
