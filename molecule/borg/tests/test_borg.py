@@ -16,6 +16,7 @@ import pytest
 
 from tests.attack.fleet_side import Protected
 from tests.fleet import ROOT, Fleet, escrow_key
+from tests.hosts import assert_exposure
 from tests.lab import mirror
 from tests.lab.services import MIRROR_NAME_URL
 from tests.lab.state import lab_directory
@@ -146,6 +147,8 @@ def test_what_is_announced_is_done(fleet: Fleet, host: Any) -> None:
 def test_everything_comes_back(fleet: Fleet, name: str, unit: str) -> None:
     host = fleet.on(name)
     assert ran(host, unit) == ("ok", None)
+    for service in (unit, f"{unit}--words"):
+        assert_exposure(host, f"holdfast-{service}.service", 2.0)
     found = archives(host, unit)
     assert [each["dump"] for each in found] == ["words", None]
     assert found[1]["hostname"] == name
