@@ -390,6 +390,22 @@ def test_one_key_reaches_one_repository(fleet: Fleet, host: Any) -> None:
     assert fleet.on("vault1").check_output("ls /srv/holdfast-ssh") == "web1--vault"
 
 
+def test_another_address_of_the_server_is_the_same_repository(fleet: Fleet, host: Any) -> None:
+    """Borg does not open what it takes for relocated without being told to, and nobody is there who could tell it."""
+    address = fleet.lab.addresses("vault1")[1]
+    fleet.host_variables["vault1"] = {"backup_address": address}
+    fleet.good("site")
+    dialled = host.check_output("ssh -G -F /etc/holdfast/ssh/vault.conf holdfast-vault").splitlines()
+    assert f"hostname {address}" in dialled
+    assert ran(host, "system--vault") == ("ok", None)
+    # Control: dialled by that address, it is another place.
+    options = "-o HostKeyAlias=holdfast-vault -o UserKnownHostsFile=/etc/holdfast/ssh/vault.known_hosts"
+    dial = f"export BORG_RSH='ssh -F none -i {SECRETS}/vault.ssh_key {options}'"
+    refused = as_root(host, "system--vault", f"{dial}; borg list 'ssh://bk-web1@[{address}]/./web1--vault' </dev/null")
+    assert refused.rc != 0
+    assert "previously located at ssh://holdfast-vault/" in refused.stderr
+
+
 def test_nothing_of_it_can_be_deleted(fleet: Fleet, host: Any) -> None:
     """Borg says that it deleted, and ends with 0; only the files tell. On the host itself the same commands do delete."""
     server = fleet.on("vault1")
