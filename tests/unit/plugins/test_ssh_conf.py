@@ -25,7 +25,7 @@ def repository(address: str) -> dict[str, t.Any]:
         "backup_repositories": {"archive": {"engine": "borg", "server": "vault1"}},
         "backup_jobs": {"system": {"paths": ["/etc"]}},
     }
-    hosts = {"vault1": {"backup_address": address}, "web1": variables}
+    hosts: dict[str, dict[str, t.Any]] = {"vault1": {"backup_address": address}, "web1": variables}
     model = _fleet.fleet(hosts, {"backup_clients": ["web1"], "backup_servers": ["vault1"]})
     assert model["errors"] == []
     return t.cast("dict[str, t.Any]", model["hosts"]["web1"]["client"]["repositories"][0])
