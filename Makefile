@@ -57,7 +57,7 @@ demo: ## The whole story on a server and two clients in five minutes (KEEP=1 lea
 	@tests/tools/setup --lab
 	@KEEP=$(KEEP) tests/demo/demo
 
-bench: ## Executions and seconds for fleets of several sizes
+bench: ## Executions, seconds and throughput; fails when one is over its limit
 	@tests/tools/setup --lab
 	@python -m tests.benchmark
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,11 @@ class Hosts:
         self._known.clear()
         for path in self.sockets.iterdir():
             hang_up(path)
+
+
+def assert_exposure(host: Any, unit: str, most: float) -> None:
+    """What systemd says of a unit in force: how exposed it is, from 0 to 10."""
+    said = host.check_output("systemd-analyze security --no-pager %s", unit)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+    assert found, said
+    assert float(found[1]) <= most, said

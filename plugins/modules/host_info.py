@@ -311,6 +311,7 @@ SANDBOX = (
     "RestrictRealtime=yes",
     "RestrictSUIDSGID=yes",
     "RemoveIPC=yes",
+    "PrivateMounts=yes",
     "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
     "SystemCallArchitectures=native",
     "SystemCallFilter=@system-service",

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.benchmark.limits import Verdict
 from tests.integration.debian_binaries import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,14 +108,17 @@ def main() -> int:
             {"repositories": [adopted]},
         )
         print(f"{'repository_info':28}{'openings':>10}{'added s':>10}", flush=True)
-        for title, more in (
-            ("without a record", {}),
-            ("with the id on record", {"record": str(folder / "record.env")}),
+        verdict = Verdict()
+        for title, opened, more in (
+            ("without a record", "openings", {}),
+            ("with the id on record", "openings with the id on record", {"record": str(folder / "record.env")}),
         ):
             found = [one(folder, {**arguments, **more}) for _run in range(runs)]
+            count = max(count for count, _seconds in found)
             added = statistics.median(seconds for _count, seconds in found)
-            print(f"{title:28}{max(count for count, _seconds in found):10}{added:10.3f}", flush=True)
-    return 0
+            judged = verdict.of({opened: count, "s that repository_info adds": added})
+            print(f"{title:28}{count:10}{added:10.3f}   {judged}", flush=True)
+    return verdict.end()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.benchmark.limits import Verdict
 from tests.lab import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,6 +121,19 @@ def measure(
     return found
 
 
+def judged(found: dict[str, Any], first: int) -> dict[str, float]:
+    """Which figures of a size have a limit; `first` is the number of jobs that it is compared to."""
+    figures = {
+        "executions of a client": found["executions_client"],
+        "executions of a server": found["executions_server"],
+    }
+    if (first, found["jobs"]) == (1, 20):
+        figures["times as long with 20 jobs as with 1"] = found["to_first"]
+    if found["clients"] == 40:
+        figures["times the floor with 40 clients"] = found["ratio"]
+    return figures
+
+
 def main() -> int:
     """Run all sizes and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -129,6 +143,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
     lab = Lab("bench")
+    verdict = Verdict()
     try:
         names = [f"c{number}" for number in range(1, max(arguments.clients) + 1)]
         lab.up(
@@ -150,13 +165,14 @@ def main() -> int:
             for found in measure(folder, lab, names[:clients], arguments.jobs, key.stdout.strip(), arguments.runs):
                 print(
                     f"{found['clients']:7}  {found['jobs']:4}  {found['executions_client']:11}/{found['executions_server']:<12}"
-                    f"  {found['site']:6.1f}  {found['floor']:7.1f}  {found['ratio']:10.2f}  {found['to_first']:8.2f}",
+                    f"  {found['site']:6.1f}  {found['floor']:7.1f}  {found['ratio']:10.2f}  {found['to_first']:8.2f}"
+                    f"   {verdict.of(judged(found, arguments.jobs[0]))}",
                     flush=True,
                 )
     finally:
         lab.down()
         shutil.rmtree(folder, ignore_errors=True)
-    return 0
+    return verdict.end()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 One client; servers and an S3 store (rclone serve s3) are lab hosts of their own on the same machine, so that processors and not
 a network are compared. Everything is provisioned by the playbook and run by its units. Each run has a repository of its own, kinds
-take turns, and figures are medians. The first line counts the module executions of a converged run with all of them in use.
+take turns, and figures are medians. The first lines count the module executions of a converged run with all of them in use.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.benchmark.limits import Verdict
 from tests.benchmark.site import play
 from tests.benchmark.unit import DATA, MAKE
 from tests.lab import Lab
@@ -110,6 +111,7 @@ def main() -> int:
     chosen = {name: value for name, value in KINDS.items() if not arguments.only or name in arguments.only}
     folder = Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
     lab = Lab("bench-throughput")
+    verdict = Verdict()
     try:
         lab.up(
             [f"{CLIENT}=trixie:layer=restic+borg", f"{TLS}=trixie:layer=server+borg", f"{PLAIN}=trixie:layer=server",
@@ -118,8 +120,9 @@ def main() -> int:
         )  # fmt: skip
         bench = Bench(lab, folder)
         bench.provision(arguments.megabytes // 10, arguments.runs, chosen)
-        counted = (f"{host} {count}" for host, count in bench.executions().items())
-        print(f"module executions of a converged run: {', '.join(counted)}", flush=True)
+        for host, count in bench.executions().items():
+            role = "client" if host == CLIENT else "server"
+            print(f"a converged run, {host}: {verdict.of({f'executions of a {role}': count})}", flush=True)
         measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in chosen}
         for run in range(arguments.runs):
             for name in chosen:
@@ -137,7 +140,7 @@ def main() -> int:
     finally:
         lab.down()
         shutil.rmtree(folder, ignore_errors=True)
-    return 0
+    return verdict.end()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pytest
 
 from tests.attack.fleet_side import Protected
 from tests.fleet import ROOT, Fleet, escrow_key
+from tests.hosts import assert_exposure
 from tests.lab import mirror
 from tests.lab.services import MIRROR_NAME_URL
 from tests.lab.state import lab_directory
@@ -146,6 +147,8 @@ def test_what_is_announced_is_done(fleet: Fleet, host: Any) -> None:
 def test_everything_comes_back(fleet: Fleet, name: str, unit: str) -> None:
     host = fleet.on(name)
     assert ran(host, unit) == ("ok", None)
+    for service in (unit, f"{unit}--words"):
+        assert_exposure(host, f"holdfast-{service}.service", 2.0)
     found = archives(host, unit)
     assert [each["dump"] for each in found] == ["words", None]
     assert found[1]["hostname"] == name
@@ -385,6 +388,22 @@ def test_one_key_reaches_one_repository(fleet: Fleet, host: Any) -> None:
     assert other.rc != 0
     assert "Repository path not allowed" in other.stderr
     assert fleet.on("vault1").check_output("ls /srv/holdfast-ssh") == "web1--vault"
+
+
+def test_another_address_of_the_server_is_the_same_repository(fleet: Fleet, host: Any) -> None:
+    """Borg does not open what it takes for relocated without being told to, and nobody is there who could tell it."""
+    address = fleet.lab.addresses("vault1")[1]
+    fleet.host_variables["vault1"] = {"backup_address": address}
+    fleet.good("site")
+    dialled = host.check_output("ssh -G -F /etc/holdfast/ssh/vault.conf holdfast-vault").splitlines()
+    assert f"hostname {address}" in dialled
+    assert ran(host, "system--vault") == ("ok", None)
+    # Control: dialled by that address, it is another place.
+    options = "-o HostKeyAlias=holdfast-vault -o UserKnownHostsFile=/etc/holdfast/ssh/vault.known_hosts"
+    dial = f"export BORG_RSH='ssh -F none -i {SECRETS}/vault.ssh_key {options}'"
+    refused = as_root(host, "system--vault", f"{dial}; borg list 'ssh://bk-web1@[{address}]/./web1--vault' </dev/null")
+    assert refused.rc != 0
+    assert "previously located at ssh://holdfast-vault/" in refused.stderr
 
 
 def test_nothing_of_it_can_be_deleted(fleet: Fleet, host: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
 import zoneinfo
 from typing import Any
 
@@ -12,9 +11,9 @@ import pytest
 from conftest import CANARIES, CANARY_USER, ODD, VARIABLE, Client, elapse
 
 from tests.fleet import Fleet
+from tests.hosts import assert_exposure
 
 pytestmark = pytest.mark.usefixtures("watches")
-EXPOSURE = re.compile(r"Overall exposure level for \S+: ([0-9.]+)")
 
 
 def test_everything_is_as_it_should_be(client: Client) -> None:
@@ -138,11 +137,17 @@ def test_the_sandbox_hides_nothing(client: Client) -> None:
 
 
 def test_exposure(client: Client) -> None:
-    for unit in ("canary--main", "plain--far", "options--main"):
-        said = client.sh(f"systemd-analyze security --no-pager holdfast-{unit}.service")
-        found = EXPOSURE.search(said)
-        assert found, said
-        assert float(found[1]) <= 2.0, said
+    """A job's unit and those of its dumps, into a local and a remote repository."""
+    units = (
+        "canary--main",
+        "plain--far",
+        "options--main",
+        "databases--main--postgresql",
+        "databases--far--my-app",
+        "bad-dump--main--good",
+    )
+    for unit in units:
+        assert_exposure(client.host, f"holdfast-{unit}.service", 2.0)
         assert "IPAddressDeny" not in client.sh(f"systemctl cat holdfast-{unit}.service")
 
 

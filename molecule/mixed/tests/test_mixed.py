@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fleet import Fleet, released_restic
+from tests.hosts import assert_exposure
 
 PORT = 2222
 SERVED = "/srv/holdfast-ssh"
@@ -112,10 +113,7 @@ def test_a_converged_host_runs_few_modules(fleet: Fleet) -> None:
 def test_units_are_shut_in_as_tightly_as_without_ssh(fleet: Fleet) -> None:
     for name in ("web1", "web2"):
         for unit in UNITS:
-            said = fleet.on(name).check_output(f"systemd-analyze security --no-pager holdfast-{unit}.service")
-            found = re.search(r"Overall exposure level.*: (\d+\.\d+)", said)
-            assert found, said
-            assert float(found[1]) <= 2.0, said.splitlines()[-1]
+            assert_exposure(fleet.on(name), f"holdfast-{unit}.service", 2.0)
 
 
 def test_the_pin_is_the_servers_own_key_on_its_own_port(fleet: Fleet) -> None:

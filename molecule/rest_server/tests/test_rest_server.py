@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.hosts import assert_exposure
 from tests.scenario import Scenario
 
 Done = subprocess.CompletedProcess[str]
@@ -33,7 +34,6 @@ END
 """
 CA = "/etc/holdfast/repositories/vault.pem"
 LAPTOP = "correct horse"
-EXPOSURE = re.compile(r"Overall exposure level for \S+: ([0-9.]+)")
 
 
 @pytest.fixture(scope="module")
@@ -197,10 +197,7 @@ def test_exposure(scenario: Scenario) -> None:
         ("web1", "holdfast-system--vault.service", 2.0),
         ("web1", "holdfast-system--proxied.service", 2.0),
     ):
-        said = scenario.on(host, f"systemd-analyze security --no-pager {unit}")
-        found = EXPOSURE.search(said)
-        assert found, said
-        assert float(found[1]) <= most, said
+        assert_exposure(scenario.host(host), unit, most)
     assert "IPAddressDeny" not in scenario.on("web1", "systemctl cat holdfast-system--vault.service")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fleet import ROOT, Fleet, released_restic
+from tests.hosts import assert_exposure
 from tests.lab import mirror
 
 CLIENTS = ("web1", "web2")
@@ -147,6 +148,7 @@ def test_a_backup_is_complete(fleet: Fleet, name: str) -> None:
     assert COPY in show(host, SERVICE, "ExecStart")
     assert show(host, SERVICE, "AmbientCapabilities") == ""
     assert show(host, SERVICE, "NoNewPrivileges") == "no"
+    assert_exposure(host, SERVICE, 6.4)
     complete(host)
 
 
@@ -314,6 +316,7 @@ def test_root(fleet: Fleet) -> None:
     assert not host.file(DIRECTORY).exists
     assert show(host, f"{CAPABLE}.path", "LoadState") == "not-found"
     assert show(host, "holdfast-system--fresh.service", "User") in ("", "root")
+    assert_exposure(host, "holdfast-system--fresh.service", 2.2)
     assert backup(host, "fresh")["outcome"] == "ok"
     complete(host)
 

@@ -7,7 +7,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 import typing as t
+from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleFilterError
@@ -124,12 +128,73 @@ def test_a_proxy_of_the_repository_or_of_the_job() -> None:
         assert (said["HTTPS_PROXY"], said["HTTP_PROXY"]) == (proxy, proxy)
 
 
+DUMPS = [{"name": "db", "kind": "postgresql", "database": "shop"}]
+# borg is not to be had with setcap: test_host.py.
+PRIVILEGES = [("systemd", "restic"), ("systemd", "borg"), ("root", "restic"), ("root", "borg"), ("setcap", "restic")]
+RUN = {"systemd": 2.0, "root": 2.2, "setcap": 6.4}
+DUMP = {"systemd": 2.0, "root": 2.4, "setcap": 2.0}
+
+
+def services(privilege: str, engine: str, **values: t.Any) -> tuple[str, str]:
+    """The service of a run unit and the one of its dump."""
+    found = files(
+        {"web": {"paths": ["/srv"], "dumps": DUMPS}}, {"vault": {"engine": engine}}, jobs_privilege=privilege, **values
+    )
+    run, dump = (found[f"{SYSTEMD}/holdfast-web--vault{end}.service"]["content"] for end in ("", "--db"))
+    return run, dump
+
+
+def said(service: str, name: str) -> list[str]:
+    """Every value of a setting, in order."""
+    return [line.partition("=")[2] for line in service.splitlines() if line.partition("=")[0] == name]
+
+
+@pytest.mark.parametrize(("privilege", "engine"), PRIVILEGES)
+def test_what_a_unit_runs_as(privilege: str, engine: str) -> None:
+    run, dump = services(privilege, engine)
+    for service in (run, dump):
+        assert said(service, "User") == ([] if privilege == "root" else ["holdfast"])
+    assert said(run, "AmbientCapabilities") == (["CAP_DAC_READ_SEARCH"] if privilege == "systemd" else [])
+    assert said(run, "CapabilityBoundingSet") == ["CAP_DAC_READ_SEARCH"]
+    assert said(run, "NoNewPrivileges") == ([] if privilege == "setcap" else ["yes"])
+    # Whoever dumps may become the database's account, and reads nobody's files.
+    assert said(dump, "AmbientCapabilities") == said(dump, "CapabilityBoundingSet") == ["CAP_SETUID CAP_SETGID"]
+    assert said(dump, "NoNewPrivileges") == ["yes"]
+
+
+@pytest.mark.parametrize(("privilege", "engine"), [each for each in PRIVILEGES if each[0] != "setcap"])
+def test_a_dump_is_shut_in_as_its_job(privilege: str, engine: str) -> None:
+    run, dump = (
+        set(full.splitlines()) - set(reduced.splitlines())
+        for full, reduced in zip(
+            services(privilege, engine), services(privilege, engine, jobs_sandbox="reduced"), strict=True
+        )
+    )
+    run, dump = ({line for line in lines if line[:1] != "#"} for lines in (run, dump))
+    assert run - dump == {"MemoryDenyWriteExecute=yes", "SystemCallFilter=~@privileged @resources open_by_handle_at"}
+    assert dump - run == {"ProtectKernelModules=yes", "SystemCallFilter=~@resources open_by_handle_at"}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize(("privilege", "engine"), PRIVILEGES)
+def test_exposure(privilege: str, engine: str, tmp_path: Path) -> None:
+    """Without address filters; molecule/jobs and molecule/setcap measure the same in force."""
+    for service, most in zip(services(privilege, engine), (RUN[privilege], DUMP[privilege]), strict=True):
+        file = tmp_path / "measured.service"
+        file.write_text(service)
+        argv = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(file)]
+        shown = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False).stdout
+        found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", shown)
+        assert found, shown
+        assert float(found[1]) <= most, shown
+
+
 def test_what_a_template_is_not_given_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(VALUES, "jobs_sandbox")
-    said = (
+    expected = (
         r"run\.service\.j2 cannot be rendered for /etc/systemd/system/holdfast-web--vault\.service: 'jobs_sandbox' is"
     )
-    with pytest.raises(AnsibleFilterError, match=said):
+    with pytest.raises(AnsibleFilterError, match=expected):
         files(WEB, VAULT)
 
 
