@@ -250,7 +250,8 @@ def _settings(params: dict[str, Any]) -> _tls.Settings:
 
 def _provided(module: AnsibleModule, now: float) -> dict[str, Any]:
     params = module.params
-    wanted = _settings(params).names
+    # Nobody may dial it yet.
+    wanted = _tls.parse_names(params["names"]) if params["names"] else frozenset()
     texts = {option: _read(option, params[option]) for option in ("certificate_file", "key_file", "ca_file")}
     certificate, key = str(texts["certificate_file"]), str(texts["key_file"])
     try:

@@ -335,14 +335,17 @@ def dialled_address(host: _Collector) -> tuple[str, str]:
 
 def _server(host: _Collector) -> dict[str, t.Any]:
     variable, address = dialled_address(host)
+    tls = host.checked("rest_server_tls", f.choice("private", "provided", "off"), "private")
+    own = {address, host.host} if f.HOSTNAME.match(host.host) else {address}
     return {
         "address": address,
         "address_variable": f"{variable} of {host.host}",
         "port": host.checked("rest_server_port", f.integer(1, 65535), _repositories.REST_PORT),
-        "tls": host.checked("rest_server_tls", f.choice("private", "provided", "off"), "private"),
+        "tls": tls,
         "path": host.checked("rest_server_path", f.plain_path, SERVER_PATH),
         "append_only": host.checked("rest_server_append_only", f.boolean, True),
-        "names": {address, host.host} if f.HOSTNAME.match(host.host) else {address},
+        # A certificate that somebody else made has to have what clients dial, and no more.
+        "names": set() if tls == "provided" else own,
         "users": [],
         "extra_users": [user["name"] for user in host.checked("rest_server_users", _extra_users, [])],
         "ssh": {

@@ -413,6 +413,23 @@ def test_what_is_new_to_clients_is_looked_for_once() -> None:
         assert new(told, told) is False
 
 
+def test_clients_trust_what_the_server_has_now() -> None:
+    vault = {"name": "vault", "access": "rest", "server": "vault1", "tls": "provided"}
+
+    def trusted(said: t.Any, known: str | None = "OLD") -> t.Any:
+        preflight = {"hosts": {"web1": {"client": {"repositories": [vault]}}}, "known": {"vault1": {"ca": known}}}
+        hostvars = {"vault1": {} if said is None else {"__rest_server_authority": said}}
+        variables = {"inventory_hostname": "web1", "__holdfast_preflight": preflight, "hostvars": hostvars}
+        return faced("jobs_cas", **variables)["vault"]
+
+    assert trusted({"ca": "NEW"}) == "NEW"
+    # A certificate that every system trusts: what was the server's own says nothing any more.
+    assert trusted({"ca": None}) == ""
+    # It was not asked, or could not answer.
+    assert trusted(None) == trusted({"failed": True}) == trusted({"skipped": True}) == trusted("text") == "OLD"
+    assert trusted(None, None) == ""
+
+
 def test_a_new_authority_waits_for_who_was_not_seen_to_know_it() -> None:
     hosts = {"vault1": {"server": {"users": [{"host": "web1"}, {"host": "db1"}]}, "client": None}}
     preflight = {"hosts": hosts, "known": {name: {"decommissioned": None} for name in ("web1", "db1")}}

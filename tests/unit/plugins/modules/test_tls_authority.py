@@ -166,6 +166,7 @@ def test_a_good_certificate_of_the_user(server: Server, provided: dict[str, Any]
     assert done["ca"].startswith("-----BEGIN CERTIFICATE-----")
     assert (done["certificate_file"], done["key_file"]) == (provided["certificate_file"], provided["key_file"])
     assert server.run(["x"], **dict(provided, ca_file=None))["ca"] is None
+    assert server.run([], **provided)["served_names"] == done["served_names"]
     assert not server.directory.exists()
 
 

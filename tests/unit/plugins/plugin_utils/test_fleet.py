@@ -272,6 +272,14 @@ def test_a_repository_says_it_differently() -> None:
     assert model["hosts"]["vault1"]["server"]["names"] == ["backup.example", "vault1"]
 
 
+def test_a_provided_certificate_has_to_have_what_clients_dial_and_no_more() -> None:
+    server = {"rest_server_tls": "provided", "backup_address": "vault.example"}
+    assert one(server=server)["hosts"]["vault1"]["server"]["names"] == ["vault.example"]
+    told = {"vault": {"server": "vault1", "address": "backup.example"}}
+    model = one(server=server, backup_repositories=told)
+    assert model["hosts"]["vault1"]["server"]["names"] == ["backup.example"]
+
+
 @pytest.mark.parametrize(
     ("server", "variable"),
     [
