@@ -82,7 +82,8 @@ class ActionModule(ActionBase):
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from None
         model["errors"] += damaged
-        _limit.keep(model["hosts"], known, {host for problem in model["errors"] for host in problem["hosts"]})
+        unsure = {host for problem in model["errors"] for host in problem["hosts"]}
+        _limit.keep(model["hosts"], known, unsure)
         if C.config.get_config_value("INJECT_FACTS_AS_VARS"):
             model["errors"] += _limit.delivered(hostvars, model["hosts"])
         concerned = _limit.concerned(model["hosts"], limited)
@@ -107,6 +108,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 "nothing was changed; correct the inventory:\n" + "\n".join(f"- {message}" for message in messages)
             )
+        _limit.forget_others({host: entry for host, entry in model["hosts"].items() if host not in unsure}, known)
         result.update(changed=False, hosts=model["hosts"], state_dir=state_dir, known=known, warnings=warnings)
         result.update(fleet_id=fleet_id, wanted_fleet_id=arguments["fleet_id"])
         if arguments["mode"] == "site":

@@ -34,7 +34,7 @@ RETURN = r"""
 _raw:
   description:
     - One dictionary for each host, with C(fleet_id), C(rest) (C(user), C(hash), C(next_hash) by repository), C(ssh) (C(key),
-      C(next_key) by repository), C(escrow) (names of bundles by repository), C(ca), C(ssh_host_keys), C(rendered),
+      C(next_key) by repository), C(escrow) (names of bundles by repository), C(identities) (C(backup_id) by repository), C(ca), C(ssh_host_keys), C(rendered),
       C(ssh_rendered) and C(decommissioned).
   type: list
   elements: dict

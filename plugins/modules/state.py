@@ -29,7 +29,8 @@ options:
       - Contents by path below the host's directory. A content is a string, a dictionary that is kept as JSON, or a dictionary with
         the one key C(b64) that holds it in base64.
       - Paths are C(rest/<repository>.json) with C(user), C(hash) and C(next_hash), C(ssh/<repository>.pub) with one or two lines
-        C(ssh-ed25519 BASE64), C(escrow/<repository>/<bundle name>), C(ca.pem), C(ssh_host_keys) with lines C(TYPE BASE64), C(rendered.json),
+        C(ssh-ed25519 BASE64), C(escrow/<repository>/<bundle name>), C(ca.pem), C(identity.json) with a C(backup_id) by
+        repository in C(repositories), C(ssh_host_keys) with lines C(TYPE BASE64), C(rendered.json),
         C(ssh_rendered.json), C(decommissioned.json) and C(handed_over.json).
       - In check mode the value C(<made in the first real run>) stands for what is not born yet.
     type: dict

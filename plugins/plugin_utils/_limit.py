@@ -161,6 +161,21 @@ def _keep_ssh(entry: dict[str, t.Any], unsure: set[str]) -> None:
     entry["server"]["ssh"]["accounts"] = [accounts[name] for name in sorted(accounts)]
 
 
+def forget_others(hosts: dict[str, t.Any], known: dict[str, t.Any]) -> None:
+    """Leave out of ``known`` what a client had under another ``backup_id``: it has no secrets yet, and the old ones open nothing.
+
+    Where nothing is on record of it, the user of a rest-server says it. ``known`` is changed.
+    """
+    for name in set(hosts) & set(known):
+        entry, identity = known[name], hosts[name]["backup_id"]
+        if identity is None:
+            continue
+        left = {repository for repository, was in entry["identities"].items() if was != identity}
+        left |= {name for name, told in entry["rest"].items() if told["user"] != f"{identity}--{name}"}
+        for half in ("ssh", "escrow", "rest"):
+            entry[half] = {repository: told for repository, told in entry[half].items() if repository not in left}
+
+
 def rendered(
     accounts: list[dict[str, t.Any]],
     names: list[str],

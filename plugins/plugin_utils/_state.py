@@ -6,6 +6,7 @@
     fleet.json                                {"fleet_id": …}
     hosts/<host>/rest/<repository>.json       {"user": …, "hash": …, "next_hash": …}
     hosts/<host>/ssh/<repository>.pub         public key of a client, and the next one on a second line
+    hosts/<host>/identity.json                the backup_id that the secrets of each repository of a client were made for
     hosts/<host>/ssh_host_keys                public host keys of a server, one a line
     hosts/<host>/escrow/<repository>/<bundle> add-only
     hosts/<host>/ca.pem                       CA certificates of a server
@@ -47,6 +48,7 @@ LOCK_SECONDS = 120.0
 _RUNNER = "/runner"
 _PLAIN_HOST = re.compile(r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
 _REPOSITORY = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*"
+_REPOSITORY_NAME = re.compile(rf"\A{_REPOSITORY}\Z")
 _REST_FILE = re.compile(rf"\Arest/({_REPOSITORY})\.json\Z")
 _SSH_FILE = re.compile(rf"\Assh/({_REPOSITORY})\.pub\Z")
 _ESCROW_FILE = re.compile(rf"\Aescrow/({_REPOSITORY})/([^/]+)\Z")
@@ -58,6 +60,7 @@ _CERTIFICATES = re.compile(
 _RENDERED = ("rendered.json", "ssh_rendered.json")
 _REMOVABLE = (
     "ca.pem",
+    "identity.json",
     "ssh_host_keys",
     *_RENDERED,
     "decommissioned.json",
@@ -150,7 +153,7 @@ def read_fleet_id(state_dir: str) -> str | None:
 
 
 def read_host(state_dir: str, host: str) -> dict[str, t.Any]:
-    """What the state directory has of a host: rest, ssh, escrow, ca, ssh_host_keys, rendered, ssh_rendered, decommissioned.
+    """What the state directory has of a host: rest, ssh, escrow, identities, ca, ssh_host_keys, rendered, ssh_rendered, decommissioned.
 
     Missing things are empty.
     """
@@ -171,6 +174,7 @@ def examine_host(state_dir: str, host: str) -> tuple[dict[str, t.Any], list[str]
             for repository in look.names("escrow")
             if (bundles := [name for name in look.names(f"escrow/{repository}") if _is_bundle(name)])
         },
+        "identities": look.one("identity.json", _check_identity) or {},
         "ca": look.one("ca.pem", _check_ca),
         "ssh_host_keys": look.one("ssh_host_keys", _check_host_keys) or [],
         "rendered": look.one("rendered.json", _parse_json),
@@ -423,6 +427,8 @@ def _check_content(relative: str, value: t.Any) -> bytes:
     elif relative.endswith(".age"):
         if not content.startswith(_escrow.AGE_MAGIC):
             raise ValueError(f"{where}: not encrypted by age")
+    elif relative == "identity.json":
+        content = _json({"repositories": _check_identity(where, content)})
     else:
         parsed = _parse_json(where, content)
         content = content if relative.startswith("escrow/") else _json(parsed)
@@ -470,6 +476,14 @@ def _check_rest(where: str, content: bytes) -> dict[str, t.Any]:
                 f"{where}: a hash is not bcrypt ($2b$) of a cost between {_bcrypt.MIN_COST} and {_bcrypt.MAX_COST}"
             )
     return {"user": user, "hash": hashes[0], "next_hash": parsed.get("next_hash")}
+
+
+def _check_identity(where: str, content: bytes) -> dict[str, str]:
+    found = _parse_json(where, content).get("repositories")
+    names = [*found, *found.values()] if isinstance(found, dict) else [None]
+    if not all(isinstance(name, str) and _REPOSITORY_NAME.match(name) for name in names):
+        raise ValueError(f"{where}: not {{repositories}} with a backup_id for each")
+    return t.cast("dict[str, str]", found)
 
 
 def _check_keys(where: str, content: bytes) -> dict[str, str | None]:

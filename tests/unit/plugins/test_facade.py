@@ -30,6 +30,8 @@ def written(delivered: dict[str, t.Any]) -> dict[str, t.Any]:
             {"name": "offsite", "rest_user": None, "ssh": {"account": "bk-web1"}},
         ],
         __escrow_identity={"repositories": delivered},
+        escrow_backup_id="web1",
+        escrow_known={"identities": {"before": "web", "vault": "web"}},
     )
     found = Templar(loader=loader, variables=variables).template(variables["__escrow_write"])
     return t.cast("dict[str, t.Any]", found)
@@ -45,20 +47,23 @@ def test_a_client_is_kept_under_its_own_name_only() -> None:
     }
     local = {"rest_user": None, "rest_hash": None, "bundle": None}
     found = written({"vault": said, "local": local, "undeclared": said})
-    assert sorted(found) == ["escrow/vault/b.age", "rest/vault.json"]
+    assert sorted(found) == ["escrow/vault/b.age", "identity.json", "rest/vault.json"]
+    assert found["identity.json"] == {"repositories": {"before": "web", "vault": "web1", "local": "web1"}}
     assert found["escrow/vault/b.age"] == {"b64": "eA=="}
     assert json.loads(found["rest/vault.json"]) == {"user": "web1--vault", "hash": "h", "next_hash": None}
-    assert written({"undeclared": said}) == {}
+    assert written({"undeclared": said}) == {"identity.json": {"repositories": {"before": "web", "vault": "web"}}}
 
 
 def test_public_keys_are_kept_one_a_line() -> None:
     said = {"ssh_public_key": "ssh-ed25519 A", "ssh_next_public_key": None}
     # A repository of another access has no key, whatever its host says.
     found = written({"offsite": said, "vault": said})
+    assert found.pop("identity.json")
     assert found == {"ssh/offsite.pub": "ssh-ed25519 A\n"}
     found = written({"offsite": {**said, "ssh_next_public_key": "ssh-ed25519 B"}})
+    assert found.pop("identity.json")
     assert found == {"ssh/offsite.pub": "ssh-ed25519 A\nssh-ed25519 B\n"}
-    assert written({"offsite": {"ssh_public_key": None}}) == {}
+    assert set(written({"offsite": {"ssh_public_key": None}})) == {"identity.json"}
 
 
 FACADE = ROOT / "playbooks/vars/facade.yml"

@@ -16,6 +16,7 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils import _limit
 
 HASH, NEXT = "$2b$12$current", "$2b$12$next"
 KNOWN: dict[str, t.Any] = {
+    "identities": {},
     "rest": {},
     "ssh": {},
     "escrow": {},
@@ -192,6 +193,22 @@ def test_a_client_whose_secrets_cannot_be_read_keeps_its_access() -> None:
     model["vault1"]["server"] = {"users": [], "names": []}
     _limit.keep(model, known(rendered()), {"web1"})
     assert model["vault1"]["server"]["users"] == []
+
+
+def test_what_another_backup_id_had_opens_nothing_of_this_one() -> None:
+    rest = {"vault": {"user": "web1--vault", "hash": "h", "next_hash": None}, "old": {"user": "web--old", "hash": "h"}}
+    halves = {"rest": rest, "ssh": {"archive": {"key": KEY}, "second": {"key": KEY}}, "escrow": {"archive": ["b.age"]}}
+    state = {"web1": {**KNOWN, **halves, "identities": {"vault": "web1", "archive": "web", "second": "web1"}}}
+    _limit.forget_others({"web1": {"backup_id": "web1"}, "vault1": {"backup_id": None}}, state)
+    assert set(state["web1"]["rest"]) == {"vault"}
+    assert set(state["web1"]["ssh"]) == {"second"}
+    assert state["web1"]["escrow"] == {}
+    # Of what was made before this was kept.
+    state = {"web1": {**KNOWN, **halves, "identities": {}}, "vault1": {**KNOWN, **halves}}
+    _limit.forget_others({"web1": {"backup_id": "web1"}, "vault1": {"backup_id": None}}, state)
+    assert set(state["web1"]["ssh"]) == {"archive", "second"}
+    assert set(state["web1"]["rest"]) == {"vault"}
+    assert state["vault1"]["rest"] == rest
 
 
 def test_what_a_server_keeps_without_a_hash_stays_on_record() -> None:

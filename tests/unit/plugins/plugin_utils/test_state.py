@@ -128,7 +128,7 @@ def test_hosts_with_odd_names_stay_inside() -> None:
 
 
 def test_nothing_is_there() -> None:
-    empty: dict[str, Any] = {"rest": {}, "ssh": {}, "escrow": {}, "ca": None, "ssh_host_keys": []}
+    empty: dict[str, Any] = {"rest": {}, "ssh": {}, "escrow": {}, "identities": {}, "ca": None, "ssh_host_keys": []}
     empty.update(rendered=None, ssh_rendered=None, decommissioned=None)
     assert _state.read_host("/nonexistent/state", "web1") == empty
     assert _state.read_fleet_id("/nonexistent/state") is None
@@ -143,6 +143,7 @@ def test_what_was_written_is_read(state: Path, certificate: str) -> None:
             AGE_PATH: AGE,
             f"escrow/plain/{'0' * 32}.json": '{"password": "x"}',
             "ca.pem": certificate,
+            "identity.json": {"repositories": {"vault": "web1"}},
             "ssh/offsite.pub": f"{KEYS[0]}\n",
             "ssh/second.pub": f"{KEYS[0]}\n{KEYS[1]}\n",
             "ssh_host_keys": f"{KEYS[0]}\n{KEYS[1]}\n",
@@ -157,6 +158,7 @@ def test_what_was_written_is_read(state: Path, certificate: str) -> None:
     assert _state.read_host(str(state), "web1") == {
         "rest": {"vault": REST, "off-site": dict(REST, next_hash=HASH)},
         "escrow": {"vault": [AGE_NAME], "plain": [f"{'0' * 32}.json"]},
+        "identities": {"vault": "web1"},
         "ca": certificate,
         "ssh": {
             "offsite": {"key": KEYS[0], "next_key": None},
@@ -461,6 +463,8 @@ PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
         ("rest/vault.json", dict(REST, user=7), "valid user"),
         ("rest/vault.json", dict(REST, more="x"), "valid user"),
         ("rest/vault.json", "x" * 70000, "are more than"),
+        ("identity.json", {"vault": "web1"}, "not {repositories}"),
+        ("identity.json", {"repositories": {"vault": "../web1"}}, "not {repositories}"),
         (AGE_PATH, {"b64": base64.b64encode(b"[defaults]").decode()}, "not encrypted by age"),
         (AGE_PATH, {"b64": "no base64!"}, "not base64"),
         (AGE_PATH, ["x"], "give a string"),
