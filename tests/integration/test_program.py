@@ -664,6 +664,8 @@ def test_no_space_for_the_outcome(client: Client) -> None:
         client.define()
         client.sh(f"systemctl start {SERVICE}")
         assert len(client.snapshot_ids()) == len(snapshots) + 1
+        # This waits for the one that is at work.
+        client.sh(f"systemctl start holdfast-record@{UNIT}.service", check=False)
     finally:
         client.sh("umount /var/lib/holdfast")
     assert client.run(fails=False)["outcome"] == "ok"
@@ -691,10 +693,17 @@ def test_runs_end_while_somebody_is_told(client: Client) -> None:
     assert _told(client) == ["failed, source missing", "failed, pre hook"]
 
 
+SLOW = """\
+[Service]
+ExecStart=
+ExecStart=/bin/sh -c 'sleep 4; exec /usr/local/bin/holdfast record %i'
+"""
+
+
 def test_run_waits_for_its_own_outcome(client: Client) -> None:
     """The recorder of the run before is slow."""
     client.sh("mkdir -p /etc/systemd/system/holdfast-record@.service.d")
-    client.put("/etc/systemd/system/holdfast-record@.service.d/slow.conf", "[Service]\nExecStartPre=/bin/sleep 4\n")
+    client.put("/etc/systemd/system/holdfast-record@.service.d/slow.conf", SLOW)
     client.define(pre=[{"command": ["/bin/false"]}])
     try:
         client.sh("holdfast run system --wait", check=False)
