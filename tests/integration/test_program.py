@@ -636,12 +636,12 @@ def test_disk_full(client: Client) -> None:
         client.know()
 
 
-TELL = {"command": ["/bin/sh", "-c", 'sleep 6; echo "$HOLDFAST_OUTCOME, $HOLDFAST_REASON" >>/run/told']}
+TELL = {"command": ["/bin/sh", "-c", 'sleep 12; echo "$HOLDFAST_OUTCOME, $HOLDFAST_REASON" >>/run/told']}
 
 
 def _told(client: Client) -> list[str]:
     """What the user's command was told, once it was."""
-    return client.sh("for i in $(seq 150); do [ -s /run/told ] && break; sleep 0.1; done; cat /run/told").splitlines()
+    return client.sh("for i in $(seq 300); do [ -s /run/told ] && break; sleep 0.1; done; cat /run/told").splitlines()
 
 
 def test_no_space_for_the_outcome(client: Client) -> None:
