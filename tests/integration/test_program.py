@@ -636,12 +636,12 @@ def test_disk_full(client: Client) -> None:
         client.know()
 
 
-TELL = {"command": ["/bin/sh", "-c", 'sleep 6; echo "$HOLDFAST_OUTCOME, $HOLDFAST_REASON" >>/run/told']}
+TELL = {"command": ["/bin/sh", "-c", 'sleep 12; echo "$HOLDFAST_OUTCOME, $HOLDFAST_REASON" >>/run/told']}
 
 
 def _told(client: Client) -> list[str]:
     """What the user's command was told, once it was."""
-    return client.sh("for i in $(seq 150); do [ -s /run/told ] && break; sleep 0.1; done; cat /run/told").splitlines()
+    return client.sh("for i in $(seq 300); do [ -s /run/told ] && break; sleep 0.1; done; cat /run/told").splitlines()
 
 
 def test_no_space_for_the_outcome(client: Client) -> None:
@@ -664,6 +664,8 @@ def test_no_space_for_the_outcome(client: Client) -> None:
         client.define()
         client.sh(f"systemctl start {SERVICE}")
         assert len(client.snapshot_ids()) == len(snapshots) + 1
+        # This waits for the one that is at work.
+        client.sh(f"systemctl start holdfast-record@{UNIT}.service", check=False)
     finally:
         client.sh("umount /var/lib/holdfast")
     assert client.run(fails=False)["outcome"] == "ok"
@@ -691,10 +693,17 @@ def test_runs_end_while_somebody_is_told(client: Client) -> None:
     assert _told(client) == ["failed, source missing", "failed, pre hook"]
 
 
+SLOW = """\
+[Service]
+ExecStart=
+ExecStart=/bin/sh -c 'sleep 4; exec /usr/local/bin/holdfast record %i'
+"""
+
+
 def test_run_waits_for_its_own_outcome(client: Client) -> None:
     """The recorder of the run before is slow."""
     client.sh("mkdir -p /etc/systemd/system/holdfast-record@.service.d")
-    client.put("/etc/systemd/system/holdfast-record@.service.d/slow.conf", "[Service]\nExecStartPre=/bin/sleep 4\n")
+    client.put("/etc/systemd/system/holdfast-record@.service.d/slow.conf", SLOW)
     client.define(pre=[{"command": ["/bin/false"]}])
     try:
         client.sh("holdfast run system --wait", check=False)

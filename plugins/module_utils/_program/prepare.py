@@ -37,7 +37,7 @@ def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) 
 
         interrupted.settle(host, definition)
     state = State(definition.unit, environment.get("INVOCATION_ID", ""), host.now())
-    state.save(host)
+    state.begin(host)
     try:
         running.begin(host, definition.unit, state.invocation, state.started)
     except OSError as error:

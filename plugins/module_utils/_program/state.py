@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 
 from .definition import Definition
 from .host import RUNTIME, Host
@@ -31,8 +33,14 @@ class State:
         """Names of the declared dumps that made no snapshot, whatever became of them."""
         return [dump.name for dump in definition.dumps if dump.name not in self.dumps]
 
+    def begin(self, host: Host) -> None:
+        """Keep it as that of a new run, and that of the run before beside it: its recorder may still be at work."""
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(host.path(f"{RUNTIME}/{self.unit}.json"), host.path(f"{RUNTIME}/{self.unit}.before.json"))
+        self.save(host)
+
     def save(self, host: Host) -> None:
-        """Keep it until the next run."""
+        """Keep what was found so far."""
         host.write_json(f"{RUNTIME}/{self.unit}.json", dataclasses.asdict(self), mode=0o600)
 
 
@@ -43,10 +51,9 @@ def newest(host: Host, unit: str) -> str:
 
 def load(host: Host, unit: str, invocation: str) -> State | None:
     """The findings of exactly this invocation; None when it has left none."""
-    content = host.read_json(f"{RUNTIME}/{unit}.json")
-    if content is None or not invocation or content.get("invocation") != invocation:
-        return None
-    try:
-        return State(**content)
-    except TypeError:
-        return None
+    for name in (unit, f"{unit}.before"):
+        content = host.read_json(f"{RUNTIME}/{name}.json")
+        if content is not None and invocation and content.get("invocation") == invocation:
+            with contextlib.suppress(TypeError):
+                return State(**content)
+    return None

@@ -605,6 +605,15 @@ def test_a_bad_run_while_somebody_is_told_of_another(
         assert len(history(host)) == len(told)
 
 
+def test_the_next_run_begins_before_the_recorder_has_read_what_was_found(host: FakeHost) -> None:
+    host.journal(SUMMARY)
+    definition = define(host)
+    assert prepare(host, definition, {"INVOCATION_ID": INVOCATION}) == 0
+    assert prepare(host, definition, {"INVOCATION_ID": LATER}) == 0
+    assert recorded(host, monitor())["outcome"] == "ok"
+    assert recorded(host, {**monitor(), "MONITOR_INVOCATION_ID": LATER})["outcome"] == "ok"
+
+
 def test_two_recorders_take_turns(host: FakeHost) -> None:
     """The one that began first reads the journal for longer."""
     definition = define(host)
