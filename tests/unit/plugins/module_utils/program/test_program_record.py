@@ -557,6 +557,27 @@ def test_what_is_recorded_did_not_end_with_the_host(host: FakeHost) -> None:
     assert running.units(host) == [UNIT]
 
 
+@pytest.mark.parametrize(
+    ("began", "now", "expected"),
+    [
+        ("31415", "92653", ["failed"]),
+        ("31415", "31415", []),
+        # Nobody knows then.
+        ("31415", "", []),
+        ("", "92653", []),
+    ],
+)
+def test_a_boot_that_keeps_the_kernel(host: FakeHost, began: str, now: str, expected: list[str]) -> None:
+    """systemctl soft-reboot, and a container: only systemd knows that it began anew."""
+    host.put(BOOT, "boot-1\n")
+    host.answer("systemctl", "show", "--property=UserspaceTimestampMonotonic", stdout=f"{began}\n" if began else "")
+    assert prepare(host, define(host), {"INVOCATION_ID": INVOCATION}) == 0
+    host.answer("systemctl", "show", "--property=UserspaceTimestampMonotonic", stdout=f"{now}\n" if now else "")
+    assert interrupted.settle_all(host) == 0
+    found = outcomes.last(host, UNIT)
+    assert ([found["outcome"]] if found else []) == expected
+
+
 def test_it_went_down_before_anybody_was_told(host: FakeHost, tmp_path: Path) -> None:
     went_down(host)
     host.journal()
