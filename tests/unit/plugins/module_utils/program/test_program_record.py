@@ -418,6 +418,18 @@ def test_a_run_that_was_refused_before_there_was_any(host: FakeHost) -> None:
     assert recorded(host, told)["service_result"] == "dependency"
 
 
+def test_a_refusal_after_a_run_that_an_earlier_version_recorded(host: FakeHost) -> None:
+    findings(host)
+    host.journal(SUMMARY)
+    last = recorded(host, monitor())
+    del last["last_invocation"]
+    outcomes.write(host, UNIT, last)
+    refused(host, 5)
+    for _time in range(2):
+        found = recorded(host, monitor())
+        assert (found["service_result"], found["last_invocation"]) == ("dependency", INVOCATION)
+
+
 def test_a_refusal_is_told_by_the_run_that_systemd_knows_and_not_by_the_clock(host: FakeHost) -> None:
     findings(host)
     host.journal(SUMMARY)
