@@ -86,6 +86,8 @@ class Identity:
     rest_next: RestPassword | None = None
     # SHA-256 of the exported key of borg that today's bundle holds.
     borg_key: str | None = None
+    # When today's bundle was made, in seconds since 1970, but always later than the one before: clocks are set.
+    made: int = 0
 
     def render(self) -> str:
         """The text of the file."""
@@ -99,6 +101,7 @@ class Identity:
             "fingerprint": self.fingerprint,
             "previous": list(self.previous),
             "previous_until": self.previous_until,
+            **({"made": self.made} if self.made else {}),
             **({"borg_key": self.borg_key} if self.borg_key else {}),
         }
         return json.dumps({"format": FORMAT, "rest": rest, "escrow": escrow}, indent=1, sort_keys=True) + "\n"
@@ -117,6 +120,7 @@ class Identity:
                 fingerprint=escrow["fingerprint"],
                 previous=tuple(escrow["previous"] or ()),
                 previous_until=int(escrow["previous_until"]),
+                made=int(escrow.get("made") or 0),
                 rest_user=rest["user"],
                 rest_current=RestPassword(**rest["current"]) if rest["current"] else None,
                 rest_next=RestPassword(**rest["next"]) if rest["next"] else None,
@@ -182,6 +186,8 @@ class Wanted:
     ssh_rotate: bool = False
     ssh_promote: bool = False
     borg_key: str | None = dataclasses.field(default=None, repr=False)
+    # Of the bundle that these are out of.
+    bundle_made: int | None = None
     repository_id: str | None = None
     key_id: str | None = None
 
@@ -299,6 +305,7 @@ def plan(
             identity = dataclasses.replace(identity, borg_key=kept, fingerprint=None, previous=())
     changing = (password_next, password_old, identity.rest_next, old and old.rest_next, ssh_next, stored.ssh_next)
     grace = ROTATION_SECONDS if any(changing) else GRACE_SECONDS
+    identity = dataclasses.replace(identity, made=max(identity.made, wanted.bundle_made or 0))
     identity = _with_fingerprint(identity, _escrow.fingerprint(bundle, identity.salt), now, grace)
     return Plan(
         files=Stored(
@@ -582,4 +589,5 @@ def _with_fingerprint(identity: Identity, fingerprint: str, now: float, grace: i
         fingerprint=fingerprint,
         previous=tuple(earlier),
         previous_until=int(now) + grace if earlier else 0,
+        made=max(int(now), identity.made + 1),
     )

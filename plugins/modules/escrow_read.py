@@ -46,6 +46,7 @@ RETURN = r"""
 secrets:
   description:
     - For each repository C(password), and where there are such C(rest_password), C(ssh_key), C(borg_key) and C(environment).
+    - C(made) tells when its bundle was made; of the next one it has to be later.
     - Where the password was being changed, C(next_password), or C(old_password) where it had been.
   type: dict
   returned: success

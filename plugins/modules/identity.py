@@ -156,6 +156,9 @@ options:
           - The module M(holdfast.backup.repository) keeps it in C(<name>.borg_key) of O(directory), from where it gets into the
             bundle.
         type: str
+      bundle_made:
+        description: C(made) of the escrow bundle that these secrets are out of. That of the next bundle is higher.
+        type: int
       repository_id:
         description: Id of the repository, once it is initialised.
         type: str
@@ -387,6 +390,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
             "ssh_rotate": {"type": "bool", "default": False},
             "ssh_promote": {"type": "bool", "default": False},
             "borg_key": {"type": "str", "no_log": True},
+            "bundle_made": {"type": "int"},
             "repository_id": {"type": "str"},
             "key_id": {"type": "str", "no_log": False},
         },
@@ -582,7 +586,7 @@ class _Run:
 
     def _bundle(self, plan: _secrets.Plan) -> str:
         # When it was made is not part of the fingerprint: it only tells which bundle is the newest.
-        content = {**plan.bundle, "made": int(time.time())}
+        content = {**plan.bundle, "made": plan.identity.made or int(time.time())}
         if self._escrow["mode"] == "controller":
             return base64.b64encode(_escrow.canonical(content) + b"\n").decode("ascii")
         try:

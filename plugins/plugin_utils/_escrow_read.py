@@ -53,6 +53,8 @@ def secrets_of(directory: str, repositories: t.Sequence[str], key: str | None) -
             raise refused[-1]
         best = max(opened, key=lambda each: each[:3])[3]
         result[repository] = {name: best[name] for name in KEYS if best.get(name)}
+        if _made(best):
+            result[repository]["made"] = _made(best)
         result[repository].update(_replaced(best, [each[3] for each in sorted(opened, key=lambda each: each[:3])]))
     return result
 
@@ -73,7 +75,7 @@ def _replaced(best: dict[str, t.Any], bundles: list[dict[str, t.Any]]) -> dict[s
 
 
 def _made(bundle: dict[str, t.Any]) -> int:
-    """When the bundle was made, in seconds since 1970; the file's time says nothing after a git clone."""
+    """When the bundle was made, later than the one before; the file's time says nothing after a git clone."""
     made = bundle.get("made")
     return made if isinstance(made, int) else 0
 

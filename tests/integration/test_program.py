@@ -447,12 +447,40 @@ def test_unmounted(client: Client) -> None:
 
 def test_dependency(client: Client) -> None:
     """A unit that was never started because something it requires failed is recorded too, after a good run."""
-    assert client.run(fails=False)["outcome"] == "ok"
+    # What a timer keeps loaded has the run before for systemd's last word.
+    client.put(f"/run/systemd/system/holdfast-{UNIT}.timer", "[Timer]\nOnCalendar=2099-01-01\n")
+    client.sh(f"systemctl daemon-reload; systemctl start holdfast-{UNIT}.timer")
+    good = client.run(fails=False)
+    assert good["outcome"] == "ok"
+    # Its clock was ahead, as far as the record shows.
+    outcomes = f"/var/lib/holdfast/outcomes/{UNIT}.json"
+    client.sh(f"""sed -i 's/"ended": "20/"ended": "21/' {outcomes}""")
     client.define(unit="[Unit]\nRequires=holdfast-test-broken.service\nAfter=holdfast-test-broken.service")
     client.put("/etc/systemd/system/holdfast-test-broken.service", DUMP.format(command="/bin/false"))
     client.sh("systemctl daemon-reload")
-    found = client.run(fails=True)
-    assert (found["outcome"], found["reason"], found["service_result"]) == ("failed", "unknown", "dependency")
+    for _time in range(2):
+        found = client.run(fails=True)
+        assert (found["outcome"], found["reason"], found["service_result"]) == ("failed", "unknown", "dependency")
+        assert (found["last_ok"], found["invocation_id"]) == (good["last_ok"], None)
+    client.define()
+    assert client.run(fails=False)["outcome"] == "ok"
+    client.sh(
+        f"systemctl stop holdfast-{UNIT}.timer; rm /run/systemd/system/holdfast-{UNIT}.timer; systemctl daemon-reload"
+    )
+
+
+def test_a_path_that_became_a_link(client: Client) -> None:
+    """The data moved to a bigger disk, and a link was left: restic saves the link."""
+    client.sh("mv /srv/data /srv/bigger; ln -s bigger /srv/data")
+    try:
+        found = client.run(fails=True)
+        assert (found["outcome"], found["reason"]) == ("incomplete", "source missing")
+        assert found["missing"] == ["/srv/data (is a link to /srv/bigger, which is not saved: declare that path)"]
+        assert "/srv/bigger/one" not in client.restic("ls", "latest")
+        client.define(paths=["/srv/data", "/srv/bigger"])
+        assert client.run(fails=False)["outcome"] == "ok"
+    finally:
+        client.sh("rm /srv/data; mv /srv/bigger /srv/data")
 
 
 def test_one_recorder(client: Client) -> None:

@@ -86,6 +86,12 @@ class Host:
         except OSError:
             return ""
 
+    def userspace(self) -> str:
+        """When systemd began to start the system, as it counts; empty if it does not say. A boot may keep the kernel."""
+        argv = ["systemctl", "show", "--property=UserspaceTimestampMonotonic", "--value"]
+        done = self.command(argv, timeout=30)
+        return "" if done.status else done.stdout.strip()
+
     def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)

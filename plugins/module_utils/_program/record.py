@@ -77,7 +77,7 @@ def _evidence(
     host: Host, definition: Definition, invocation: str, ending: Ending, before: dict[str, Any] | None, told: bool
 ) -> Evidence | None:
     """What there is to record: the run `invocation`, or that systemd refused to start one; None if neither."""
-    if invocation and invocation != (before or {}).get("last_invocation"):
+    if invocation and invocation != _last_invocation(before):
         return evidence.gather(host, definition, invocation, ending)
     # Something that the unit requires failed, and what systemd knows is about an older run. Times would not tell: clocks
     # are set. Only a recorder that was started by hand has nothing else.
@@ -87,6 +87,12 @@ def _evidence(
     return evidence.weigh(
         host, definition, "", Ending("dependency"), Digest(systemd=[refusal.text] if refusal is not None else [])
     )
+
+
+def _last_invocation(before: dict[str, Any] | None) -> str | None:
+    """systemd's id of the last run on record that it started; earlier versions kept it for that run's outcome only."""
+    known: str | None = before.get("last_invocation") or before.get("invocation_id") if before else None
+    return known
 
 
 def _asked(host: Host, definition: Definition) -> tuple[str, Ending]:
@@ -125,7 +131,7 @@ def describe(host: Host, definition: Definition, known: Evidence, before: dict[s
         "service_result": known.ending.result or None,
         "invocation_id": known.invocation or None,
         # That of the run before, where systemd refused this one: it goes on telling of that.
-        "last_invocation": known.invocation or (before or {}).get("last_invocation"),
+        "last_invocation": known.invocation or _last_invocation(before),
         "snapshot": (summary or {}).get("snapshot_id"),
         "summary": {name: summary[name] for name in NUMBERS if name in summary} if summary else None,
         "missing": state.missing if state else [],

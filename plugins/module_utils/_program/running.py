@@ -13,16 +13,17 @@ from .host import RUNNING, Host
 
 @dataclasses.dataclass(frozen=True)
 class Begun:
-    """A run that has begun: systemd's id of it, when (seconds since 1970), and the kernel's id of that boot."""
+    """A run that has begun: systemd's id of it, when (seconds since 1970), and what the kernel and systemd call that boot."""
 
     invocation: str
     started: float
     boot: str
+    userspace: str = ""
 
 
 def begin(host: Host, unit: str, invocation: str, started: float) -> None:
     """Note that a run has begun."""
-    host.write_json(_path(unit), dataclasses.asdict(Begun(invocation, started, host.boot())))
+    host.write_json(_path(unit), dataclasses.asdict(Begun(invocation, started, host.boot(), host.userspace())))
 
 
 def end(host: Host, unit: str, invocation: str) -> None:
@@ -45,8 +46,14 @@ def units(host: Host) -> list[str]:
 
 def cut_off(host: Host, unit: str) -> Begun | None:
     """The run that was going on when the host went down; None if there is none."""
-    noted, now = _load(host, unit), host.boot()
-    return noted if noted is not None and now and noted.boot not in ("", now) else None
+    noted = _load(host, unit)
+    if noted is None:
+        return None
+    return noted if _differ(noted.boot, host.boot()) or _differ(noted.userspace, host.userspace()) else None
+
+
+def _differ(before: str, now: str) -> bool:
+    return "" not in (before, now) and before != now
 
 
 def _load(host: Host, unit: str) -> Begun | None:

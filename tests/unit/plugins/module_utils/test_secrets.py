@@ -201,6 +201,21 @@ def test_fingerprint_follows_the_plaintext_and_the_old_one_stays_good_for_a_whil
     assert first.identity.previous_until == 0
 
 
+def test_a_later_bundle_says_that_it_is_later_whatever_the_clock_does() -> None:
+    """Who restores takes the newest one, and the clock may have been ahead when the one before was made."""
+    first = make(REST, now=NOW + 86400)
+    assert first.identity.made == NOW + 86400
+    same = make(REST, first.files, now=NOW)
+    assert same.identity == first.identity
+    second = make(changed(REST, repository_id="id"), first.files, now=NOW)
+    assert second.identity.made == NOW + 86401
+    assert Identity.parse(str(second.files.identity)) == second.identity
+    third = make(changed(REST, repository_id="id", key_id="key"), second.files, now=NOW + 90000)
+    assert third.identity.made == NOW + 90000
+    # So it does where the client was lost, and has the secrets out of that bundle.
+    assert make(changed(REST, bundle_made=NOW + 86400), now=NOW).identity.made == NOW + 86401
+
+
 def test_a_fingerprint_that_changes_twice_keeps_both_before() -> None:
     first = make(REST)
     second = make(changed(REST, repository_id="id"), first.files, now=NOW + 10)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,21 @@ def test_bundles_are_made_until_the_controller_has_them(client: Client) -> None:
     assert later["changed"] is True
     assert later["repositories"]["vault"]["bundle_valid"] is False
     assert client.bundles[-1]["repository_id"] == "id"
+
+
+def test_a_bundle_is_later_than_the_one_before(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time()
+    monkeypatch.setattr(time, "time", lambda: real + 86400)
+    client.run(REST, escrow=AGE)
+    assert client.bundles[-1]["made"] == int(real + 86400)
+    monkeypatch.setattr(time, "time", lambda: real)
+    client.run(dict(REST, repository_id="id"), escrow=AGE)
+    assert client.bundles[-1]["made"] == int(real + 86400) + 1
+    # The same one, since the controller has not got it yet.
+    client.run(dict(REST, repository_id="id"), escrow=AGE)
+    assert client.bundles[-1] == client.bundles[-2]
+    client.run(dict(S3, password="x", bundle_made=2**40), escrow=AGE)
+    assert client.bundles[-1]["made"] == 2**40 + 1
 
 
 def test_controller_mode_returns_plaintext(client: Client) -> None:

@@ -79,13 +79,13 @@ def test_a_change_of_the_password_that_may_not_have_ended(state: State) -> None:
     known = {**BUNDLE, "rest_password": None, "repository_id": "1"}
     state.bundle({**known, "password": "first", "made": 1})
     state.bundle({**known, "password": "first", "next_password": "second", "made": 2})
-    assert state.read() == {"vault": {"password": "first", "next_password": "second"}}
+    assert state.read() == {"vault": {"password": "first", "next_password": "second", "made": 2}}
     state.bundle({**known, "password": "second", "made": 3})
     # The key of the first one may still be there; restic says so.
-    assert state.read() == {"vault": {"password": "second", "old_password": "first"}}
+    assert state.read() == {"vault": {"password": "second", "old_password": "first", "made": 3}}
     state.bundle({**known, "password": "second", "next_password": "third", "made": 4})
     # No change begins before the one before has ended.
-    assert state.read() == {"vault": {"password": "second", "next_password": "third"}}
+    assert state.read() == {"vault": {"password": "second", "next_password": "third", "made": 4}}
 
 
 def test_what_is_no_bundle_is_not_read(state: State) -> None:
@@ -205,4 +205,4 @@ def test_the_newest_bundle_says_so_itself(state: State) -> None:
     # The file of the older bundle is the younger one, as after a clone of the state directory.
     state.bundle({"password": "new", "repository_id": "1", "made": 2000}, age=500)
     state.bundle({"password": "old", "repository_id": "1", "made": 1000}, age=0)
-    assert state.read() == {"vault": {"password": "new"}}
+    assert state.read() == {"vault": {"password": "new", "made": 2000}}

@@ -436,6 +436,18 @@ def test_a_run_that_was_refused_before_there_was_any(host: FakeHost) -> None:
     assert recorded(host, told)["service_result"] == "dependency"
 
 
+def test_a_refusal_after_a_run_that_an_earlier_version_recorded(host: FakeHost) -> None:
+    findings(host)
+    host.journal(SUMMARY)
+    last = recorded(host, monitor())
+    del last["last_invocation"]
+    outcomes.write(host, UNIT, last, outcomes.last(host, UNIT))
+    refused(host, 5)
+    for _time in range(2):
+        found = recorded(host, monitor())
+        assert (found["service_result"], found["last_invocation"]) == ("dependency", INVOCATION)
+
+
 def test_a_refusal_is_told_by_the_run_that_systemd_knows_and_not_by_the_clock(host: FakeHost) -> None:
     findings(host)
     host.journal(SUMMARY)
@@ -721,6 +733,27 @@ def test_what_is_recorded_did_not_end_with_the_host(host: FakeHost) -> None:
     assert prepare(host, definition, {"INVOCATION_ID": "1" * 32}) == 0
     recorded(host, monitor())
     assert running.units(host) == [UNIT]
+
+
+@pytest.mark.parametrize(
+    ("began", "now", "expected"),
+    [
+        ("31415", "92653", ["failed"]),
+        ("31415", "31415", []),
+        # Nobody knows then.
+        ("31415", "", []),
+        ("", "92653", []),
+    ],
+)
+def test_a_boot_that_keeps_the_kernel(host: FakeHost, began: str, now: str, expected: list[str]) -> None:
+    """systemctl soft-reboot, and a container: only systemd knows that it began anew."""
+    host.put(BOOT, "boot-1\n")
+    host.answer("systemctl", "show", "--property=UserspaceTimestampMonotonic", stdout=f"{began}\n" if began else "")
+    assert prepare(host, define(host), {"INVOCATION_ID": INVOCATION}) == 0
+    host.answer("systemctl", "show", "--property=UserspaceTimestampMonotonic", stdout=f"{now}\n" if now else "")
+    assert interrupted.settle_all(host) == 0
+    found = outcomes.last(host, UNIT)
+    assert ([found["outcome"]] if found else []) == expected
 
 
 def test_it_went_down_before_anybody_was_told(host: FakeHost, tmp_path: Path) -> None:
