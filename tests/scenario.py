@@ -14,6 +14,7 @@ from typing import Any
 from tests.hosts import Hosts
 from tests.lab import Lab
 
+_CHANGE = re.compile(r"^(?:PLAY \[(.*)\] \*+|TASK \[(.*)\] \*+|changed: \[([^\]]+)\].*)$", re.MULTILINE)
 _RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -31,6 +32,16 @@ class Played:
     def changed(self) -> dict[str, int]:
         """Tasks that changed something, by host."""
         return self._recap(3)
+
+    @property
+    def changes(self) -> set[tuple[str, str]]:
+        """Host and task of every change, as Fleet has them."""
+        found, play, task = set(), "", ""
+        for line in _CHANGE.finditer(self.output):
+            play, task = line[1] or play, line[2] or task
+            if line[3]:
+                found.add((line[3], f"{play} / {task}"))
+        return found
 
     @property
     def failed(self) -> set[str]:
@@ -78,6 +89,20 @@ class Scenario:
         )
         assert (done.returncode != 0) == fails, done.stdout
         return Played(done.returncode, done.stdout)
+
+    def first_run(self) -> None:
+        """The playbook site on hosts that it has not seen: check mode tells the truth about it, and then nothing is left to do."""
+        assert not self.state.exists()
+        announced = self.playbook("site", "--check", "--diff", timeout=1200)
+        assert not self.state.exists()
+        real = self.playbook("site", timeout=1200)
+        assert announced.changes == real.changes, (
+            f"only announced: {sorted(announced.changes - real.changes)}\n"
+            f"only done: {sorted(real.changes - announced.changes)}\n{announced.output}\n{real.output}"
+        )
+        assert real.changes
+        again = self.playbook("site", timeout=1200)
+        assert not again.changes, again.output
 
     def on(
         self, host: str, script: str, *, timeout: float = 120, user: str = "root", stdin: bytes | None = None

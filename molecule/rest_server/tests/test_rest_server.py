@@ -86,6 +86,10 @@ def show(scenario: Scenario, host: str, unit: str, name: str) -> str:
 # --- what is there
 
 
+def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(scenario: Scenario) -> None:
+    scenario.first_run()
+
+
 @pytest.mark.parametrize(
     ("server", "program"), [("vault1", "/usr/bin/restic-rest-server"), ("vault2", "/usr/local/bin/rest-server")]
 )
