@@ -18,7 +18,8 @@ def _needs(client: dict[str, t.Any] | None) -> dict[str, list[str]]:
     jobs, repositories = (client["jobs"].values(), client["repositories"]) if client else ((), ())
     return {
         "calendars": sorted({job["schedule"]["calendar"] for job in jobs}),
-        "resolve": sorted({repository["address"] for repository in repositories if repository["address"]}),
+        # A proxy resolves for itself, where this host perhaps cannot.
+        "resolve": sorted({each["address"] for each in repositories if each["address"] and not each.get("proxy")}),
         "mounts": sorted({repository["mount"] for repository in repositories if repository["mount"]}),
     }
 

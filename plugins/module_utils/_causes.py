@@ -92,6 +92,10 @@ _CAUSES: tuple[tuple[re.Pattern[str], Cause], ...] = (
 )
 
 
+# What S3 stores say instead of their status 500 or 503. It may have passed: whatever else ended a command comes first.
+STORE_TROUBLE = r"reduce your request rate|We encountered an internal error|Service is unable to handle request|Server not initialized yet"
+
+
 def cause(text: str) -> Cause | None:
     """What a tool's messages say of the connection below it, None where that is not what failed."""
     for pattern, found in _CAUSES:

@@ -44,7 +44,7 @@ _PROOF = re.compile(
 _TEXTS: tuple[tuple[str, str, str], ...] = (
     (r"wrong password or no key found", WRONG_KEY, meaning(ENGINE, 12).words),
     (r"Resolving password failed", WRONG_KEY, "the password file cannot be used"),
-    (r"repository is already locked|unable to create lock in backend", LOCKED, meaning(ENGINE, 11).words),
+    (r"repository is already locked", LOCKED, meaning(ENGINE, 11).words),
     (r"config file has zero size", DAMAGED, "the config file is empty: restore it from a copy"),
     (
         r"only supported KDF is scrypt|LoadRaw\(<key/|<key/[0-9a-f]+>: invalid data|Fatal: Unmarshal: ",
@@ -74,6 +74,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
         "the SSH connection could not be made",
     ),
     (r"permission denied", UNREACHABLE, "permission denied"),
+    (rf"(?i){_causes.STORE_TROUBLE}", UNREACHABLE, "the store is overloaded, or has an error of its own"),
 )
 
 

@@ -21,12 +21,14 @@ LONGEST_MESSAGE = 1000
 _UNREACHABLE = (
     r"connection (?:refused|reset|timed out)|no such host|no route to host|network is unreachable|i/o timeout|"
     r"tls: |x509: |dial (?:tcp|udp)|server misbehaving|deadline exceeded|\b(?:403|50[0-4])\b|transport endpoint|stale|"
-    r"ssh: connect to host|could not resolve hostname|talking HTTP to rclone|unable to start the sftp session|holdfast: \S+--\S+"
+    r"ssh: connect to host|could not resolve hostname|talking HTTP to rclone|unable to start the sftp session|holdfast: \S+--\S+|"
+    rf"{_causes.STORE_TROUBLE}"
 )
 # What restic's own lines say when its exit code only says "failed"; the first that matches counts.
 _TEXTS = (
     ("disk full", r"no space left on device|disk quota exceeded|insufficient storage|\b507\b"),
-    ("locked", r"unable to create lock|repository is already locked"),
+    # A lock that cannot be written says nothing of other locks.
+    ("locked", r"repository is already locked"),
     ("wrong password", r"wrong password|no key found|\b401\b|unauthorized"),
     ("source missing", r"all source directories/files do not exist|nothing to backup"),
     ("no repository", r"repository does not exist"),

@@ -35,6 +35,8 @@ CLIENT: dict[str, Any] = {
     "repositories": [
         {"name": "vault", "address": "vault1", "address_variable": "backup_address of vault1", "mount": None},
         {"name": "disk", "address": None, "mount": "/mnt/disk"},
+        # A proxy resolves it.
+        {"name": "far", "address": "vault9", "mount": None, "proxy": "http://192.0.2.1:3128"},
     ],
 }
 SERVER: dict[str, Any] = {

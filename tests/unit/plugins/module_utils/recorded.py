@@ -104,6 +104,54 @@ S3_NOT_PERMITTED = Result(
     "Fatal: unable to save snapshot: client.PutObject: User: arn:aws:iam::1:user/web1 is not authorized to perform: s3:PutObject"
     ' on resource: "arn:aws:s3:::b/web1/config" because no identity-based policy allows the s3:PutObject action\n',
 )
+S3_EXPIRED = Result(1, "", S3_RETRY.format("The provided token has expired."), stopped=True)
+# A store that answers 503 and 500, to restic 0.14.0, 0.18.0 and 0.19.1.
+S3_SLOW_14 = Result(
+    1,
+    "",
+    "Fatal: unable to open config file: Stat: Please reduce your request rate.\nIs there a repository at the following location?\n"
+    "s3:http://192.0.2.1:9000/bucket/r\n",
+)
+S3_SLOW = Result(1, "", S3_RETRY.format("Please reduce your request rate.") * 2, stopped=True)
+S3_TROUBLE = Result(130, "", S3_RETRY.format("We encountered an internal error. Please try again.") * 2, stopped=True)
+# It reads, and does not write: no other lock is there.
+S3_NO_LOCK = Result(
+    1,
+    "",
+    "Save(<lock/b2b011c9ba>) returned error, retrying after 39.138582121s: client.PutObject: Please reduce your request rate.\n"
+    "Save(<lock/b2b011c9ba>) failed: client.PutObject: Please reduce your request rate.\n"
+    '{"message_type":"exit_error","code":1,"message":"unable to create lock in backend: client.PutObject: Please reduce your request'
+    ' rate."}\n',
+)
+# The same, and one whose credentials expire, behind a proxy of rclone.
+PROXY_500 = "unexpected HTTP response (500): 500 Internal Server Error\n"
+STORE_TROUBLE_14 = Result(
+    1,
+    "",
+    f"Fatal: unable to open config file: {PROXY_500}Is there a repository at the following location?\nrclone:holdfast:x\n",
+)
+STORE_TROUBLE = Result(
+    1, "", f"Stat(<config/>) returned error, retrying after 981.934524ms: {PROXY_500}" * 2, stopped=True
+)
+STORE_NO_LOCK = Result(
+    1,
+    "",
+    "rclone: 2026/11/30 11:05:44 ERROR : locks/e972de3d: Post request rcat error: operation error S3: PutObject, exceeded maximum number"
+    " of attempts, 1, https response error StatusCode: 503, RequestID: , HostID: , api error SlowDown: Please reduce your request rate.\n"
+    f"Save(<lock/e972de3dea>) failed: {PROXY_500}"
+    '{"message_type":"exit_error","code":1,"message":"unable to create lock in backend: unexpected HTTP response (500): 500 Internal'
+    ' Server Error"}\n',
+)
+STORE_EXPIRED = Result(
+    1,
+    "",
+    "rclone: holdfast: web1--offsite: the store refuses this server's credentials: f2097f1b7df7b8f267bb8: Post request: failed to check"
+    " whether file exists: operation error S3: HeadObject, https response error StatusCode: 400, RequestID: , HostID: , api error"
+    " BadRequest: Bad Request\n"
+    'Save(<data/bd5f952490>) returned error, retrying after 1.226485113s: Post "http://localhost/data/bd5f952490": write |1: broken pipe\n'
+    "Save(<data/bd5f952490>) failed: rclone stdio connection already closed\n"
+    '{"message_type":"exit_error","code":1,"message":"Fatal: unable to save snapshot: rclone stdio connection already closed"}\n',
+)
 STORE_FULL = Result(
     1,
     "",

@@ -178,6 +178,7 @@ def test_find_binary() -> None:
 
 PANIC = "panic: runtime error: slice bounds out of range [16:5]\n\ngoroutine 1 [running]:\n"
 ONE_KEY = "a file in keys/ is not a key: remove it where the repository lies, or open with the key on record"
+TROUBLE = "the store is overloaded, or has an error of its own"
 CONFIG = "config or a key is damaged: restore it from a copy"
 
 
@@ -195,6 +196,15 @@ def failed(text: str, code: int = 1) -> Result:
         (recorded.S3_WRONG_KEY, "unreachable", "the store refuses this host's credentials"),
         (recorded.S3_DENIED, "unreachable", "the store refuses this host's credentials"),
         (recorded.S3_NO_BUCKET, "unreachable", "the bucket does not exist"),
+        (recorded.S3_EXPIRED, "unreachable", "the store refuses this host's credentials"),
+        (recorded.S3_SLOW_14, "unreachable", TROUBLE),
+        (recorded.S3_SLOW, "unreachable", TROUBLE),
+        (recorded.S3_TROUBLE, "unreachable", TROUBLE),
+        (recorded.S3_NO_LOCK, "unreachable", TROUBLE),
+        (recorded.STORE_NO_LOCK, "unreachable", "HTTP 500"),
+        (recorded.STORE_TROUBLE_14, "unreachable", "HTTP 500"),
+        (recorded.STORE_TROUBLE, "unreachable", "HTTP 500"),
+        (recorded.STORE_EXPIRED, "unreachable", "the store behind the server refuses the server's credentials"),
         (recorded.OTHER_HOST_KEY, "unreachable", "the SSH server has another host key than the pinned one"),
         (recorded.NO_HOST_KEY, "unreachable", "the SSH server has another host key than the pinned one"),
         (recorded.NO_SSHD, "unreachable", "no SSH server listens there"),
@@ -263,7 +273,7 @@ def failed(text: str, code: int = 1) -> Result:
             "the host name does not resolve",
         ),
         (retried("dial tcp 192.0.2.1:8000: i/o timeout"), "unreachable", "the server does not answer"),
-        (retried("Please reduce your request rate."), "unreachable", "Please reduce your request rate."),
+        (retried("Come back tomorrow."), "unreachable", "Come back tomorrow."),
         (
             failed("Fatal: unable to open config file: stat /r/config: permission denied\n"),
             "unreachable",
