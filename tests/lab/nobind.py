@@ -13,9 +13,11 @@ import struct
 SYSTEMD = "/usr/lib/systemd/systemd"
 MOUNT = {"x86_64": 165, "aarch64": 40}
 MS_REMOUNT, MS_BIND = 32, 4096
+# The newer way to the same.
+OPEN_TREE, OPEN_TREE_CLONE = 428, 1
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
-# Where the kernel has the system call's number and the low half of its fourth argument, in bytes.
-NUMBER, FLAGS = 0, 40
+# Where the kernel has the system call's number, and the low halves of its third and fourth argument, in bytes.
+NUMBER, THIRD, FOURTH = 0, 32, 40
 LOAD, AND, JUMP_IF_EQUAL, RETURN = 0x20, 0x54, 0x15, 0x06
 ALLOW, EPERM = 0x7FFF0000, 0x00050001
 
@@ -30,10 +32,14 @@ def filter_of(mount: int) -> bytes:
     """Refuse to bind; to change the options of what is bound already stays allowed. Jumps count what they leave out."""
     lines = (
         (LOAD, 0, 0, NUMBER),
-        (JUMP_IF_EQUAL, 0, 4, mount),
-        (LOAD, 0, 0, FLAGS),
+        (JUMP_IF_EQUAL, 1, 0, mount),
+        (JUMP_IF_EQUAL, 3, 7, OPEN_TREE),
+        (LOAD, 0, 0, FOURTH),
         (AND, 0, 0, MS_BIND | MS_REMOUNT),
-        (JUMP_IF_EQUAL, 0, 1, MS_BIND),
+        (JUMP_IF_EQUAL, 3, 4, MS_BIND),
+        (LOAD, 0, 0, THIRD),
+        (AND, 0, 0, OPEN_TREE_CLONE),
+        (JUMP_IF_EQUAL, 0, 1, OPEN_TREE_CLONE),
         (RETURN, 0, 0, EPERM),
         (RETURN, 0, 0, ALLOW),
     )

@@ -170,7 +170,7 @@ def test_a_dump_is_shut_in_as_its_job(privilege: str, engine: str) -> None:
             services(privilege, engine), services(privilege, engine, jobs_sandbox="reduced"), strict=True
         )
     )
-    run, dump = ({line for line in lines if line[:1] != "#"} for lines in (run, dump))
+    run, dump = ({line for line in lines if not line.startswith(("#", "ReadWritePaths="))} for lines in (run, dump))
     assert run - dump == {"MemoryDenyWriteExecute=yes", "SystemCallFilter=~@privileged @resources open_by_handle_at"}
     assert dump - run == {"ProtectKernelModules=yes", "SystemCallFilter=~@resources open_by_handle_at"}
 
@@ -196,6 +196,18 @@ def test_what_a_template_is_not_given_is_an_error(monkeypatch: pytest.MonkeyPatc
     )
     with pytest.raises(AnsibleFilterError, match=expected):
         files(WEB, VAULT)
+
+
+@pytest.mark.parametrize(("engine", "privilege"), [("restic", "systemd"), ("restic", "setcap"), ("borg", "systemd")])
+def test_a_reduced_sandbox_needs_no_mounts(engine: str, privilege: str) -> None:
+    """Where none starts, a unit that may write to a local repository does not either."""
+    dumps = [{"name": "db", "kind": "postgresql", "database": "shop"}]
+    local = {"local": {"engine": engine, "access": "local", "path": "/srv/local"}}
+    found = files({"web": {"paths": ["/srv"], "dumps": dumps}}, local, jobs_sandbox="reduced", jobs_privilege=privilege)
+    services = {path: each["content"] for path, each in found.items() if path.endswith(".service")}
+    assert len(services) > 2
+    mounts = re.compile(r"^(?:\w*Paths|Private\w+|Protect\w+)=", re.MULTILINE)
+    assert not [path for path, content in services.items() if mounts.search(content)]
 
 
 def test_what_host_info_tries_is_the_sandbox() -> None:
