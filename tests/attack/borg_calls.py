@@ -78,6 +78,14 @@ def _make(session: Session) -> None:
     session.commit()
 
 
+def _delete_what_it_made(session: Session) -> None:
+    """In the same session, of which borg forgets that it is append-only, since it began with a create."""
+    _make(session)
+    for each in session.call("list", limit=1000) or ():
+        session.call("delete", id=each)
+    session.commit()
+
+
 def _open(session: Session) -> None:
     session.open()
 
@@ -113,6 +121,7 @@ def _overwrite(session: Session) -> None:
 
 ATTACKS: dict[str, Callable[[Session], None]] = {
     "make": _make,
+    "delete what it made": _delete_what_it_made,
     "open": _open,
     "create": _create,
     "destroy": _destroy,

@@ -115,6 +115,25 @@ def test_borg(protected: Protected, attack: str) -> None:
     assert protected.ran("web1", "archive") == "ok"
 
 
+def test_the_borg_session_that_makes_a_repository_keeps_what_is_in_it(protected: Protected) -> None:
+    attack = "delete what it made"
+    data = "find {}/data -type f -size +4k"
+    protected.sh("web1", f"rm -rf {LOCAL}")
+    protected.borg_calls(attack, LOCAL, DELIVERED)
+    assert not protected.sh("web1", data.format(LOCAL)), "not delivered"
+    # An empty directory, as the playbook makes it for a new repository.
+    protected.sh(
+        "vault1", f"rm -rf /root/before && mv {HELD} /root/before && install -d -m 700 -o bk-web1 -g bk-web1 {HELD}"
+    )
+    try:
+        answers = protected.borg_calls(attack, OWN, protected.dial("archive"))
+        assert {error for _method, error in answers} == {""}
+        assert protected.sh("vault1", data.format(HELD))
+    finally:
+        protected.sh("vault1", f"rm -rf {HELD} && mv /root/before {HELD}")
+    assert protected.ran("web1", "archive") == "ok"
+
+
 @pytest.mark.parametrize("attack", ["open", "create"])
 @pytest.mark.parametrize(
     "path",

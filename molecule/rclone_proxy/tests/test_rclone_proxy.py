@@ -474,8 +474,11 @@ def test_check_mode_says_what_the_real_run_does(scenario: Scenario) -> None:
 
 def test_old_versions_are_refused_before_any_change(scenario: Scenario) -> None:
     refused = scenario.playbook("site", "-e", "rclone_proxy_release_version=1.75.1", fails=True)
+    assert "nothing was changed; correct the inventory" in refused.output
     assert "below the floor 1.75.2" in refused.output
     assert "CVE-2026-71309" in refused.output
+    # For the clients, too; molecule/bad_input has it with bare hosts.
+    assert set(refused.changed.values()) == {0}
 
 
 def test_the_secret_is_where_it_belongs_and_nowhere_else(scenario: Scenario) -> None:
