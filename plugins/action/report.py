@@ -15,6 +15,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _report, _whole_file
 
 display = Display()
@@ -62,23 +63,25 @@ class ActionModule(ActionBase):
                 "output": {"type": "path"},
             }
         )
-        if arguments["query"] and _was_cut(task_vars or {}):
+        # No playbook can ask for it: query is a function of Jinja's, and a host may say anything by a fact of that name.
+        query = arguments["query"] or load_extra_vars(self._loader).get("query")
+        if query and _was_cut(task_vars or {}):
             raise AnsibleActionFail(
-                f"query = {arguments['query']!r}: is only the beginning of what was given, which Ansible cut at a space."
+                f"query = {query!r}: is only the beginning of what was given, which Ansible cut at a space."
                 """ Write it as JSON: -e '{"query": "hosts.*.units[] | length(@)"}'"""
             )
         state = _report.fleet_state(arguments["hosts"], arguments["answers"], arguments["stale"])
         result.update(changed=False, state=state)
         try:
-            if arguments["query"]:
-                result["answer"] = _report.search(state, arguments["query"])
+            if query:
+                result["answer"] = _report.search(state, query)
             document = json.dumps(result.get("answer", state), indent=2, sort_keys=True)
             if arguments["output"]:
                 content = f"{document}\n".encode()
                 result["changed"] = _keep(os.path.abspath(arguments["output"]), content, bool(self._task.check_mode))
         except (ValueError, OSError) as error:
             raise AnsibleActionFail(str(error)) from None
-        if arguments["query"] or arguments["format"] == "json":
+        if query or arguments["format"] == "json":
             display.display(document)
         else:
             for line in ["", *_report.table(state).splitlines(), ""]:

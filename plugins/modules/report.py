@@ -29,7 +29,9 @@ options:
     choices: [table, json]
     default: table
   query:
-    description: A JMESPath expression over the fleet's state; its answer is printed as JSON. Needs C(jmespath) on the controller.
+    description:
+      - A JMESPath expression over the fleet's state; its answer is printed as JSON. Needs C(jmespath) on the controller.
+      - Default is what C(-e query=…) of the command line says.
     type: str
   output:
     description:

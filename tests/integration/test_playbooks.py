@@ -208,4 +208,5 @@ def test_what_a_server_serves_without_a_known_hash_stays_on_record(project: Proj
         last.write_text(json.dumps({"names": [], "users": users}))
         done = project.play("play.yml", "-e", f"root={ROOT}")
         assert done.returncode == 0, done.stdout
-        assert json.loads((project.folder / "rendered.json").read_text()) == {"names": ["vault1"], "users": kept}
+        wanted = {"names": ["vault1"], "users": kept, "quotas": {}}
+        assert json.loads((project.folder / "rendered.json").read_text()) == wanted
