@@ -125,7 +125,7 @@ MUTANTS = {
         _attacks("command", "command instead of serve"),
         (_SERVE,),
         f'sed -i \'s|^def main() -> None:$|&\\n    if "SSH_ORIGINAL_COMMAND" in os.environ:\\n'
-        f'        os.execl("/bin/sh", "sh", "-c", os.environ["SSH_ORIGINAL_COMMAND"])|\' {_SERVE}',
+        f'        os.execl("/bin/sh", "sh", "-c", os.environ.pop("SSH_ORIGINAL_COMMAND"))|\' {_SERVE}',
     ),
     "writable-keys": Mutant(
         ("test_ssh.py::test_nothing_that_sshd_reads_can_be_written[vault1]",),

@@ -242,8 +242,16 @@ class Side:
     def served(self, account: str = "bk-web1", key: str = "") -> bool:
         """The legitimate operation: the key starts what it is for, which ends with its standard input."""
         assert wait_for(lambda: not self.serves(account), 20), "what an earlier session started would be taken for it"
-        with self.open(account, "ACCOUNT", key=key, until=lambda: self.serves(account)):
-            return self.serves(account)
+        seen = False
+
+        def serves() -> bool:
+            # Seen once is enough: after ten seconds, rclone ends who says nothing.
+            nonlocal seen
+            seen = seen or self.serves(account)
+            return seen
+
+        with self.open(account, "ACCOUNT", key=key, until=serves):
+            return seen
 
     def serves(self, account: str) -> bool:
         """Whether a repository of the account is served now."""
