@@ -4,7 +4,8 @@
 
 One client; servers and an S3 store (rclone serve s3) are lab hosts of their own on the same machine, so that processors and not
 a network are compared. Everything is provisioned by the playbook and run by its units. Each run has a repository of its own, kinds
-take turns, and figures are medians. The first lines count the module executions of a converged run with all of them in use.
+take turns, and figures are medians. A restore is what people run: restic reads the files once more (--verify), borg does not. The
+first lines count the module executions of a converged run with all of them in use.
 """
 
 from __future__ import annotations
