@@ -21,10 +21,11 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         with open(LOG, "a", encoding="utf-8") as stream:
             stream.write(f"{self.command} {self.path}\n")
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.content()
         server = http.client.HTTPConnection("127.0.0.1", url.port or 80, timeout=30)
         target = urllib.parse.urlunsplit(("", "", url.path, url.query, ""))
-        server.request(self.command, target, body, {k: v for k, v in self.headers.items() if k != "Proxy-Connection"})
+        ours = ("proxy-connection", "transfer-encoding", "content-length")
+        server.request(self.command, target, body, {k: v for k, v in self.headers.items() if k.lower() not in ours})
         answer = server.getresponse()
         content = answer.read()
         self.send_response(answer.status)
@@ -34,6 +35,17 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def content(self) -> bytes:
+        """What the request brings; restic's `init` sends it in chunks."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     do_GET = do_HEAD = do_POST = do_DELETE = forward
 
