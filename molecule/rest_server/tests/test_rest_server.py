@@ -302,7 +302,7 @@ def test_the_certificate_is_renewed_without_ansible(scenario: Scenario) -> None:
 
 
 def test_who_loses_access_loses_it_whatever_else_fails(scenario: Scenario) -> None:
-    """What the certificate authority was declared with cannot be read, and comes before the users."""
+    """The certificate authority cannot be used, and comes before the users."""
     db1, web1 = own(scenario, "db1", "vault"), own(scenario, "web1", "vault")
 
     def let_in(client: str, given: tuple[str, str, str]) -> int:
@@ -316,8 +316,8 @@ def test_who_loses_access_loses_it_whatever_else_fails(scenario: Scenario) -> No
     assert db1[1] in rendered()
     lines = "sort /etc/holdfast/rest-server/htpasswd"
     before = scenario.on("vault1", lines).splitlines()
-    path = "/etc/holdfast/tls/authority.json"
-    scenario.on("vault1", f"cp -a {path} /root/authority.json && echo damaged >{path}")
+    path = "/etc/holdfast/tls/authority.pem"
+    scenario.on("vault1", f"cp -a {path} /root/authority.pem && echo damaged >{path}")
     refused = scenario.playbook("decommission", "-e", "client=db1", fails=True)
     assert "vault1" in refused.failed
     assert "what lost access is taken away all the same" in refused.output
@@ -326,7 +326,7 @@ def test_who_loses_access_loses_it_whatever_else_fails(scenario: Scenario) -> No
     assert scenario.on("vault1", lines).splitlines() == [each for each in before if not each.startswith("db1--")]
     assert not {user for user in rendered() if user.startswith("db1--")}
     assert web1[1] in rendered()
-    scenario.on("vault1", f"mv /root/authority.json {path}")
+    scenario.on("vault1", f"mv /root/authority.pem {path}")
     scenario.playbook("decommission", "-e", "client=db1")
     (scenario.state / "hosts/db1/decommissioned.json").unlink()
     scenario.playbook("site")
