@@ -90,6 +90,10 @@ def canaries(scenario: Scenario) -> dict[str, dict[str, Tree]]:
     return before
 
 
+def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(scenario: Scenario) -> None:
+    scenario.first_run()
+
+
 # --- what is saved comes back
 
 
@@ -300,7 +304,18 @@ def test_a_backup_that_fails_is_in_the_table(scenario: Scenario) -> None:
         assert re.search(rf"^{client} +missing +vault +incomplete +source missing ", done.output, re.MULTILINE)
     told = done.output[done.output.index("Tell why a backup") :]
     assert "missing--vault: incomplete, source missing" in told
-    assert not scenario.playbook("backup", "--limit", "web1", "-e", "job=good").failed
+    # One client has no such job, and is left out.
+    assert not scenario.playbook("backup", "-e", "job=good").failed
+
+
+def test_the_status_is_read_by_a_program(scenario: Scenario) -> None:
+    path = scenario.folder / "status.json"
+    scenario.playbook("status", "-e", f"output={path}")
+    hosts = json.loads(path.read_text())["hosts"]
+    assert sorted(hosts) == sorted(CLIENTS)
+    assert [unit["outcome"] for unit in hosts["web1"]["units"] if unit["job"] == "missing"] == ["incomplete"]
+    scenario.playbook("status", "-e", f"output={path}", "-e", "query=hosts.six.units[].job")
+    assert json.loads(path.read_text()) == ["canary"]
 
 
 def test_files_are_saved_when_only_the_dump_failed(scenario: Scenario) -> None:
@@ -451,6 +466,33 @@ def test_L2_a_wrong_password_fails_the_play_with_the_state(scenario: Scenario) -
         scenario.on("web1", f"cp -p /root/kept {VAULT}.password; rm /root/kept")
     assert done.failed == {"web1"}
     assert re.search(r"wrong[_ ]key|wrong[_ ]password|another password", done.output), done.output
+
+
+def test_L2_refused_credentials_fail_the_first_run_of_a_repository(scenario: Scenario) -> None:
+    """What refuses them is no repository that is missing: nothing is initialised, recorded or scheduled."""
+    login = {"RESTIC_REST_USERNAME": "{{ inventory_hostname }}", "RESTIC_REST_PASSWORD": "not this one"}
+    url = "rest:http://vault1:8999/{{ inventory_hostname }}/new/"
+    never = {"calendar": "2099-01-01"}
+    extra = {
+        "backup_repositories__new": {"new": {"url": url, "environment": login}},
+        "backup_jobs__new": {"new": {"paths": ["/srv/good"], "repositories": ["new"], "schedule": never}},
+    }
+    run = ("site", "--limit", "web1,vault1", "-e")
+    done = scenario.playbook(*run, json.dumps(extra), fails=True)
+    assert done.failed == {"web1"}, done.output
+    assert (
+        "new (rest:http://vault1:8999/web1/new/) is unreachable: HTTP 401: the server refused user or password"
+        in done.output
+    )
+    for made in ("/etc/systemd/system/holdfast-new--new.timer", "/var/lib/holdfast/repositories/new.env"):
+        assert not scenario.host("web1").file(made).exists
+    assert not scenario.host("vault1").file("/srv/theirs/web1/new").exists
+    # The control: the same with the credentials that are right.
+    login["RESTIC_REST_PASSWORD"] = "correct horse Eith2aiqu7"
+    scenario.playbook(*run, json.dumps(extra))
+    assert scenario.host("vault1").file("/srv/theirs/web1/new/config").exists
+    assert scenario.host("web1").file("/etc/systemd/system/holdfast-new--new.timer").exists
+    scenario.playbook(*run, "backup_prune_secrets=true")
 
 
 def test_L11_nothing_is_scheduled_against_a_repository_that_was_never_made(scenario: Scenario) -> None:

@@ -355,10 +355,29 @@ def test_L15_a_host_is_removed(fleet: Fleet) -> None:
     assert snapshots(fleet, "web3--vault") == have
 
 
+def test_a_damaged_file_of_one_client_stops_nobody_else(fleet: Fleet) -> None:
+    damaged, rendered = (fleet.state / f"hosts/{name}" for name in ("web2/rest/vault.json", "vault1/rendered.json"))
+    before, served = damaged.read_text(), rendered.read_text()
+    damaged.write_text("<<<<<<< HEAD\n")
+    try:
+        assert f"web2: {damaged}: not a JSON object" in fleet.refused("site").text
+        done = fleet.good("site", "--limit", "vault1,web1")
+        assert f"web2: {damaged}: not a JSON object" in done.text
+        assert not done.changed
+        assert rendered.read_text() == served
+        assert answer(fleet, secret(fleet, "web2")) == 200
+    finally:
+        damaged.write_text(before)
+    assert not fleet.good("site").changed
+
+
 def test_a_client_is_decommissioned(fleet: Fleet) -> None:
     web2 = secret(fleet, "web2")
     have = snapshots(fleet, "web2--vault")
     assert answer(fleet, web2) == 200
+    for nobody in ("vault1", "wbe2"):
+        said = fleet.refused("decommission", "-e", f"client={nobody}")
+        assert f"client = {nobody}: is no host of backup_clients" in said.text
     said = fleet.refused("decommission", "-e", "client=web2", "--limit", "web2")
     assert "web2: vault1 would still let it in, being outside the limit" in said.text
     assert not (fleet.state / "hosts/web2/decommissioned.json").exists()
