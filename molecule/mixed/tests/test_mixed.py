@@ -108,6 +108,13 @@ def test_a_converged_host_runs_few_modules(fleet: Fleet) -> None:
     assert not idle.changed
     assert set(idle.executions) == {"vault1", "web1", "web2"}
     assert all(len(ran) <= 12 for ran in idle.executions.values()), idle.executions
+    # Files that host_info saw to be there are not looked at again; one that is not what it should be is.
+    assert not [each for ran in idle.executions.values() for each in ran if "file_tree" in each]
+    definition = "/etc/holdfast/serve/bk-web1/offsite.json"
+    before = fleet.on("vault1").file(definition).content_string
+    fleet.on("vault1").check_output(f"sed -i s/true/false/ {definition}")
+    assert {host for host, _task in fleet.good("site").changed} == {"vault1"}
+    assert fleet.on("vault1").file(definition).content_string == before
 
 
 def test_units_are_shut_in_as_tightly_as_without_ssh(fleet: Fleet) -> None:
