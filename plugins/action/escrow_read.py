@@ -28,6 +28,7 @@ class ActionModule(ActionBase):
             {
                 "path": {"type": "str", "required": True},
                 "host": {"type": "str"},
+                "backup_id": {"type": "str"},
                 "key": {"type": "str", "no_log": False},
                 "repositories": {"type": "list", "elements": "str", "required": True},
             }
@@ -37,7 +38,9 @@ class ActionModule(ActionBase):
         host = arguments["host"] or variables["inventory_hostname"]
         directory = os.path.join(arguments["path"], "hosts", _state.host_directory(host))
         try:
-            secrets = _escrow_read.secrets_of(directory, arguments["repositories"], arguments["key"])
+            secrets = _escrow_read.secrets_of(
+                directory, arguments["repositories"], arguments["key"], arguments["backup_id"]
+            )
         except (ValueError, OSError) as error:
             # The message holds no secret, and no_log would hide it from the person who needs it.
             self._display.error(f"{host}: {error}")

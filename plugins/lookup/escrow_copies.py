@@ -62,17 +62,16 @@ class LookupModule(LookupBase):
         self.set_options(var_options=variables, direct=kwargs)
         hosts, there, path = (self.get_option(name) for name in ("hosts", "there", "path"))
         known = variables or {}
+        check_mode = bool(known.get("ansible_check_mode", False))
+        found = []
         try:
-            return [
-                _escrow_copies.missing(
-                    server,
-                    hosts,
-                    there,
-                    known.get("hostvars", {}),
-                    path,
-                    check_mode=bool(known.get("ansible_check_mode", False)),
+            for server in terms:
+                copies, damaged = _escrow_copies.missing(
+                    server, hosts, there, known.get("hostvars", {}), path, check_mode=check_mode
                 )
-                for server in terms
-            ]
+                for words in damaged:
+                    self._display.warning(words)
+                found.append(copies)
         except ValueError as error:
             raise AnsibleLookupError(str(error)) from None
+        return found

@@ -379,7 +379,7 @@ def _check_loss(wanted: Wanted, stored: Stored, identity: Identity | None, direc
     if stored.password is None and wanted.password is None:
         if wanted.known:
             return [
-                f"repository `{wanted.name}`: the controller's state directory knows its secrets, but this host has no"
+                f"repository `{wanted.name}`: the controller's state directory, or its server, knows its escrow, but this host has no"
                 f" {path}.password; {_CURES}"
             ]
         if stored.identity is not None or wanted.repository_id:

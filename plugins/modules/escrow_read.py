@@ -18,6 +18,9 @@ options:
   host:
     description: Inventory name of the host. Default is the host of the task.
     type: str
+  backup_id:
+    description: Name that the bundles have to be for. Those of another one count only where there is none of this one.
+    type: str
   key:
     description: File on the controller with the secret key that C(age-keygen) made. Not needed for plaintext escrow.
     type: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import typing as t
 
+from ansible_collections.holdfast.backup.plugins.module_utils._escrow import AGE_MAGIC
 from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UNBORN
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _state
 
@@ -22,27 +23,34 @@ def missing(
     state_dir: str,
     *,
     check_mode: bool = False,
-) -> dict[str, str]:
-    """The content of each bundle, in base64, by the name of its copy.
+) -> tuple[dict[str, str], list[str]]:
+    """The content of each bundle, in base64, by the name of its copy; and what is wrong with those that are damaged.
 
     ``hosts`` is the model of the fleet, ``there`` the copies that the server has, ``hostvars`` what this run made: what that will be
     in the state directory is named in check mode, with an empty content. Only what is encrypted with age leaves the controller.
     Raises ValueError.
     """
-    found = {}
+    found, damaged = {}, []
     for host, identity, repository in _served(hosts[server]["server"]):
         client = hosts[host]["client"]
         if not client or client["escrow"]["mode"] != MODE:
             continue
-        names = set(_state.bundles(state_dir, host, repository))
-        if check_mode:
-            names.add(_delivered.born(hostvars, host, repository).get("bundle_name") or "")
-        for bundle in names:
+        kept = set(_state.bundles(state_dir, host, repository))
+        born = _delivered.born(hostvars, host, repository).get("bundle_name") if check_mode else None
+        for bundle in kept | ({born} if born else set()):
             name = f"{identity}--{repository}/{bundle}"
-            if (bundle.endswith(f".{MODE}") or bundle == UNBORN) and name not in there:
-                content = _state.read_bundle(state_dir, host, repository, bundle)
-                found[name] = base64.b64encode(content or b"").decode("ascii")
-    return dict(sorted(found.items()))
+            if name in there or not (bundle.endswith(f".{MODE}") or bundle == UNBORN):
+                continue
+            try:
+                content = _state.read_bundle(state_dir, host, repository, bundle) or b""
+                if bundle in kept and not content.startswith(AGE_MAGIC):
+                    raise ValueError(f"the escrow bundle {bundle} of {repository} of {host} is not encrypted by age")
+            except ValueError as error:
+                # Of one client, which is not to keep the others from having theirs.
+                damaged.append(f"{error}: bring it back, from version control say; {server} gets no copy of it")
+                continue
+            found[name] = base64.b64encode(content).decode("ascii")
+    return dict(sorted(found.items())), sorted(damaged)
 
 
 def _served(server: dict[str, t.Any]) -> set[tuple[str, str, str]]:

@@ -17,8 +17,12 @@ KEYS = ("password", "next_password", "rest_password", "ssh_key", "borg_key", "en
 AGE_SECONDS = 60
 
 
-def secrets_of(directory: str, repositories: t.Sequence[str], key: str | None) -> dict[str, dict[str, t.Any]]:
+def secrets_of(
+    directory: str, repositories: t.Sequence[str], key: str | None, backup_id: str | None = None
+) -> dict[str, dict[str, t.Any]]:
     """The secrets of each repository out of its newest bundle; ``directory`` is the host's in the state directory.
+
+    Bundles of another ``backup_id``, which the host has or had, count only where there is none of this one.
 
     A bundle made after init (it knows the repository's id) wins over one made before; one that ``key`` cannot open, since
     it was made for other recipients, does not count. Where an earlier one says which password the newest one's replaced, that is
@@ -51,6 +55,7 @@ def secrets_of(directory: str, repositories: t.Sequence[str], key: str | None) -
                 opened.append((bundle.get("repository_id") is not None, _made(bundle), path, bundle))
         if not opened:
             raise refused[-1]
+        opened = [each for each in opened if backup_id and each[3].get("host") == backup_id] or opened
         best = max(opened, key=lambda each: each[:3])[3]
         result[repository] = {name: best[name] for name in KEYS if best.get(name)}
         if _made(best):

@@ -66,9 +66,17 @@ def no_client(client: str, clients: t.Container[str], known: dict[str, t.Any]) -
 
 def damaged(host: str, errors: t.Iterable[str]) -> list[dict[str, t.Any]]:
     """Problems of a host whose files in the state directory are damaged, as the model has problems."""
-    cure = "Bring it back, from version control say, or remove it: the playbook that wrote it writes it again"
+    back = "Bring it back, from version control say, or"
+    cure = f"{back} remove it: the playbook that wrote it writes it again"
+    # Without it the next run of `site` would let the client in again.
+    given_up = f"{back} take {host} out of {CLIENTS}, remove the file, and run decommission -e client={host}"
     return [
-        {"hosts": [host], "variable": "backup_state_dir", "message": f"{host}: {error}. {cure}"} for error in errors
+        {
+            "hosts": [host],
+            "variable": "backup_state_dir",
+            "message": f"{host}: {error}. {given_up if 'decommissioned.json' in error else cure}",
+        }
+        for error in errors
     ]
 
 

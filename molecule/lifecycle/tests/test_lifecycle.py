@@ -319,12 +319,17 @@ def test_a_wiped_client_is_provisioned_again_and_restores(fleet: Fleet) -> None:
         assert "restore_identity" in said.failed["web1"]
         assert "backup_id" in said.failed["web1"]
     assert not fleet.on("web1").file("/etc/holdfast/secrets/vault.password").exists
-    # The controller's escrow is gone, too: what the server keeps beside the repository takes its place.
-    escrow = fleet.state / "hosts/web1/escrow/vault"
+    # What the controller knew is gone, too: the server still knows of the client's secrets, and its copies take the escrow's place.
+    fleet_id = json.loads((fleet.state / "fleet.json").read_text())["fleet_id"]
     there = bundles(fleet, "web1")
+    assert there
     assert there <= set(copies(fleet))
-    shutil.rmtree(escrow)
-    escrow.mkdir()
+    shutil.rmtree(fleet.state)
+    said = fleet.run("site", "-e", f"backup_fleet_id={fleet_id}")
+    assert set(said.failed) == {"web1"}
+    assert "restore_identity" in said.failed["web1"]
+    escrow = fleet.state / "hosts/web1/escrow/vault"
+    escrow.mkdir(parents=True)
     for name in there:
         sealed = fleet.on("vault1").check_output(f"base64 -w0 {COPIES}/{name}")
         (escrow / Path(name).name).write_bytes(base64.b64decode(sealed))
@@ -411,6 +416,7 @@ def test_the_state_directory_is_lost(fleet: Fleet) -> None:
     assert secret(fleet, "web1") == before
     assert answer(fleet, before) == 200
     # The escrow is whole again: a backup is accepted.
+    assert bundles(fleet, "web1")
     assert bundles(fleet, "web1") <= set(copies(fleet))
     # And what the server had stays as it was.
     assert kept.items() <= copies(fleet).items()

@@ -33,13 +33,17 @@ _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One line of the journal; `time` in seconds since 1970, `program` is systemd's identifier, `pid1` its own word."""
+    """One line of the journal; `time` in seconds since 1970, `program` is systemd's identifier, `pid1` its own word.
+
+    `cursor` is the journal's name for it.
+    """
 
     time: float
     program: str
     text: str
     priority: int = 6
     pid1: bool = False
+    cursor: str = ""
 
 
 @dataclasses.dataclass
@@ -52,6 +56,8 @@ class Digest:
     lines: list[str] = dataclasses.field(default_factory=list)
     systemd: list[str] = dataclasses.field(default_factory=list)
     percent_done: float | None = None
+    # The journal's name for the line by which systemd said that it did not even start the run.
+    refusal: str | None = None
     # Of borg, which names what happened: a reason of the outcome, and how many of `errors` are paths that are not there.
     reason: str | None = None
     missing: int = 0
@@ -194,6 +200,7 @@ def _entry(line: str) -> Entry | None:
             text=_ESCAPES.sub("", str(text)),
             priority=int(content.get("PRIORITY", 6)),
             pid1=content.get("_PID") == "1",
+            cursor=str(content.get("__CURSOR") or ""),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -28,6 +28,13 @@ def of(host: Host, unit: str, invocation: str) -> dict[str, Any] | None:
     return next((each for each in reversed(known) if each.get("invocation_id") == invocation), None)
 
 
+def refused(host: Host, unit: str, cursor: str) -> bool:
+    """Whether the refusal with this name of the journal's is on record."""
+    return bool(cursor) and any(
+        each.get("refusal") == cursor for each in [*_history(host, unit), last(host, unit) or {}]
+    )
+
+
 @contextlib.contextmanager
 def turn(host: Host, unit: str) -> Iterator[None]:
     """Of the recorders of one unit, which are two instances, one at a time looks for what to record and writes it."""

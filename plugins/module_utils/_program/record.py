@@ -77,16 +77,21 @@ def _evidence(
     host: Host, definition: Definition, invocation: str, ending: Ending, before: dict[str, Any] | None, told: bool
 ) -> Evidence | None:
     """What there is to record: the run `invocation`, or that systemd refused to start one; None if neither."""
-    if invocation and invocation != _last_invocation(before):
+    on_record = outcomes.of(host, definition.unit, invocation) is not None or invocation == _last_invocation(before)
+    if invocation and not on_record:
         return evidence.gather(host, definition, invocation, ending)
     # Something that the unit requires failed, and what systemd knows is about an older run. Times would not tell: clocks
-    # are set. Only a recorder that was started by hand has nothing else.
+    # are set. Only a recorder that was started by hand, out of a shell, has nothing else.
     refusal = journal.refusal(host, definition.service)
     if not told and (refusal is None or refusal.time <= (seconds_of((before or {}).get("ended")) or 0.0)):
         return None
-    return evidence.weigh(
-        host, definition, "", Ending("dependency"), Digest(systemd=[refusal.text] if refusal is not None else [])
-    )
+    # Its unit can be started by hand, too, and is given the same: then there is no refusal that is news.
+    if refusal is None and invocation and journal.read(host, invocation, lines=1):
+        return None
+    if refusal is not None and outcomes.refused(host, definition.unit, refusal.cursor):
+        return None
+    found = Digest(systemd=[refusal.text], refusal=refusal.cursor) if refusal is not None else Digest()
+    return evidence.weigh(host, definition, "", Ending("dependency"), found)
 
 
 def _last_invocation(before: dict[str, Any] | None) -> str | None:
@@ -132,6 +137,7 @@ def describe(host: Host, definition: Definition, known: Evidence, before: dict[s
         "invocation_id": known.invocation or None,
         # That of the run before, where systemd refused this one: it goes on telling of that.
         "last_invocation": known.invocation or _last_invocation(before),
+        "refusal": known.digest.refusal,
         "snapshot": (summary or {}).get("snapshot_id"),
         "summary": {name: summary[name] for name in NUMBERS if name in summary} if summary else None,
         "missing": state.missing if state else [],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,9 +81,29 @@ def test_check_mode_names_what_the_real_run_makes(state: str) -> None:
         assert f"web1--vault/{name}" not in look(state, hostvars=hostvars)
 
 
-def test_a_damaged_state_directory_is_told(state: str) -> None:
+@pytest.mark.parametrize("damage", ["", "version https://git-lfs.github.com/spec/v1", None])
+def test_a_damaged_bundle_is_told_and_keeps_no_other_from_its_copy(
+    state: str, damage: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = Path(state, "hosts/web1/escrow/vault", FIRST)
     bundle.unlink()
-    bundle.mkdir()
-    with pytest.raises(AnsibleLookupError, match="is no regular file"):
+    if damage is None:
+        bundle.symlink_to(SECOND)
+    else:
+        bundle.write_text(damage)
+    told: list[str] = []
+    monkeypatch.setattr(LookupModule, "_display", SimpleNamespace(warning=told.append), raising=False)
+    for check in (True, False):
+        assert list(look(state, ansible_check_mode=check)) == [f"web-2--archive/{FIRST}", f"web1--vault/{SECOND}"]
+    assert len(told) == 2
+    assert FIRST in told[0]
+    assert "vault1 gets no copy of it" in told[0]
+
+
+def test_a_state_directory_that_cannot_be_read_is_an_error(state: str) -> None:
+    folder = Path(state, "hosts/web2/escrow/archive")
+    (folder / FIRST).unlink()
+    folder.rmdir()
+    folder.symlink_to("/etc")
+    with pytest.raises(AnsibleLookupError, match="is a link"):
         look(state)

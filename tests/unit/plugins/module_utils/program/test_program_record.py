@@ -72,7 +72,8 @@ def findings(host: FakeHost, **more: Any) -> None:
 
 def once_more(host: FakeHost, environment: dict[str, str], **changes: Any) -> dict[str, Any]:
     """The outcome of a run of the same id, as if the one before had not been recorded."""
-    host.path(f"/var/lib/holdfast/outcomes/{UNIT}.json").unlink(missing_ok=True)
+    for name in ("json", "history.jsonl"):
+        host.path(f"/var/lib/holdfast/outcomes/{UNIT}.{name}").unlink(missing_ok=True)
     return recorded(host, environment, **changes)
 
 
@@ -115,6 +116,7 @@ def test_ok(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
         "dumps": {},
         "dumps_failed": [],
         "last_ok": "2026-11-21T13:00:00Z",
+        "refusal": None,
         "told": None,
         "versions": {"holdfast": "0", "restic": "0.18.0"},
     }
@@ -415,11 +417,11 @@ def test_without_word_from_systemd_it_asks(host: FakeHost) -> None:
     assert len(host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl").read_text().splitlines()) == 1
 
 
-def refused(host: FakeHost, seconds: float) -> None:
+def refused(host: FakeHost, seconds: float, cursor: str = "") -> None:
     """What systemd logs when it refuses a run."""
     line = json.loads(entries(("systemd", "Dependency failed for the backup.")))
     time = str(int((NOW + seconds) * 1e6))
-    host.answer("JOB_RESULT=dependency", stdout=json.dumps({**line, "__REALTIME_TIMESTAMP": time}))
+    host.answer("JOB_RESULT=dependency", stdout=json.dumps({**line, "__REALTIME_TIMESTAMP": time, "__CURSOR": cursor}))
 
 
 def test_a_run_that_systemd_refused(host: FakeHost) -> None:
@@ -464,6 +466,37 @@ def test_a_refusal_after_a_run_that_an_earlier_version_recorded(host: FakeHost) 
         assert (found["service_result"], found["last_invocation"]) == ("dependency", INVOCATION)
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_refusal_after_one_that_an_earlier_version_recorded(host: FakeHost, damaged: bool) -> None:
+    """The run that systemd goes on telling of is in the history only: it is not today's."""
+    findings(host)
+    host.journal(SUMMARY)
+    recorded(host, monitor())
+    refused(host, 5)
+    before = recorded(host, monitor())
+    path = host.path(f"/var/lib/holdfast/outcomes/{UNIT}.json")
+    path.write_text("" if damaged else json.dumps({**before, "last_invocation": None}))
+    found = recorded(host, monitor())
+    assert (found["outcome"], found["service_result"]) == ("failed", "dependency")
+
+
+def test_a_recorder_unit_that_is_started_by_hand_finds_nothing_new(host: FakeHost) -> None:
+    """Systemd gives it what it gives one that it starts itself."""
+    findings(host)
+    host.journal(SUMMARY)
+    host.answer("JOB_RESULT=dependency")
+    good = recorded(host, monitor())
+    assert record(host, define(host), monitor()) == 0
+    assert outcomes.last(host, UNIT) == good
+    refused(host, 5, cursor="s=1")
+    bad = recorded(host, monitor())
+    assert bad["service_result"] == "dependency"
+    assert record(host, define(host), monitor()) == 0
+    assert outcomes.last(host, UNIT) == bad
+    refused(host, 9, cursor="s=2")
+    assert recorded(host, monitor())["refusal"] == "s=2"
+
+
 def test_a_refusal_is_told_by_the_run_that_systemd_knows_and_not_by_the_clock(host: FakeHost) -> None:
     findings(host)
     host.journal(SUMMARY)
@@ -478,8 +511,9 @@ def test_a_refusal_is_told_by_the_run_that_systemd_knows_and_not_by_the_clock(ho
     refused(host, 86400)
     State(UNIT, "1" * 32, NOW).save(host)
     assert recorded(host, {**monitor(), "MONITOR_INVOCATION_ID": "1" * 32})["outcome"] == "ok"
-    # The journal has no word of it any more.
+    # The journal has lost all of it.
     host.answer("JOB_RESULT=dependency")
+    host.answer("journalctl", "--output=json")
     found = recorded(host, {**monitor(), "MONITOR_INVOCATION_ID": "1" * 32})
     assert (found["service_result"], found["message"]) == ("dependency", "systemd did not start it")
 
