@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,7 +91,7 @@ def test_a_damaged_bundle_is_told_and_keeps_no_other_from_its_copy(
     else:
         bundle.write_text(damage)
     told: list[str] = []
-    monkeypatch.setattr(LookupModule, "_display", SimpleNamespace(warning=told.append), raising=False)
+    monkeypatch.setattr("ansible.plugins.lookup.display.warning", told.append)
     for check in (True, False):
         assert list(look(state, ansible_check_mode=check)) == [f"web-2--archive/{FIRST}", f"web1--vault/{SECOND}"]
     assert len(told) == 2

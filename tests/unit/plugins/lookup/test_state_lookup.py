@@ -41,7 +41,7 @@ def test_one_dictionary_for_each_host(tmp_path: Path) -> None:
 
 def test_a_missing_directory_is_empty() -> None:
     assert look("web1", path="/nonexistent") == [
-        {"fleet_id": None, "rest": {}, "ssh": {}, "escrow": {}}
+        {"fleet_id": None, "rest": {}, "ssh": {}, "escrow": {}, "identities": {}}
         | {"ca": None, "ssh_host_keys": [], "rendered": None, "ssh_rendered": None, "decommissioned": None}
     ]
 
