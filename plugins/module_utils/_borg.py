@@ -403,7 +403,8 @@ class Borg:
     def inspect(self, *, recorded: bool = False, size: bool = False, now: float) -> Repository:
         """Return everything that is to be known in two openings: one counts the archives, one reads the newest.
 
-        With `size` a third one for a repository on a server, which brings borg's cache up to date first. `now` is in seconds since 1970. With `recorded` there has been a repository here, so one without a config file is
+        With `size` a third one for a repository on a server, which brings borg's cache up to date first. `now` is in
+        seconds since 1970. With `recorded` there has been a repository here, so one without a config file is
         damaged. Paths and bytes of an archive are null, since they would cost a synchronised cache.
         """
         result = self.archives()

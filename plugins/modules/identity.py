@@ -136,7 +136,7 @@ options:
       ssh_way:
         description:
           - A digest of what else decides whether the key is let in, and what it then reaches. Where that or the key is another
-            than in the record of the repository, it is not RV(repositories.*.recorded).
+            than in the record of the repository, C(recorded) is V(false).
         type: str
       ssh_known:
         description: Whether the controller's state directory has a public SSH key of this repository.
