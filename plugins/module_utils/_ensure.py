@@ -379,6 +379,9 @@ class Ensure:
             after = Record(PLACEHOLDER, PLACEHOLDER, target.fingerprint or PLACEHOLDER, way).render()
         kept = self._keep_key(look)
         changed = after != before or kept
+        if target.record is not None and not kept and after == replace(target.record, way=way).render():
+            # By another way, to what is on record: that teaches nothing that the escrow lacks.
+            action = "way"
         return Done(
             target.name,
             self._repository(look),

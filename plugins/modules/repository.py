@@ -216,7 +216,7 @@ repositories:
       returned: always
     action:
       description: What was done, or would be. V(adopt) also stands for a record that was brought up to
-        date, V(own) for nothing but a new owner.
+        date, V(way) for one of which only O(repositories[].way) is another, V(own) for nothing but a new owner.
       type: str
       returned: always
       sample: init

@@ -28,7 +28,7 @@ def test_what_a_host_says(lab: Lab, host: str, run_module: RunModule) -> None:
     assert info["systemd"] == {"bookworm": 252, "trixie": 257}[suite]
     assert info["packages"]["restic"]["candidate"].startswith({"bookworm": "0.14.0", "trixie": "0.18.0"}[suite])
     assert info["packages"]["libc6"]["installed"] is not None
-    assert info["packages"]["nosuch-package"] == {"installed": None, "candidate": None}
+    assert info["packages"]["nosuch-package"] == {"installed": None, "candidate": None, "versions": []}
     assert info["binaries"]["nosuch-binary"] is None
     assert info["calendars"]["daily"]["valid"] is True
     assert info["calendars"]["daily"]["next_elapse"].endswith("Z")

@@ -18,7 +18,8 @@ SERVED = "/srv/holdfast-ssh"
 REPOSITORIES: dict[str, dict[str, Any]] = {
     "vault": {"server": "vault1"},
     "offsite": {"access": "rclone", "server": "vault1"},
-    "second": {"access": "sftp", "server": "vault1"},
+    # Its own word for where it is: the server's may change.
+    "second": {"access": "sftp", "server": "vault1", "path": "/srv/holdfast-ssh"},
 }
 UNITS = ("files--vault", "files--offsite", "files--second", "system--offsite")
 

@@ -152,6 +152,8 @@ def test_another_way_to_it_is_tried_until_it_opened(play: Play) -> None:
     for check in (True, False):
         found, runner = play(PRESENT, play.entry(way=second), check=check)
         assert (found["changed"], runner.commands) == (True, ["cat", "key"])
+        # Nothing was learnt that the escrow would lack.
+        assert found["repositories"][0]["action"] == "way"
     assert play.record()["HOLDFAST_WAY"] == second
     # It leads to an empty place: what is on record is not made anew there.
     gone, runner = play({"cat": [recorded.ABSENT_18], "version": [recorded.VERSION_18]}, play.entry(way=first))
