@@ -48,7 +48,7 @@ def test_a_client_is_kept_under_its_own_name_only() -> None:
     local = {"rest_user": None, "rest_hash": None, "bundle": None}
     found = written({"vault": said, "local": local, "undeclared": said})
     assert sorted(found) == ["escrow/vault/b.age", "identity.json", "rest/vault.json"]
-    assert found["identity.json"] == {"repositories": {"before": "web", "vault": "web1", "local": "web1"}}
+    assert found["identity.json"] == {"repositories": {"before": "web", "vault": "web1"}}
     assert found["escrow/vault/b.age"] == {"b64": "eA=="}
     assert json.loads(found["rest/vault.json"]) == {"user": "web1--vault", "hash": "h", "next_hash": None}
     assert written({"undeclared": said}) == {"identity.json": {"repositories": {"before": "web", "vault": "web"}}}
