@@ -202,9 +202,9 @@ def test_a_wiped_client_gets_its_keys_back(fleet: Fleet) -> None:
     said = fleet.run("site", "--limit", "web1")
     assert "restore_identity" in said.failed["web1"]
     # The other cure: it begins anew under another name, in repositories of its own.
-    fleet.host_variables["web1"] = {"backup_id": "web1-new"}
+    fleet.host_variables["web1"]["backup_id"] = "web1-new"
     assert "bk-web1-new" in fleet.good("site", "--check", "--limit", "web1,vault1", "--diff").text
-    del fleet.host_variables["web1"]
+    del fleet.host_variables["web1"]["backup_id"]
     fleet.good("restore_identity", "--limit", "web1", "-e", f"escrow_key={fleet.folder / 'escrow.key'}")
     fleet.good("site")
     assert key_lines(fleet, "bk-web1") == before
