@@ -55,7 +55,7 @@ def write(host: Host, unit: str, outcome: dict[str, Any], before: dict[str, Any]
     now = last(host, unit)
     if now == before or (now is not None and _same(now, outcome)):
         host.write_json(f"{OUTCOMES}/{unit}.json", outcome)
-    known = _history(host, unit)
+    known = _history(host, unit, whole=True)
     place = next((number for number, each in enumerate(known) if _same(each, outcome)), len(known))
     known[place : place + 1] = [outcome]
     lines = "".join(f"{json.dumps(each, sort_keys=True)}\n" for each in known[-HISTORY:])
@@ -68,10 +68,15 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.get("invocation_id") == other.get("invocation_id") and one.get(name) == other.get(name)
 
 
-def _history(host: Host, unit: str) -> list[dict[str, Any]]:
+def _history(host: Host, unit: str, *, whole: bool = False) -> list[dict[str, Any]]:
+    """What is known of it; `whole` raises OSError where it cannot be read, before somebody writes it anew without the rest."""
     try:
         lines = host.path(f"{OUTCOMES}/{unit}.history.jsonl").read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
     except OSError:
+        if whole:
+            raise
         return []
     found = []
     for line in lines:

@@ -206,3 +206,15 @@ def test_the_newest_bundle_says_so_itself(state: State) -> None:
     state.bundle({"password": "new", "repository_id": "1", "made": 2000}, age=500)
     state.bundle({"password": "old", "repository_id": "1", "made": 1000}, age=0)
     assert state.read() == {"vault": {"password": "new", "made": 2000}}
+
+
+def test_bundles_of_another_backup_id_count_where_there_is_none_of_this_one(state: State) -> None:
+    state.bundle({**BUNDLE, "password": "own", "host": "web1", "repository_id": "1", "made": 1})
+    state.bundle({**BUNDLE, "password": "other", "host": "web1-new", "repository_id": "2", "made": 2})
+
+    def read(backup_id: str | None) -> str:
+        found: str = _escrow_read.secrets_of(str(state.path), ["vault"], None, backup_id)["vault"]["password"]
+        return found
+
+    assert (read("web1"), read("web1-new")) == ("own", "other")
+    assert read("web2") == read(None) == "other"

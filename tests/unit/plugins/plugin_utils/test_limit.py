@@ -330,3 +330,15 @@ def test_the_variables_of_every_role_are_ours() -> None:
     roles = [path.name for path in (Path(__file__).parents[4] / "roles").iterdir() if path.is_dir()]
     assert len(roles) > 4
     assert [role for role in roles if not _limit.OURS.match(f"{role}_x")] == []
+
+
+def test_the_cure_for_a_damaged_file_lets_nobody_in_again() -> None:
+    rest, given_up = (
+        problem["message"]
+        for problem in _limit.damaged(
+            "web1", ["/state/hosts/web1/rest/vault.json: x", "/state/hosts/web1/decommissioned.json: x"]
+        )
+    )
+    assert "the playbook that wrote it writes it again" in rest
+    assert "run decommission -e client=web1" in given_up
+    assert "writes it again" not in given_up

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -883,3 +884,24 @@ def test_ending() -> None:
     assert Ending.of({"EXIT_CODE": "exited", "EXIT_STATUS": "3"}).exit_status == 3
     assert Ending.of({"EXIT_CODE": "killed", "EXIT_STATUS": "9"}).exit_status is None
     assert Ending.of({"EXIT_CODE": "exited", "EXIT_STATUS": "x"}).exit_status is None
+
+
+def test_a_history_that_cannot_be_read_is_not_overwritten(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad sector, say; the outcome itself is written all the same."""
+    findings(host)
+    host.journal(SUMMARY)
+    path = host.path(f"/var/lib/holdfast/outcomes/{UNIT}.history.jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"outcome": "ok"}\n')
+    read = Path.read_bytes
+
+    def broken(self: Path) -> bytes:
+        if self == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    assert record(host, define(host), monitor()) == 1
+    monkeypatch.undo()
+    assert (outcomes.last(host, UNIT) or {})["outcome"] == "ok"
+    assert path.read_text() == '{"outcome": "ok"}\n'
