@@ -418,6 +418,35 @@ def test_what_is_new_to_clients_is_looked_for_once() -> None:
         assert new(told, told) is False
 
 
+def test_a_client_whose_escrow_its_server_has_is_known() -> None:
+    """Also to a state directory that was lost with the client: it gets no new secrets."""
+    names = ("vault", "other")
+    client = {
+        "repositories": [{"name": name, "server": "vault1", "engine": "restic", "access": "rest"} for name in names]
+    }
+
+    def copied(said: t.Any) -> t.Any:
+        variables = {
+            "inventory_hostname": "web1",
+            "__holdfast_preflight": {"hosts": {"web1": {"client": client, "backup_id": "web1"}}},
+            "hostvars": {"vault1": {"__holdfast_host": said}},
+        }
+        return faced("escrow_copied", **variables)
+
+    assert copied({"escrow_copies": ["web1--vault/0.age", "web11--other/0.age", "db--other/0.age"]}) == ["vault"]
+    for odd in (None, "text", {}, {"escrow_copies": None}, {"escrow_copies": []}):
+        assert copied(odd) == []
+    loader = DataLoader()
+    variables = loader.load_from_file(str(ESCROW), trusted_as_template=True)
+    variables |= loader.load_from_file(str(ESCROW.parents[1] / "defaults/main.yml"), trusted_as_template=True)
+    variables.update(
+        escrow_repositories=[{**each, "location": "rest:https://vault1/x/"} for each in client["repositories"]],
+        escrow_copied=["vault"],
+    )
+    wanted = Templar(loader=loader, variables=variables).template(variables["__escrow_wanted"])
+    assert {each["name"]: each["known"] for each in wanted} == {"vault": True, "other": False}
+
+
 def test_clients_trust_what_the_server_has_now() -> None:
     vault = {"name": "vault", "access": "rest", "server": "vault1", "tls": "provided"}
 

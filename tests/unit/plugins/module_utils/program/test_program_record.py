@@ -492,6 +492,7 @@ def test_a_recorder_unit_that_is_started_by_hand_finds_nothing_new(host: FakeHos
     refused(host, 5, cursor="s=1")
     bad = recorded(host, monitor())
     assert bad["service_result"] == "dependency"
+    host.clock += 60
     assert record(host, define(host), monitor()) == 0
     assert outcomes.last(host, UNIT) == bad
     refused(host, 9, cursor="s=2")
