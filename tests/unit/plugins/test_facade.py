@@ -434,8 +434,9 @@ def test_a_client_whose_escrow_its_server_has_is_known() -> None:
         return faced("escrow_copied", **variables)
 
     assert copied({"escrow_copies": ["web1--vault/0.age", "web11--other/0.age", "db--other/0.age"]}) == ["vault"]
-    for odd in (None, "text", {}, {"escrow_copies": None}, {"escrow_copies": []}):
-        assert copied(odd) == []
+    odd: tuple[t.Any, ...] = (None, "text", {}, {"escrow_copies": None}, {"escrow_copies": []})
+    for told in odd:
+        assert copied(told) == []
     loader = DataLoader()
     variables = loader.load_from_file(str(ESCROW), trusted_as_template=True)
     variables |= loader.load_from_file(str(ESCROW.parents[1] / "defaults/main.yml"), trusted_as_template=True)
