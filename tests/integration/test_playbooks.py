@@ -124,12 +124,12 @@ def test_a_backup_of_a_job_that_nobody_has_is_refused(project: Project, argument
 # --- restore
 
 
-def test_a_dump_is_restored(project: Project) -> None:
+def test_a_dump_or_a_snapshot_is_restored(project: Project) -> None:
     common = ("--limit", "web1", "-e", "job=db--one", "-e", "target=/root/restored")
     assert project.play("restore", *common, "-e", "dump=postgresql").returncode == 0
-    assert project.play("restore", *common).returncode == 0
-    asked = ["restore", "db--one", "--target", "/root/restored", "--snapshot", "latest"]
-    assert project.calls("web1") == [[*asked, "--dump=postgresql"], asked]
+    assert project.play("restore", *common, "-e", "snapshot=1a2b3c4d").returncode == 0
+    asked = ["restore", "db--one", "--target", "/root/restored", "--snapshot"]
+    assert project.calls("web1") == [[*asked, "latest", "--dump=postgresql"], [*asked, "1a2b3c4d"]]
 
 
 # --- status
@@ -144,6 +144,20 @@ def test_the_status_goes_to_a_file_as_json(project: Project) -> None:
     assert "HOST" in done.stdout
     assert project.play("status", "-e", f"output={path}", "-e", "query=keys(hosts)").returncode == 0
     assert json.loads(path.read_text()) == ["web1", "web2"]
+
+
+@pytest.mark.parametrize("playbook", ["status", "backup"])
+def test_an_old_status_does_not_stay_where_nobody_can_be_reached(project: Project, playbook: str) -> None:
+    """What reads it later would take yesterday's ok for today's."""
+    for host in project.hosts.values():
+        host.update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=1)
+    path = project.folder / "status.json"
+    path.write_text('{"old": "all ok"}')
+    done = project.play(playbook, "-e", "output=status.json")
+    assert done.returncode != 0, done.stdout
+    found = json.loads(path.read_text())["hosts"]
+    assert {name: host["answered"] for name, host in found.items()} == {"web1": False, "web2": False}
+    assert "Connection refused" in done.stdout
 
 
 def test_only_who_runs_it_says_where_the_status_goes_and_what_is_asked(project: Project) -> None:

@@ -10,6 +10,7 @@ import typing as t
 from pathlib import Path
 
 import jinja2.meta
+import pytest
 import yaml
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _limit
 
@@ -66,3 +67,14 @@ def test_no_configuration_runs_a_play_in_another_order() -> None:
     """The strategy free knows neither run_once nor any_errors_fatal, by which bad input stops everybody."""
     own = {name: play.get("strategy") for name, play in plays() if "hosts" in play}
     assert own == dict.fromkeys(own, "ansible.builtin.linear")
+
+
+@pytest.mark.parametrize("playbook", ["site.yml", "rotate.yml"])
+def test_the_last_host_of_a_group_that_fails_ends_nothing(playbook: str) -> None:
+    """Ansible ends the playbook where all hosts of a play fail; a server must still revoke what a client lost, say."""
+    written = yaml.safe_load((PLAYBOOKS / playbook).read_text())
+    bare = [play["name"] for play in written if play.get("hosts") in ("backup_clients", "backup_servers")]
+    assert bare == []
+    for play in written:
+        if play.get("hosts") == "backup_clients:backup_servers" and not play["gather_facts"]:
+            assert play["tasks"][0]["ansible.builtin.meta"] == "end_host", play["name"]

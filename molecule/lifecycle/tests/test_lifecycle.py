@@ -360,6 +360,40 @@ def test_L15_a_host_is_removed(fleet: Fleet) -> None:
     assert snapshots(fleet, "web3--vault") == have
 
 
+def test_the_only_client_that_fails_keeps_nobody_the_access_that_they_lost(fleet: Fleet) -> None:
+    """Ansible ends a playbook where all hosts of a play fail, and web1 is all that is left of the clients."""
+    fleet.groups["backup_clients"].append("web3")
+    fleet.good("site", "--limit", "web3,vault1")
+    web3 = secret(fleet, "web3")
+    assert answer(fleet, web3) == 200
+    fleet.groups["backup_clients"].remove("web3")
+    fleet.on("web1").check_output("mv /etc/holdfast/secrets /root/")
+    try:
+        done = fleet.run("site", "--limit", "web1,vault1")
+        assert done.code != 0, done.text
+        assert done.results("revoked")["vault1"] == ["web3--vault"]
+        assert answer(fleet, web3) == 401
+    finally:
+        fleet.on("web1").check_output("rm -rf /etc/holdfast/secrets; mv /root/secrets /etc/holdfast/")
+    assert not fleet.good("site").changed
+
+
+def test_the_only_server_that_fails_keeps_no_client_from_its_jobs(fleet: Fleet) -> None:
+    authority = "/etc/holdfast/tls/authority.pem"
+    fleet.on("vault1").check_output(f"cp -a {authority} /root/ && echo damaged >{authority}")
+    more(fleet, extra={"paths": ["/etc"]})
+    try:
+        done = fleet.run("site")
+        assert set(done.failed) == {"vault1"}, done.output
+        assert fleet.on("web1").service(TIMER).is_running
+        assert "OUTCOME" in done.output
+    finally:
+        fleet.on("vault1").check_output(f"mv /root/authority.pem {authority}")
+    more(fleet)
+    fleet.good("site")
+    assert not fleet.good("site").changed
+
+
 def test_a_damaged_file_of_one_client_stops_nobody_else(fleet: Fleet) -> None:
     damaged, rendered = (fleet.state / f"hosts/{name}" for name in ("web2/rest/vault.json", "vault1/rendered.json"))
     before, served = damaged.read_text(), rendered.read_text()
