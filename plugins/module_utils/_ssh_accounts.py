@@ -463,6 +463,9 @@ def _plan_account(account: Account, current: Current, policy: Policy, outcome: O
         outcome.unlocked.append(account.name)
     if there.password.lstrip("!") != "*" or (there.home, there.shell) != (policy.home, SHELL):
         outcome.corrected.append(account.name)
+    # usermod refuses another home as long as the account has processes. Where none is given, nobody has to end for it.
+    if there.home != policy.home and not policy.revoke_only and not policy.in_force:
+        outcome.end.add(account.name)
 
 
 def _plan_file(
@@ -481,7 +484,7 @@ def _plan_file(
         texts = [render_line(policy.command, account.backup_id, key, blob) for blob in blobs[key.repository]]
         wanted += texts
         before = [line.text for line in lines if line.repository == key.repository]
-        if texts and not before and not known.keys.get(key.repository):
+        if texts and (name in outcome.created or (not before and not known.keys.get(key.repository))):
             outcome.created_keys.append(label)
         elif texts != before and (texts or before):
             outcome.changed_keys.append(label)

@@ -316,10 +316,24 @@ class _Host:
             if current.system[name].expires:
                 self._run(["usermod", "-e", "", name])
         for name in outcome.corrected:
-            if (current.system[name].home, current.system[name].shell) != (home, SHELL):
-                self._run(["usermod", "-d", home, "-s", SHELL, name])
+            now = current.system[name]
+            if now.shell != SHELL:
+                self._run(["usermod", "-s", SHELL, name])
+            if now.home != home:
+                try:
+                    self._run(["usermod", "-d", home, name])
+                except ValueError as error:
+                    # It refuses that while the account has processes, and nobody else is to wait for their end.
+                    self.module.warn(f"{name}: its home stays {now.home}: {error}")
         for group, members in outcome.memberships.items():
-            self._run(["gpasswd", "-M", ",".join(sorted(members)), group])
+            if members - current.groups.get(group, frozenset()):
+                self._run(["gpasswd", "-M", ",".join(sorted(members)), group])
+
+    def leave_groups(self, current: Current, outcome: Outcome) -> None:
+        for group, members in outcome.memberships.items():
+            now = current.groups.get(group, frozenset())
+            if now - members:
+                self._run(["gpasswd", "-M", ",".join(sorted((now & members) - {*outcome.created})), group])
 
     def lock(self, names: list[str]) -> None:
         for name in names:
@@ -436,10 +450,7 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
             # The manifest knows an account before the host does.
             tree.write_json(manifest_path, render_manifest(union), mode=0o600)
             manifest = union
-        changed = params["phase"] in ("all", "accounts") and _home(tree, paths["home"], change=real)
         host = _Host(module)
-        if real and params["phase"] != "sessions":
-            host.apply({account.name: account for account in declared}, current, outcome, paths["home"])
         had: list[str] = []
         left: dict[str, list[int]] = {}
         if params["phase"] != "accounts":
@@ -448,14 +459,22 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
                 closed = set(ids.values())
                 texts = {name: text for name, text in keys.items() if everything or name in closed}
                 _write_keys(tree, directory, texts, files, closed)
-                host.lock(sorted(outcome.locked) if everything else [])
             had, left = _end(tree, directory, outcome, ids) if real else (sorted(_having(ids)), {})
             for name in left:
                 if name in outcome.manifest and not outcome.manifest[name].locked:
                     outcome.manifest[name] = dataclasses.replace(outcome.manifest[name], end=True)
-            final = Manifest(policy.fleet_id, outcome.manifest)
-            if real and final != manifest:
-                tree.write_json(manifest_path, render_manifest(final), mode=0o600)
+        if real and params["phase"] != "sessions":
+            try:
+                host.lock(sorted(outcome.locked) if everything else [])
+            finally:
+                host.leave_groups(current, outcome)
+        final = Manifest(policy.fleet_id, outcome.manifest)
+        if real and params["phase"] != "accounts" and final != manifest:
+            tree.write_json(manifest_path, render_manifest(final), mode=0o600)
+        # Last: where no UID is left for somebody new, say, who lost access has lost it all the same.
+        changed = params["phase"] in ("all", "accounts") and _home(tree, paths["home"], change=real)
+        if real and params["phase"] != "sessions":
+            host.apply({account.name: account for account in declared}, current, outcome, paths["home"])
     _tell(module, outcome, left)
     result = outcome.report()
     accounts_only = ("created", "corrected", "unlocked", "groups_created", "groups_changed", "refused")

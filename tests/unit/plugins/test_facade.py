@@ -664,22 +664,22 @@ def test_access_is_taken_away_over_rest_whatever_becomes_of_ssh() -> None:
 
 
 @pytest.mark.parametrize("name", ["site", "decommission"])
-def test_what_comes_before_ssh_keeps_nobody_the_access_that_they_lost(name: str) -> None:
-    """molecule/rclone_proxy has the failure itself."""
+def test_what_cannot_be_served_keeps_nobody_the_access_that_they_lost(name: str) -> None:
+    """molecule/rclone_proxy has the failure of what comes before SSH itself."""
     plays = DataLoader().load_from_file(str(ROOT / f"playbooks/{name}.yml"))
-    served = {"holdfast.backup.rest_server", "holdfast.backup.rclone_proxy", "holdfast.backup.ssh_access"}
+    known = {"holdfast.backup.rest_server", "holdfast.backup.rclone_proxy", "holdfast.backup.ssh_access"}
 
     def roles(tasks: list[dict[str, t.Any]]) -> list[str]:
         found = [task.get("ansible.builtin.include_role", {}) for task in tasks]
-        return [role["name"] for role in found if role.get("name") in served and "tasks_from" not in role]
+        return [role["name"] for role in found if role.get("name") in known and "tasks_from" not in role]
 
     (tasks,) = [play["tasks"] for play in plays if "rescue" in str(play.get("tasks"))]
     (block,) = [number for number, task in enumerate(tasks) if "block" in task]
     assert roles(tasks[:block]) == []
-    assert "holdfast.backup.ssh_access" not in roles(tasks[block]["block"])
-    after = roles(tasks[block + 1 :])
+    served = ["holdfast.backup.rclone_proxy"] * (name == "site")
+    assert roles(tasks[block]["block"]) == ["holdfast.backup.rest_server", *served, "holdfast.backup.ssh_access"]
     # The secrets of a remote that lost its last client go, when that client's access is gone.
-    assert after == ["holdfast.backup.ssh_access"] + ["holdfast.backup.rclone_proxy"] * (name == "decommission")
+    assert roles(tasks[block + 1 :]) == ["holdfast.backup.rclone_proxy"] * (name == "decommission")
     (rescue,) = tasks[block]["rescue"]
     assert rescue["ansible.builtin.include_tasks"] == "tasks/revoke.yml"
     assert "ansible.builtin.fail" in DataLoader().load_from_file(str(ROOT / "playbooks/tasks/revoke.yml"))[-1]

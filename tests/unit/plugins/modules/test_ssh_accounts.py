@@ -85,8 +85,12 @@ class Host:
             self.users[argv[4]][3:5] = ["!" + self.users[argv[4]][3], argv[3]]
         elif argv[1] == "-e":
             self.users[argv[3]][4] = argv[2]
+        elif argv[1] == "-s":
+            self.users[argv[3]][2] = argv[2]
+        elif int(self.users[argv[3]][5]) in self.alive:
+            return 8, "", f"usermod: user {argv[3]} is currently used by process 7\n"
         else:
-            self.users[argv[5]][1:3] = [argv[2], argv[4]]
+            self.users[argv[3]][1] = argv[2]
         self.write()
         return 0, "", ""
 
@@ -166,7 +170,7 @@ def test_create_change_revoke_and_come_back(run: Run, place: Path, host: Host) -
         "groups_created": ["hfr-s3"], "groups_changed": ["hfr-old", "hfr-s3"],
     }  # fmt: skip
     # One execution of each program, however many accounts there are.
-    assert [call[0] for call in host.calls] == ["systemd-sysusers", "chpasswd", "gpasswd", "gpasswd"]
+    assert [call[0] for call in host.calls] == ["gpasswd", "systemd-sysusers", "chpasswd", "gpasswd"]
     assert host.users["bk-web1"][:5] == ["holdfast web1", str(place / "home"), "/bin/sh", "*", ""]
     assert host.groups == {"root": "", "hfr-old": "", "hfr-s3": "bk-db1"}
     info = (place / "keys/bk-web1").stat()
@@ -230,7 +234,67 @@ def test_killed_after_the_manifest(run: Run, place: Path, host: Host) -> None:
     host.fails = ""
     host.groups.pop("hfr-old")
     host.write()
-    assert both(run, place, account("web1")) == {"unlocked": ["bk-web1"], "changed_keys": ["bk-web1 vault"]}
+    assert both(run, place, account("web1")) == {"unlocked": ["bk-web1"]}
+    assert host.readable("bk-web1")
+
+
+@pytest.mark.parametrize("program", ["systemd-sysusers", "chpasswd", "gpasswd", "usermod"])
+def test_nobody_keeps_access_because_others_cannot_have_theirs(
+    run: Run, place: Path, host: Host, program: str
+) -> None:
+    """No UID is left, say, in this run and in all that follow."""
+    host.groups.pop("hfr-old")
+    host.write()
+    run(account("web1"), account("gone", "g", ("hfr-s3",)), account("back", "b"))
+    run(account("web1"), account("gone", "g", ("hfr-s3",)))
+    line = (place / "keys/bk-web1").read_text()
+    host.alive = {int(host.users["bk-gone"][5])}
+    host.fails = program
+    # A client that is new, one that comes back, and one that gets a remote.
+    wanted = (account("web1", "a", ("hfr-s3",)), account("new", "n"), account("back", "b"))
+    result = run(*wanted)
+    assert result["failed"]
+    assert result["msg"] == f"{program} ended with 1: it broke: mend this and run again"
+    assert not (place / "keys/bk-gone").exists()
+    assert not host.alive
+    assert (host.users["bk-gone"][3:5] == ["!*", "1"]) == (program != "usermod")
+    assert ("bk-gone" in host.groups["hfr-s3"]) == (program == "gpasswd")
+    assert (place / "keys/bk-web1").read_text() == line
+    assert host.readable("bk-web1")
+    # Nothing of it is forgotten.
+    host.fails = ""
+    assert not run(*wanted)["failed"]
+    assert host.users["bk-gone"][3:5] == ["!*", "1"]
+    assert host.groups["hfr-s3"] == "bk-web1"
+    assert host.readable("bk-new")
+    assert not run(*wanted)["changed"]
+
+
+def test_a_session_keeps_no_home_that_was_changed(run: Run, place: Path, host: Host) -> None:
+    """usermod refuses another home while its account has processes."""
+    run(account("web1"), account("db1", "b"))
+    uid = int(host.users["bk-web1"][5])
+    host.users["bk-web1"][1:3] = ["/root", "/bin/bash"]
+    host.write()
+    host.alive = {uid}
+    assert both(run, place, account("web1"), account("db1", "b")) == {"corrected": ["bk-web1"], "sessions_ended": ["bk-web1"]}
+    # What does not end, or comes again at once, stops nobody else.
+    host.users["bk-web1"][1:3] = ["/root", "/bin/bash"]
+    host.write()
+    host.alive = host.stuck = {uid}
+    result = run(account("web1"), account("db1", "c"))
+    assert not result["failed"]
+    assert (result["corrected"], result["changed_keys"]) == (["bk-web1"], ["bk-db1 vault"])
+    assert host.users["bk-web1"][1:3] == ["/root", "/bin/sh"]
+    assert "bk-web1: its home stays /root: usermod ended with 8: usermod: user bk-web1 is currently used" in str(host.warned)
+    host.alive = host.stuck = set()
+    assert both(run, place, account("web1"), account("db1", "c")) == {"corrected": ["bk-web1"]}
+    assert host.users["bk-web1"][1] == str(place / "home")
+    # Where access is only taken away nothing is corrected, and nobody ended for it.
+    host.users["bk-web1"][1] = "/root"
+    host.write()
+    host.alive = {uid}
+    assert not run(account("web1"), account("db1", "c"), phase="revoke")["changed"]
 
 
 def test_nobody_can_log_in_while_sessions_end(run: Run, host: Host) -> None:
