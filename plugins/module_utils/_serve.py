@@ -69,6 +69,14 @@ server.open = opened
 del sys.argv[0]
 sys.exit(archiver.main())
 """
+# What rclone is told anyway, what would let clients delete or somebody else in, and what its log is read by. The last one counts
+# for it, so that one more would undo a promise. Several short options may be one word.
+_OWN_OPTIONS = re.compile(
+    r"\A(?:-(?!-).*|--|--(?:addr|allow-origin|append-only|ask-password|baseurl|cert|client-ca|config|dry-run|dump|dump-bodies|dump-headers"
+    r"|help|htpasswd|interactive|key|log-.*|metrics-.*|pass|password-command|private-repos|progress|quiet|rc|rc-.*|realm|salt|stdio"
+    r"|syslog|syslog-.*|use-json-log|user|user-from-header|verbose|version)(?:=.*)?)\Z",
+    re.DOTALL,
+)
 _INTERPRETER = re.compile(rb"\A#! *(/[^ \n]*/python3?(?:\.[0-9]+)?) *\n")
 # The first line of a message of rclone's; what follows it may be anything, a request with its headers too.
 _LOGGED = re.compile(rb"\A[0-9/]+ [0-9:.]+ ([A-Z]+) *: ")
@@ -146,16 +154,27 @@ def command(definition: Mapping[str, Any]) -> Command:
     return kinds[kind](definition)
 
 
+def sets_itself(argument: str) -> bool:
+    """Tell whether an argument of rclone's is not for its user to give."""
+    return _OWN_OPTIONS.match(argument) is not None
+
+
 def _rclone(definition: Mapping[str, Any]) -> Command:
+    for argument in filter(sets_itself, definition["arguments"]):
+        wrong = f"{argument!r} is not for ssh_access_rclone_arguments to say: run the playbook without it"
+        raise RefusedError(CONFIG, f"{definition['name']}: {wrong}")
     # Without the slash rclone looks whether the path is a file, and where a store's error keeps it from seeing that it is none,
     # it serves the directory above: the repositories of all clients.
     target = definition["remote"].rstrip("/") + "/" if definition["remote"] else definition["path"]
-    argv = [definition["program"] or "/usr/bin/rclone", "serve", "restic", "--stdio"]
+    argv = [definition["program"] or "/usr/bin/rclone", "serve", "restic"]
+    argv += ["--stats", "0", "--low-level-retries", "3"] if definition["remote"] else []
+    config = definition["config"] or "/dev/null"
+    # First of all what may have no value: it takes the next word, and rclone has one path too many.
+    argv += [*definition["arguments"], "--config", config, "--stdio"]
     argv += ["--append-only"] if definition["append_only"] else []
     # Why a store refuses to be asked for an object is said in the debug log only.
-    argv += ["--log-level", "DEBUG", "--stats", "0", "--low-level-retries", "3"] if definition["remote"] else []
-    config = definition["config"] or "/dev/null"
-    argv += ["--config", config, *definition["arguments"], target]
+    argv += ["--log-level", "DEBUG"] if definition["remote"] else []
+    argv.append(target)
     # rclone itself takes any name below what it serves.
     return Command(tuple(argv), before=(LAYOUT, definition["name"]), watch=config if definition["remote"] else "")
 

@@ -17,6 +17,7 @@ import re
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _units
+from ansible_collections.holdfast.backup.plugins.module_utils._serve import sets_itself
 from ansible_collections.holdfast.backup.plugins.plugin_utils import (
     _borgmatic,
     _jobs,
@@ -90,6 +91,20 @@ def _server_args(where: str, value: t.Any) -> list[str]:
     return arguments
 
 
+def _rclone_arguments(where: str, value: t.Any) -> list[str]:
+    arguments: list[str] = f.listing(f.line)(where, value)
+    for number, argument in enumerate(arguments):
+        at, option = f"{where}[{number}]", argument.partition("=")[0]
+        if argument.startswith("-") and not re.match(r"\A--[a-z0-9-]+\Z", option):
+            cure = "Write --option, or --option=value as one word"
+            raise BadInput(at, option, "is not an option in its long form", cure)
+        if sets_itself(argument):
+            raise BadInput(
+                at, option, "is an option that holdfast sets itself, or that would undo what it promises", "Remove it"
+            )
+    return arguments
+
+
 def _account(where: str, value: t.Any) -> str:
     """An account of holdfast's own on a host."""
     account = str(_account_text(where, value))
@@ -115,6 +130,7 @@ SETTINGS: dict[str, f.Checker] = {
         ("rest_server_private_repos", "rest_server_prometheus", "rest_server_prometheus_no_auth"), f.boolean
     ),
     "rest_server_extra_args": _server_args,
+    "ssh_access_rclone_arguments": _rclone_arguments,
     "restic_account": _account,
     "restic_privilege": f.choice("systemd", "setcap", "root"),
     "jobs_sandbox": f.choice("full", "reduced"),
@@ -259,6 +275,7 @@ def fleet(
         _close(collectors[host], model[host]["server"])
         _proxy_duties(collectors[host], groups, model)
         _stores_without_tls(collectors[host], model, warnings)
+        _stores_unchecked(collectors[host], model[host]["server"], warnings)
     return {
         "hosts": model,
         "errors": [plain(problem) for problem in dict.fromkeys(problems)],
@@ -313,6 +330,23 @@ def _stores_without_tls(host: _Collector, model: dict[str, dict[str, t.Any]], wa
             repository["proxy_without_tls"] = True
         where, cure = f"rclone_proxy_remotes.{name}.{found[0]}", "Use https:// where the store has it"
         warnings.append(Problem((host.host,), where, shorten(found[1]), _rclone_tls.WITHOUT_TLS, cure))
+
+
+def _stores_unchecked(host: _Collector, server: dict[str, t.Any], warnings: list[Problem]) -> None:
+    """Warns where rclone is told to take any certificate for that of a store."""
+    variable = "ssh_access_rclone_arguments"
+    if not any(definition["remote"] for definition in server["definitions"]):
+        return
+    try:
+        arguments = _rclone_arguments(variable, host.value(variable, []))
+    except BadInput:
+        return  # it is told already
+    for argument in arguments:
+        option, _equals, value = argument.partition("=")
+        if option.endswith("no-check-certificate") and value.lower() not in _rclone_tls.FALSE:
+            warnings.append(
+                Problem((host.host,), variable, shorten(argument), _rclone_tls.UNCHECKED, _rclone_tls.REMOVE)
+            )
 
 
 def plain(problem: Problem) -> dict[str, t.Any]:

@@ -12,6 +12,11 @@ import urllib.parse
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput
 
 WITHOUT_TLS = "is dialled without TLS: whoever is on the way can answer in the store's place"
+UNCHECKED = "lets whoever is on the way take the store's place, and have its credentials"
+REMOVE = (
+    "Remove it, and trust the store's certificate on this host: put it into /usr/local/share/ca-certificates"
+    " and run update-ca-certificates"
+)
 # Addresses to which a password, a token or a secret URL is sent as it is.
 _SENT: dict[str, tuple[str, ...]] = {
     "webdav": ("url",),
@@ -25,20 +30,19 @@ _SENT: dict[str, tuple[str, ...]] = {
 _SIGNED: dict[str, tuple[str, ...]] = {"s3": ("endpoint", "download_url"), "azureblob": ("endpoint",)}
 _SENT_IF: dict[str, tuple[str, ...]] = {"s3": ("ibm_api_key", "sse_customer_key", "sse_customer_key_base64")}
 _TRUE = ("1", "t", "true")
-_FALSE = ("0", "f", "false")
+FALSE = ("0", "f", "false")
 
 
 def refuse(where: str, kind: str, options: t.Mapping[str, str]) -> None:
     """Raise BadInput where secrets cross the network in clear, or go to whoever answers. A tunnel's end on this host is no network."""
     local = kind == "ftp" and _local(options.get("host", ""))
     unchecked = options.get("no_check_certificate", "false")
-    if unchecked.lower() not in _FALSE and not local:
+    if unchecked.lower() not in FALSE and not local:
         raise BadInput(
             f"{where}.no_check_certificate",
             unchecked,
-            "lets whoever is on the way take the store's place, and have its credentials",
-            "Remove it, and trust the store's certificate on this host: put it into /usr/local/share/ca-certificates"
-            " and run update-ca-certificates",
+            UNCHECKED,
+            REMOVE,
         )
     encrypted = any(options.get(option, "").lower() in _TRUE for option in ("tls", "explicit_tls"))
     if kind == "ftp" and not encrypted and not local:

@@ -104,7 +104,7 @@ def test_definitions_that_root_did_not_write(place: Path) -> None:
 
 def test_rclone() -> None:
     assert _serve.command(definition()).argv == (
-        "/usr/bin/rclone", "serve", "restic", "--stdio", "--append-only", "--config", "/dev/null", "/srv",
+        "/usr/bin/rclone", "serve", "restic", "--config", "/dev/null", "--stdio", "--append-only", "/srv",
     )  # fmt: skip
     remote = definition(
         path=None, remote="s3:bucket/web1--vault", config="/etc/holdfast/rclone/s3.conf", append_only=False,
@@ -112,8 +112,8 @@ def test_rclone() -> None:
     )  # fmt: skip
     assert _serve.command(remote) == _serve.Command(
         (
-            "/opt/rclone", "serve", "restic", "--stdio", "--log-level", "DEBUG", "--stats", "0", "--low-level-retries", "3",
-            "--config", "/etc/holdfast/rclone/s3.conf", "--fast-list", "s3:bucket/web1--vault/",
+            "/opt/rclone", "serve", "restic", "--stats", "0", "--low-level-retries", "3", "--fast-list",
+            "--config", "/etc/holdfast/rclone/s3.conf", "--stdio", "--log-level", "DEBUG", "s3:bucket/web1--vault/",
         ),
         before=LAYOUT,
         watch="/etc/holdfast/rclone/s3.conf",
@@ -121,6 +121,25 @@ def test_rclone() -> None:
     # Also before a directory of the server, and whether it is append-only or not.
     for more in ({}, {"append_only": False}):
         assert _serve.command(definition(**more)).before == LAYOUT
+
+
+def test_the_last_word_of_rclone_is_not_the_user_s() -> None:
+    """Of an option that is given twice rclone takes the last."""
+    argv = _serve.command(definition(arguments=["--bwlimit", "10M", "--fast-list"])).argv
+    assert argv[3:6] == ("--bwlimit", "10M", "--fast-list")
+    # An option without its value takes the next word: then rclone has two paths, and serves none.
+    assert argv[6:] == ("--config", "/dev/null", "--stdio", "--append-only", "/srv")
+
+
+@pytest.mark.parametrize(
+    "argument", ["--append-only=false", "--stdio=false", "--config=/tmp/x", "--rc-addr=:1", "-n", "--"]
+)
+def test_arguments_that_would_undo_a_promise_are_not_served(argument: str) -> None:
+    code, said = refused(lambda: _serve.command(definition(arguments=["--fast-list", argument])))
+    assert code == 78
+    assert (
+        said == f"web1--vault: {argument!r} is not for ssh_access_rclone_arguments to say: run the playbook without it"
+    )
 
 
 LAYOUT = ("/usr/local/libexec/holdfast/restic-layout", "web1--vault")

@@ -239,9 +239,7 @@ def test_killed_after_the_manifest(run: Run, place: Path, host: Host) -> None:
 
 
 @pytest.mark.parametrize("program", ["systemd-sysusers", "chpasswd", "gpasswd", "usermod"])
-def test_nobody_keeps_access_because_others_cannot_have_theirs(
-    run: Run, place: Path, host: Host, program: str
-) -> None:
+def test_nobody_keeps_access_because_others_cannot_have_theirs(run: Run, place: Path, host: Host, program: str) -> None:
     """No UID is left, say, in this run and in all that follow."""
     host.groups.pop("hfr-old")
     host.write()
@@ -277,7 +275,10 @@ def test_a_session_keeps_no_home_that_was_changed(run: Run, place: Path, host: H
     host.users["bk-web1"][1:3] = ["/root", "/bin/bash"]
     host.write()
     host.alive = {uid}
-    assert both(run, place, account("web1"), account("db1", "b")) == {"corrected": ["bk-web1"], "sessions_ended": ["bk-web1"]}
+    assert both(run, place, account("web1"), account("db1", "b")) == {
+        "corrected": ["bk-web1"],
+        "sessions_ended": ["bk-web1"],
+    }
     # What does not end, or comes again at once, stops nobody else.
     host.users["bk-web1"][1:3] = ["/root", "/bin/bash"]
     host.write()
@@ -286,7 +287,9 @@ def test_a_session_keeps_no_home_that_was_changed(run: Run, place: Path, host: H
     assert not result["failed"]
     assert (result["corrected"], result["changed_keys"]) == (["bk-web1"], ["bk-db1 vault"])
     assert host.users["bk-web1"][1:3] == ["/root", "/bin/sh"]
-    assert "bk-web1: its home stays /root: usermod ended with 8: usermod: user bk-web1 is currently used" in str(host.warned)
+    assert "bk-web1: its home stays /root: usermod ended with 8: usermod: user bk-web1 is currently used" in str(
+        host.warned
+    )
     host.alive = host.stuck = set()
     assert both(run, place, account("web1"), account("db1", "c")) == {"corrected": ["bk-web1"]}
     assert host.users["bk-web1"][1] == str(place / "home")

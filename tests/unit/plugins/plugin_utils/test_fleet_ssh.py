@@ -433,3 +433,57 @@ def test_remotes_that_cannot_be_served_are_bad_input(remotes: dict[str, t.Any]) 
     found = messages(fleet(PROXIED, server={"rclone_proxy_remotes": remotes}))
     assert any("write back" in message for message in found)
     assert not any("geheim" in message for message in found)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *(
+            "--append-only",
+            "--append-only=false",
+            "--stdio=0",
+            "--config",
+            "--config=/tmp/x",
+            "--private-repos",
+            "--addr=:80",
+        ),
+        *(
+            "--user",
+            "--pass=geheim",
+            "--htpasswd=/etc/passwd",
+            "--cert=/x",
+            "--rc",
+            "--rc-addr=:1",
+            "--dry-run",
+            "--log-level=ERROR",
+        ),
+        *("--password-command=id", "-n", "-vn", "-append-only=false", "--", "--APPEND", "--fast-list\n"),
+    ],
+)
+def test_arguments_of_rclone_that_are_refused(argument: str) -> None:
+    """rclone takes the last, and would let clients delete: --append-only=false did."""
+    found = only(fleet(PROXIED, server={"ssh_access_rclone_arguments": ["--fast-list", argument]}))
+    assert found.startswith("vault1: ssh_access_rclone_arguments[1] = ")
+    model = fleet(
+        PROXIED, server={"ssh_access_rclone_arguments": ["--bwlimit", "10M", "--transfers=8", "--s3-no-head"]}
+    )
+    assert messages(model) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"), [("--no-check-certificate", True), ("--no-check-certificate=false", False)]
+)
+def test_a_store_whose_certificate_rclone_is_not_to_look_at_is_said(argument: str, told: bool) -> None:
+    model = fleet(PROXIED, server={"ssh_access_rclone_arguments": [argument]})
+    assert messages(model) == []
+    warned = [each["message"] for each in model["warnings"]]
+    assert warned == told * [
+        f"vault1: ssh_access_rclone_arguments = '{argument}': lets whoever is on the way take the store's place, and have its"
+        " credentials. Remove it, and trust the store's certificate on this host: put it into"
+        " /usr/local/share/ca-certificates and run update-ca-certificates"
+    ]
+    # Where no remote is served nobody is dialled.
+    local = fleet(
+        {"offsite": {"access": "rclone", "server": "vault1"}}, server={"ssh_access_rclone_arguments": [argument]}
+    )
+    assert local["warnings"] == []
