@@ -55,6 +55,10 @@ SSH_ACCOUNT = "bk-"
 CACHE = "/var/cache/holdfast*"
 # What a client's administrator cannot decide where the server is somebody else's.
 OPERATORS = ("path", "quota", "remote", "source")
+ASKS_THE_HOST = (
+    "has rclone ask the instance's metadata service for credentials, which every account on this host can ask, those of clients"
+    " without a repository there too"
+)
 # A line of a unit file has 1 MiB at most; a character takes up to 16 bytes there.
 COMMAND_BYTES = 1_000_000
 
@@ -274,7 +278,7 @@ def fleet(
     for host in servers:
         _close(collectors[host], model[host]["server"])
         _proxy_duties(collectors[host], groups, model)
-        _stores_without_tls(collectors[host], model, warnings)
+        _stores(collectors[host], model, warnings)
         _stores_unchecked(collectors[host], model[host]["server"], warnings)
     return {
         "hosts": model,
@@ -314,8 +318,8 @@ def _proxy_duties(
                 repository["proxy_duties"] = duties
 
 
-def _stores_without_tls(host: _Collector, model: dict[str, dict[str, t.Any]], warnings: list[Problem]) -> None:
-    """Tells each repository whose proxy dials the store without TLS, and warns of the remote."""
+def _stores(host: _Collector, model: dict[str, dict[str, t.Any]], warnings: list[Problem]) -> None:
+    """Warns of remotes in use that are dialled without TLS, which each repository is told, or have no credentials of their own."""
     for name, options in host.checked("rclone_proxy_remotes", _rclone.remotes, {}).items():
         found = _rclone_tls.without_tls(options["type"], options)
         served = [
@@ -324,6 +328,10 @@ def _stores_without_tls(host: _Collector, model: dict[str, dict[str, t.Any]], wa
             for repository in (entry["client"] or {}).get("repositories", [])
             if repository["server"] == host.host and (repository["remote"] or "").partition(":")[0] == name
         ]
+        asks = _rclone.asks_the_host(options)
+        if asks and served:
+            where, cure = f"rclone_proxy_remotes.{name}.{asks}", "Give it credentials of its own, for this store alone"
+            warnings.append(Problem((host.host,), where, shorten(options[asks]), ASKS_THE_HOST, cure))
         if not found or not served:
             continue
         for repository in served:

@@ -110,6 +110,13 @@ def _judge(where: str, kind: str, options: dict[str, str]) -> None:
     _rclone_tls.refuse(where, kind, options)
 
 
+def asks_the_host(options: t.Mapping[str, str]) -> str | None:
+    """The option by which a remote has no credentials of its own; its rclone's environment is clean, and its home empty."""
+    if "shared_credentials_file" in options:
+        return None
+    return next((name for name in ("env_auth", "use_msi") if options.get(name, "").lower() in _rclone_tls.TRUE), None)
+
+
 def files(value: t.Any, served: t.Sequence[dict[str, str]]) -> list[dict[str, t.Any]]:
     """What the module rclone_remotes takes: name, type, file and group of each remote in use, and who has what there.
 

@@ -29,7 +29,7 @@ _SENT: dict[str, tuple[str, ...]] = {
 # To these only a signature is, unless one of the options says otherwise.
 _SIGNED: dict[str, tuple[str, ...]] = {"s3": ("endpoint", "download_url"), "azureblob": ("endpoint",)}
 _SENT_IF: dict[str, tuple[str, ...]] = {"s3": ("ibm_api_key", "sse_customer_key", "sse_customer_key_base64")}
-_TRUE = ("1", "t", "true")
+TRUE = ("1", "t", "true")
 FALSE = ("0", "f", "false")
 
 
@@ -44,7 +44,7 @@ def refuse(where: str, kind: str, options: t.Mapping[str, str]) -> None:
             UNCHECKED,
             REMOVE,
         )
-    encrypted = any(options.get(option, "").lower() in _TRUE for option in ("tls", "explicit_tls"))
+    encrypted = any(options.get(option, "").lower() in TRUE for option in ("tls", "explicit_tls"))
     if kind == "ftp" and not encrypted and not local:
         raise BadInput(
             f"{where}.explicit_tls",

@@ -487,3 +487,28 @@ def test_a_store_whose_certificate_rclone_is_not_to_look_at_is_said(argument: st
         {"offsite": {"access": "rclone", "server": "vault1"}}, server={"ssh_access_rclone_arguments": [argument]}
     )
     assert local["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        ({"env_auth": True}, "env_auth"),
+        ({"env_auth": "1", "endpoint": "https://s3.example"}, "env_auth"),
+        ({"type": "azureblob", "account": "a", "use_msi": True}, "use_msi"),
+        ({"env_auth": False}, None),
+        ({"env_auth": True, "shared_credentials_file": "/etc/aws"}, None),
+        ({"access_key_id": "a", "secret_access_key": "geheim"}, None),
+    ],
+)
+def test_credentials_that_every_account_of_the_proxy_can_ask_for_are_said(
+    options: dict[str, t.Any], option: str | None
+) -> None:
+    """rclone's environment is clean and its home empty, so all that is left is the instance's metadata service."""
+    remotes = {name: {"type": "s3", **options} for name in ("s3-offsite", "unused")}
+    model = fleet(PROXIED, server={"rclone_proxy_remotes": remotes})
+    assert messages(model) == []
+    warned = [each["message"] for each in model["warnings"]]
+    assert len(warned) == (option is not None)
+    for text in warned:
+        assert text.startswith(f"vault1: rclone_proxy_remotes.s3-offsite.{option} = ")
+        assert "every account on this host can ask" in text
