@@ -428,6 +428,9 @@ def _choose(
             for name, repository in claimants
             if fingerprint(blob) in known.get(name, Known("")).keys.get(repository, ())
         ]
+        if not first and not lost:
+            # Who is served already has no need of the key that somebody new comes with.
+            first = [claim for claim in claimants if not any(known.get(claim[0], Known("")).keys.values())]
         for name, repository in claimants:
             if len(first) == 1 and (name, repository) in first:
                 continue
@@ -440,7 +443,13 @@ def _choose(
                     (outcome.kept if left else outcome.missing).append(label)
             chosen[name][repository] = left
             others = ", ".join(f"{other} {its}" for other, its in claimants if (other, its) != (name, repository))
-            outcome.refuse(name, f"{repository}: the public key {fingerprint(blob)} is also that of {others}")
+            cure = "let its host make one for each"
+            if any(other != name for other, _its in claimants):
+                cure = (
+                    "one of these hosts copied it, and is hostile: decommission that one; the other has its private key, "
+                    f"ssh-keygen -yf /etc/holdfast/secrets/{repository}.ssh_key shows"
+                )
+            outcome.refuse(name, f"{repository}: the public key {fingerprint(blob)} is also that of {others}: {cure}")
     return chosen
 
 

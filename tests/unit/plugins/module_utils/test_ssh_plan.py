@@ -389,6 +389,37 @@ def test_a_key_opens_one_repository_and_who_had_it_first_keeps_it() -> None:
     assert "second" in same.refused["bk-web1"][0]
 
 
+def test_a_copied_key_keeps_no_new_client_out() -> None:
+    """One that is served already claims the key of one that comes only now: no manifest says whose it is."""
+    current = here({"thief": line("thief", "t")})
+    manifest = {"": known("thief", vault="t")}
+    asked = (account("new", key("n")), account("thief", key("n")))
+    outcome = plan(*asked, current=current, manifest=manifest)
+    assert outcome.files == {"bk-new": line("new", "n"), "bk-thief": line("thief", "t")}
+    assert (outcome.kept, outcome.missing, outcome.created_keys) == (["bk-thief vault"], [], ["bk-new vault"])
+    (said,) = outcome.refused["bk-thief"]
+    assert said == (
+        f"vault: the public key {fingerprint(blob('n'))} is also that of bk-new vault: one of these hosts copied it, and is hostile:"
+        " decommission that one; the other has its private key, ssh-keygen -yf /etc/holdfast/secrets/vault.ssh_key shows"
+    )
+    # From now on the manifest says it.
+    after = here({name[3:]: text for name, text in outcome.files.items()})
+    again = plan(*asked, current=after, manifest=dict(enumerate(outcome.manifest.values())))
+    assert again.files == outcome.files
+    # It is no good to who has no need of it: the one that was there first, with a next key, say.
+    for name in ("thief", "new"):
+        two = plan(
+            account(name, key("a", repository="one"), key("a", repository="two")), current=current, manifest=manifest
+        )
+        assert two.refused[f"bk-{name}"][0].endswith(f"is also that of bk-{name} two: let its host make one for each")
+        assert two.files[f"bk-{name}"] == ""
+    # Where both are new, or nobody remembers, nobody gets it.
+    for before, lines in ((manifest, current), (None, here({"thief": line("thief", "t")}))):
+        both = plan(account("one", key("n")), account("two", key("n")), current=lines, manifest=before)
+        assert (both.files["bk-one"], both.files["bk-two"]) == ("", "")
+        assert set(both.refused) == {"bk-one", "bk-two"}
+
+
 def test_groups_are_exact() -> None:
     current = here({"web1": ""}, {"hfr-s3": frozenset({"bk-web1", "mallory"}), "hfr-old": frozenset({"bk-web1"})})
     outcome = plan(account("web1", groups=("hfr-s3",)), current=current)
