@@ -126,6 +126,8 @@ class Outcome:
     kept: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
+    # Accounts of somebody else that have a key file.
+    theirs: list[str] = field(default_factory=list)
     refused: dict[str, list[str]] = field(default_factory=dict)
     # Accounts whose sessions have to end: a connection that is open could go on with a key that is gone.
     end: set[str] = field(default_factory=set)
@@ -147,7 +149,7 @@ class Outcome:
 
     def report(self) -> dict[str, Any]:
         """Return the lists that the module returns."""
-        internal = ("files", "manifest", "memberships", "end", "refused", "warnings")
+        internal = ("files", "manifest", "memberships", "end", "refused", "warnings", "theirs")
         lists = {key: sorted(value) for key, value in vars(self).items() if key not in internal}
         return {**lists, "refused": self.refused, "served": self.served(), "groups_changed": sorted(self.memberships)}
 
@@ -588,10 +590,19 @@ def _revoke(
                 outcome.locked.append(name)
             outcome.end.add(name)
     for name in current.files:
-        if name not in known and name not in outcome.manifest:
-            _foreign_file(name, lines, outcome)
-            if name in current.system and _is_ours(current.system[name], name[len(PREFIX) :]):
-                outcome.end.add(name)
+        if name in known or name in outcome.manifest:
+            continue
+        there = current.system.get(name)
+        if there is not None and not _is_ours(there, name[len(PREFIX) :]):
+            outcome.theirs.append(name)
+            outcome.warnings.append(
+                f"{name}: is an account of somebody else, so its key file stays, and sshd lets every {PREFIX}* only serve "
+                "repositories: rename the account (usermod -l)"
+            )
+            continue
+        _foreign_file(name, lines, outcome)
+        if there is not None:
+            outcome.end.add(name)
 
 
 def _foreign_file(name: str, lines: Mapping[str, list[_Line]], outcome: Outcome) -> None:
@@ -652,7 +663,7 @@ def make_diff(current: Current, outcome: Outcome) -> list[dict[str, str]]:
     differences = [
         _diff(name, current.files.get(name, ""), outcome.files.get(name, ""))
         for name in sorted({*current.files, *outcome.files})
-        if current.files.get(name, "") != outcome.files.get(name, "")
+        if current.files.get(name, "") != outcome.files.get(name, "") and name not in outcome.theirs
     ]
     for group, members in outcome.memberships.items():
         before = "".join(f"{name}\n" for name in sorted(current.groups.get(group, ())))

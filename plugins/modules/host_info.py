@@ -215,6 +215,12 @@ ssh_accounts:
   returned: always
   type: dict
   sample: {fleet_id: 6f1c1f0e9a3b4d536f1c1f0e9a3b4d53, accounts: {bk-web1: {backup_id: web1, repositories: [offsite]}}}
+foreign_accounts:
+  description: Accounts in C(/etc/passwd) whose name begins with C(bk-), and that the module M(holdfast.backup.ssh_accounts) did not make.
+  returned: always
+  type: list
+  elements: str
+  sample: [bk-olga]
 escrow_copies:
   description: Escrow bundles that the module M(holdfast.backup.escrow_copies) keeps here, as C(<backup_id>--<repository>/<name>).
   returned: always
@@ -286,11 +292,13 @@ from ansible_collections.holdfast.backup.plugins.module_utils import (
     _unit_requests,
 )
 from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import parse_manifest
+from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import PREFIX, comment_of
 from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import parse_manifest as parse_accounts
 
 STATE = "/var/lib/holdfast"
 HTPASSWD = "/var/lib/holdfast/htpasswd.json"
 SSH_ACCOUNTS = "/var/lib/holdfast/ssh_accounts.json"
+ACCOUNTS = "/etc/passwd"
 ESCROW = "/var/lib/holdfast/escrow"
 SSH = "/etc/ssh"
 # What the unit template of a job sets, apart from its account and capability.
@@ -601,6 +609,16 @@ def _ssh_accounts() -> dict[str, Any] | None:
     }
 
 
+def _foreign_accounts() -> list[str]:
+    found = []
+    with contextlib.suppress(OSError), open(ACCOUNTS, encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            name, _password, uid, _gid, comment, *_rest = [*line.rstrip("\n").split(":"), *[""] * 5]
+            if name.startswith(PREFIX) and (comment != comment_of(name[len(PREFIX) :]) or uid == "0"):
+                found.append(name)
+    return sorted(found)
+
+
 def _escrow_copies() -> list[str]:
     found = []
     with contextlib.suppress(OSError):
@@ -699,6 +717,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "records": {name: parse_record(text) for name, text in _texts(f"{STATE}/repositories", ".env").items()},
         "htpasswd": _htpasswd(),
         "ssh_accounts": _ssh_accounts(),
+        "foreign_accounts": _foreign_accounts(),
         "escrow_copies": _escrow_copies(),
         "ssh_host_keys": _ssh_host_keys(),
         "sandbox": done.get("sandbox"),

@@ -86,7 +86,9 @@ options:
     type: path
     default: /usr/local/libexec/holdfast/serve
   directory:
-    description: Directory of the key files, one for each account. Files of other accounts than C(bk-) are left alone.
+    description:
+      - Directory of the key files, one for each account. Files of other accounts than C(bk-) are left alone, and so is one of an account
+        that this module did not make.
     type: path
     default: /etc/ssh/authorized_keys.d
   home:
@@ -440,6 +442,7 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         if policy.revoke_only and manifest is None:
             # A server that served nobody yet stays one.
             manifest = Manifest(policy.fleet_id)
+        files = {name: entry for name, entry in files.items() if name not in outcome.theirs}
         union = unite(manifest, outcome.manifest, policy.fleet_id, outcome.end)
         keys = {**dict.fromkeys(files, ""), **outcome.files}
         rewritten = any(

@@ -179,6 +179,7 @@ RESULTS: dict[str, dict[str, Field]] = {
                 )
             ),
         ),
+        "foreign_accounts": _texts,
         "escrow_copies": _texts,
         "ssh_host_keys": Field(f"a sorted list of {_ssh.MAX_HOST_KEYS} public host keys at most", _host_keys),
         "sandbox": Field("the answer of a probe or null", _or_none(_with(works=_flag, error=_maybe_text))),

@@ -279,6 +279,7 @@ def fleet(
         _close(collectors[host], model[host]["server"])
         _proxy_duties(collectors[host], groups, model)
         _stores(collectors[host], model, warnings)
+        _login(collectors[host], model[host]["server"])
         _stores_unchecked(collectors[host], model[host]["server"], warnings)
     return {
         "hosts": model,
@@ -338,6 +339,17 @@ def _stores(host: _Collector, model: dict[str, dict[str, t.Any]], warnings: list
             repository["proxy_without_tls"] = True
         where, cure = f"rclone_proxy_remotes.{name}.{found[0]}", "Use https:// where the store has it"
         warnings.append(Problem((host.host,), where, shorten(found[1]), _rclone_tls.WITHOUT_TLS, cure))
+
+
+def _login(host: _Collector, server: dict[str, t.Any]) -> None:
+    """As whom Ansible logs in to a server over SSH: sshd lets the accounts of clients do nothing else."""
+    for variable in ("ansible_user", "ansible_ssh_user") if server["ssh"]["accounts"] else ():
+        user = host.value(variable)
+        if str(user).startswith(SSH_ACCOUNT):
+            wrong = (
+                f"begins with {SSH_ACCOUNT}, as the accounts of clients do, and Ansible would be locked out as they are"
+            )
+            host.add(BadInput(variable, user, wrong, "Let Ansible use another account on this server"))
 
 
 def _stores_unchecked(host: _Collector, server: dict[str, t.Any], warnings: list[Problem]) -> None:

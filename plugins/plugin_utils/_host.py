@@ -116,7 +116,7 @@ def inventory_problems(
     ``ssh_accounts``, with the repositories of each, and ``ssh_revoke_max`` are the same over SSH. ``rest`` says how its rest-server is
     installed, as ``tool`` does of restic, and for :func:`rest_served` whether it has ``users`` and serves over ``ssh``.
     ``rclone`` says the same of rclone, for what it serves (``remotes``), and for :func:`rclone_served` whether it does (``served``).
-    ``borg`` is the program that serves, where it has to be append-only.
+    ``borg`` is the program that serves, where it has to be append-only, and ``serves_ssh`` whether anything is served over SSH.
     """
     errors: list[Problem] = []
 
@@ -139,6 +139,16 @@ def inventory_problems(
     served = info.get("htpasswd")
     if server is not None and served is not None:
         _served(served, server, error, "/var/lib/holdfast/htpasswd.json")
+    foreign = info.get("foreign_accounts")
+    if server is not None and server.get("serves_ssh") and foreign:
+        error(
+            "accounts",
+            ", ".join(foreign),
+            "begin with bk- on this server, and are not holdfast's, whose accounts of clients do: nobody could log in as them"
+            " any more, but for serving repositories",
+            "Rename them (usermod -l), or serve over SSH elsewhere; one that holdfast made has the comment 'holdfast <backup_id>'"
+            " (usermod -c)",
+        )
     accounts = info.get("ssh_accounts")
     if server is not None and accounts is not None:
         wanted = {key for name, names in server["ssh_accounts"].items() for key in _keys(name, names)}

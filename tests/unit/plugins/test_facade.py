@@ -543,10 +543,10 @@ def test_what_takes_access_away_needs_no_program_that_serves() -> None:
         given.update(rest_server_accounts=[], ssh_access_accounts=[account])
         found = faced("common_server", **given)
         assert (found["fleet_id"], found["ssh_accounts"]) == ("f1", {"bk-web1": []})
-        return [bool(found[name]) for name in ("rest", "rclone", "borg")]
+        return [bool(found[name]) for name in ("rest", "rclone", "borg", "serves_ssh")]
 
-    assert judged() == [True, True, True]
-    assert judged(__holdfast_given_up="db1") == [False, False, False]
+    assert judged() == [True, True, True, True]
+    assert judged(__holdfast_given_up="db1") == [False, False, False, False]
 
 
 def test_whom_a_server_is_to_serve_over_ssh_is_known_before_anything_is_changed() -> None:

@@ -337,8 +337,23 @@ def test_a_key_file_of_nobody_goes() -> None:
     outcome = plan(account("web1", key("a")), current=here({"other": line("other", "b")}), manifest={"": known("web1")})
     assert outcome.foreign == ["bk-other"]
     assert outcome.end == {"bk-other"}
-    human = here({"other": line("other", "b")}, other=system("other", comment="Olga Other"))
-    assert not plan(current=human, manifest={}).end
+
+
+@pytest.mark.parametrize("manifest", [{}, None])
+@pytest.mark.parametrize("revoke_only", [False, True])
+def test_a_key_file_of_somebody_else_s_account_stays(manifest: dict[str, Known] | None, revoke_only: bool) -> None:
+    olga = here({"olga": "ssh-ed25519 hers\n"}, olga=system("olga", comment="Olga Other"))
+    policy = replace(POLICY, revoke_only=revoke_only)
+    for declared in ((), (account("olga", key("a")),)):
+        outcome = plan(*declared, current=olga, manifest=manifest, policy=policy)
+        assert (outcome.end, outcome.foreign, outcome.theirs, outcome.manifest) == (set(), [], ["bk-olga"], {})
+        assert "bk-olga" not in outcome.files
+        assert logic.make_diff(olga, outcome) == []
+        (said,) = outcome.warnings
+        assert said.startswith("bk-olga: is an account of somebody else, so its key file stays")
+    # What was ours once is not theirs because of another comment.
+    ours = plan(current=olga, manifest={"": known("olga", vault="a")}, policy=policy)
+    assert (ours.theirs, ours.revoked) == ([], ["bk-olga"])
 
 
 def test_an_account_of_somebody_else_is_never_taken_over() -> None:

@@ -461,3 +461,13 @@ def test_whom_a_server_serves_over_ssh(info: Info, tmp_path: Path) -> None:
     assert info()["ssh_accounts"] == {"fleet_id": "f1", "accounts": served}
     (tmp_path / "state/ssh_accounts.json").write_text("{}")
     assert info()["ssh_accounts"] is None
+
+
+def test_accounts_that_look_like_those_of_clients(info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_info, "ACCOUNTS", str(tmp_path / "passwd"))
+    assert info()["foreign_accounts"] == []
+    (tmp_path / "passwd").write_text(
+        "root:x:0:0:root:/root:/bin/bash\nbk-web1:x:990:990:holdfast web1:/var/lib/holdfast/home:/bin/sh\n"
+        "bk-olga:x:1001:1001:Olga B.,,,:/home/bk-olga:/bin/bash\nbk-web2:x:0:0:holdfast web2:/:/bin/sh\nbk-odd:x\n"
+    )
+    assert info()["foreign_accounts"] == ["bk-odd", "bk-olga", "bk-web2"]

@@ -226,6 +226,23 @@ def test_changed_by_hand(run: Run, place: Path, host: Host) -> None:
     assert "is not a file" in run(account("web1"))["msg"]
 
 
+def test_what_somebody_else_has_is_left_alone(run: Run, place: Path, host: Host) -> None:
+    run(account("web1"))
+    host.users["bk-olga"] = ["Olga O.", "/home/bk-olga", "/bin/bash", "$y$hash", "", "1001"]
+    host.alive = {1001}
+    host.write()
+    path = place / "keys/bk-olga"
+    path.write_text("ssh-ed25519 hers\n")
+    path.chmod(0o600)
+    for declared in ((account("web1"),), (account("web1"), account("olga", "o"))):
+        for phase in ("all", "revoke"):
+            result = run(*declared, phase=phase)
+            assert (result["changed"], result["sessions_ended"], result["diff"]) == (False, [], [])
+            assert any("bk-olga: is an account of somebody else" in text for text in host.warned)
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode), host.alive) == ("ssh-ed25519 hers\n", 0o600, {1001})
+    assert host.users["bk-olga"][3:5] == ["$y$hash", ""]
+
+
 def test_killed_after_the_manifest(run: Run, place: Path, host: Host) -> None:
     host.fails = "chpasswd"
     result = run(account("web1"))

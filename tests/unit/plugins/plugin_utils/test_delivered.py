@@ -73,6 +73,7 @@ HOST: dict[str, t.Any] = {
         "fleet_id": "6f1c1f0e9a3b4d53",
         "accounts": {"bk-web1": {"backup_id": "web1", "repositories": ["offsite"]}},
     },
+    "foreign_accounts": ["bk-olga"],
     "escrow_copies": [f"web1--vault/{'0' * 32}-{'1' * 16}.age"],
     "ssh_host_keys": [PUBLIC],
     "sandbox": {"works": True, "error": None},

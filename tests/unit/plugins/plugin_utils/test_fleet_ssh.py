@@ -512,3 +512,13 @@ def test_credentials_that_every_account_of_the_proxy_can_ask_for_are_said(
     for text in warned:
         assert text.startswith(f"vault1: rclone_proxy_remotes.s3-offsite.{option} = ")
         assert "every account on this host can ask" in text
+
+
+@pytest.mark.parametrize("variable", ["ansible_user", "ansible_ssh_user"])
+def test_ansible_does_not_lock_itself_out(variable: str) -> None:
+    said = only(fleet({"offsite": {"access": "sftp", "server": "vault1"}}, server={variable: "bk-admin"}))
+    assert said.startswith(f"vault1: {variable} = 'bk-admin': begins with bk-")
+    for user in ("backup", "bk", None):
+        side(fleet({"offsite": {"access": "sftp", "server": "vault1"}}, server={variable: user}))
+    # Where nothing is served over SSH sshd is left alone.
+    side(fleet({"vault": {"server": "vault1"}}, server={variable: "bk-admin"}))

@@ -196,6 +196,20 @@ def test_who_loses_one_repository_of_several_over_ssh_loses_access() -> None:
     assert message.startswith("web1: backup_revoke_max = 1: 2 hosts would lose access (a, b)")
 
 
+def test_whose_account_looks_like_a_client_s_is_not_locked_out() -> None:
+    """The first run would write a block of sshd for bk-* that leaves them no login."""
+    info = {"foreign_accounts": ["bk-ansible", "bk-olga"]}
+    (message,) = of_the_inventory(info, server={**SERVER, "serves_ssh": True})
+    assert message == (
+        "web1: accounts = 'bk-ansible, bk-olga': begin with bk- on this server, and are not holdfast's, whose accounts of clients do: nobody"
+        " could log in as them any more, but for serving repositories. Rename them (usermod -l), or serve over SSH elsewhere; one that"
+        " holdfast made has the comment 'holdfast <backup_id>' (usermod -c)"
+    )
+    # Where nothing is served over SSH, or access is only taken away.
+    assert of_the_inventory(info, server={**SERVER, "serves_ssh": False}) == []
+    assert of_the_inventory({"foreign_accounts": []}, server={**SERVER, "serves_ssh": True}) == []
+
+
 def test_nothing_of_the_inventory_is_wrong() -> None:
     assert of_the_inventory() == []
     assert of_the_inventory(server=SERVER) == []
