@@ -15,6 +15,7 @@ description:
   - Makes one account per client, its groups, and its file of authorized keys, in one execution for all clients.
   - Each key line lets its key run one command for one repository, and nothing else. Key files are written whole. Lines
     that somebody else put there, and second lines of the same key, are removed and reported.
+  - Access is taken away before anybody gets any, so that what fails for somebody new keeps nobody the access that they lost.
   - Only what the manifest on the server says this fleet made is revoked. An account that lost access is locked, its
     sessions are ended, and it keeps its UID, since its data stays.
   - A public key that is not exactly one ed25519 key is refused for its client. The other clients are served.

@@ -45,6 +45,22 @@ options:
     type: list
     elements: str
     default: []
+  where_default:
+    description:
+      - Lines for the beginning of the file, each only where sshd knows its keyword and no other file says anything else of it than sshd does by
+        itself. What another file says holds, wherever it comes.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      line:
+        description: The line.
+        type: str
+        required: true
+      default:
+        description: What sshd does by itself, as C(sshd -T) prints it.
+        type: str
+        required: true
   users:
     description: Accounts to ask sshd about. All are asked about where another file has C(Match) blocks, else the first.
     type: list
@@ -95,7 +111,17 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._failures import told
 from ..module_utils._files import Entry, Tree, check_path
 from ..module_utils._run import run
-from ..module_utils._sshd import MAIN, SSHD, check_user, differences, make_candidate, parse_settings, probes, unproven
+from ..module_utils._sshd import (
+    MAIN,
+    SSHD,
+    Candidate,
+    check_user,
+    differences,
+    make_candidate,
+    parse_settings,
+    probes,
+    unproven,
+)
 
 # A run that was killed between the file and the reload left it.
 PENDING = "/var/lib/holdfast/sshd_reload"
@@ -103,19 +129,22 @@ PRIVATE = "/run/sshd"
 _TIMEOUT = 30.0
 
 
-def _known(lines: list[str]) -> list[str]:
-    """Those of the lines that this sshd knows. Raises ValueError for what is no line."""
+def _check_lines(lines: list[str], option: str) -> None:
     for line in lines:
         if len(line.splitlines()) != 1 or len(line.split(None, 1)) != 2:
-            raise ValueError(f"where_known: {line!r} is not one line with a keyword and a value")
+            raise ValueError(f"{option}: {line!r} is not one line with a keyword and a value")
+
+
+def _known(lines: list[str]) -> list[str]:
+    """Those of the lines that this sshd knows. Raises ValueError for what is no line."""
+    _check_lines(lines, "where_known")
     # Asked without the configuration of this host, which may be what has to be mended. Before -G (9.3) nothing is known.
     known = parse_settings(run([SSHD, "-G", "-f", "/dev/null"], timeout=_TIMEOUT).stdout) if lines else {}
     return [line for line in lines if line.split()[0].lower() in known]
 
 
-def _verify(module: AnsibleModule, tree: Tree, scratch: str, content: str, require: dict[str, str]) -> None:
-    """Raise ValueError unless the configuration with the new file is right."""
-    params = module.params
+def _prepare(params: dict[str, Any], tree: Tree, scratch: str, content: str) -> tuple[Candidate, str, str]:
+    """Write the configuration with the new file; return it, its path, and that of the file in it. Raises ValueError."""
     main = tree.entry(MAIN)
     if main is None or main.kind != "file":
         raise ValueError(f"{MAIN} is not there: install openssh-server")
@@ -128,6 +157,26 @@ def _verify(module: AnsibleModule, tree: Tree, scratch: str, content: str, requi
     for path, text in ((copy, content), (whole, candidate.text)):
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(text)
+    return candidate, whole, copy
+
+
+def _unset(params: dict[str, Any], tree: Tree, scratch: str, content: str) -> list[str]:
+    """Those of the lines whose keyword no other file sets. Raises ValueError for what is no line."""
+    lines = {each["line"]: each["default"] for each in params["where_default"]}
+    _check_lines(list(lines), "where_default")
+    if not lines:
+        return []
+    _candidate, whole, _copy = _prepare(params, tree, scratch, content)
+    # These hold for everybody, so it is no matter who is asked about.
+    probe = probes([check_user(user) for user in params["users"][:1]] or ["root"], False)[0]
+    now = parse_settings(run([SSHD, "-T", "-f", whole, "-C", probe], timeout=_TIMEOUT).stdout)
+    return [line for line, default in lines.items() if now.get(line.split()[0].lower()) == [default]]
+
+
+def _verify(module: AnsibleModule, tree: Tree, scratch: str, content: str, require: dict[str, str]) -> None:
+    """Raise ValueError unless the configuration with the new file is right."""
+    params = module.params
+    candidate, whole, copy = _prepare(params, tree, scratch, content)
     tested = run([SSHD, "-t", "-f", whole], timeout=_TIMEOUT)
     if tested.code != 0:
         said = tested.stderr.replace(copy, params["path"]).replace(whole, MAIN).strip()
@@ -165,7 +214,8 @@ def _run(module: AnsibleModule, scratch: str) -> dict[str, Any]:
         else:
             os.makedirs(PRIVATE, mode=0o755, exist_ok=True)
             known = _known(params["where_known"])
-            content = "".join(f"{line}\n" for line in known) + content
+            lines = [*_unset(params, tree, scratch, content), *known]
+            content = "".join(f"{line}\n" for line in lines) + content
             written = {keyword.lower(): value for keyword, value in (line.split(None, 1) for line in known)}
             _verify(module, tree, scratch, content, {**params["require"], **written})
         wanted = Entry("file", 0, 0, 0o644, content.encode("utf-8", "surrogateescape"))
@@ -192,11 +242,13 @@ def _run(module: AnsibleModule, scratch: str) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
+    line = {"line": {"type": "str", "required": True}, "default": {"type": "str", "required": True}}
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
             "content": {"type": "str", "required": True},
             "where_known": {"type": "list", "elements": "str", "default": []},
+            "where_default": {"type": "list", "elements": "dict", "default": [], "options": line},
             "users": {"type": "list", "elements": "str", "default": []},
             "require": {"type": "dict", "default": {}},
             "service": {"type": "str", "default": "ssh.service"},

@@ -135,6 +135,12 @@ SETTINGS: dict[str, f.Checker] = {
     ),
     "rest_server_extra_args": _server_args,
     "ssh_access_rclone_arguments": _rclone_arguments,
+    "ssh_access_max_startups": f.text(
+        r"[0-9]{1,6}(:[0-9]{1,3}:[0-9]{1,6})?|",
+        "what sshd_config(5) says of MaxStartups",
+        "Write it like '60:30:100', in quotes",
+    ),
+    "ssh_access_per_source_max_startups": f.integer(1, 10**6),
     "restic_account": _account,
     "restic_privilege": f.choice("systemd", "setcap", "root"),
     "jobs_sandbox": f.choice("full", "reduced"),

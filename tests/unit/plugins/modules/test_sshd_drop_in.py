@@ -32,6 +32,8 @@ class Sshd:
         # OpenSSH 10.0.
         self.known = Result(0, "port 22\npersourcepenaltyexemptlist none\n")
         self.wanted = CONTENT
+        # What holds without the lines that are for where nobody says anything.
+        self.without = Result(0, "permittty no\nmaxstartups 10:30:100\npersourcemaxstartups none\n")
 
     def run(self, argv: list[str], *, timeout: float) -> Result:
         assert timeout > 0
@@ -41,6 +43,8 @@ class Sshd:
         if argv[1:] == ["-G", "-f", "/dev/null"]:
             return self.known
         scratch = Path(argv[3])
+        if argv[1] == "-T" and (scratch.parent / "drop-in.conf").read_text() == CONTENT != self.wanted:
+            return self.without
         assert f"Include {scratch.parent}/drop-in.conf" in scratch.read_text()
         assert (scratch.parent / "drop-in.conf").read_text() == self.wanted
         if argv[1] == "-t":
@@ -112,6 +116,35 @@ def test_lines_that_only_newer_ones_know(run: Run, place: Path, sshd: Sshd) -> N
     )
     assert run(where_known=[line])["changed"]
     assert path.read_text() == CONTENT
+
+
+def test_lines_for_what_nobody_sets(run: Run, place: Path, sshd: Sshd) -> None:
+    """OpenSSH 9.2 has them, too, and no way to be asked without the configuration of the host."""
+    path = place / "ssh/sshd_config.d/10-holdfast.conf"
+    sshd.known = Result(1, "", "unknown option -- G\n")
+    lines = [
+        {"line": "MaxStartups 60:30:100", "default": "10:30:100"},
+        {"line": "PerSourceMaxStartups 20", "default": "none"},
+    ]
+    sshd.wanted = f"MaxStartups 60:30:100\nPerSourceMaxStartups 20\n{CONTENT}"
+    assert run(where_default=lines)["changed"]
+    assert path.read_text() == sshd.wanted
+    assert not run(where_default=lines)["changed"]
+    assert not run(where_default=lines, check=True)["changed"]
+    # The administrator says otherwise in another file, wherever it is: what they say holds.
+    sshd.without = Result(0, "permittty no\nmaxstartups 10:30:100\npersourcemaxstartups 50\n")
+    sshd.wanted = f"MaxStartups 60:30:100\n{CONTENT}"
+    assert run(where_default=lines)["changed"]
+    assert path.read_text() == sshd.wanted
+    # An sshd that knows neither, and a configuration that cannot be read.
+    sshd.wanted = CONTENT
+    assert run(where_default=lines)["changed"]
+    assert path.read_text() == CONTENT
+    sshd.settings = Result(255, "", "no such thing\n")
+    assert "no such thing" in run(where_default=lines)["msg"]
+    for bad in ("MaxStartups", "MaxStartups 1\nPermitRootLogin yes"):
+        said = run(where_default=[{"line": bad, "default": "none"}])["msg"]
+        assert said.startswith(f"where_default: {bad!r} is not one line with a keyword and a value")
 
 
 def test_refused_changes_nothing(run: Run, place: Path, sshd: Sshd) -> None:

@@ -1,0 +1,68 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the role ssh_access makes of its variables."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+
+ROLE = Path(__file__).parents[3] / "roles/ssh_access"
+
+
+def faced(name: str, **variables: t.Any) -> t.Any:
+    loader = DataLoader()
+    known: dict[str, t.Any] = {}
+    for part in ("defaults", "vars"):
+        known.update(loader.load_from_file(str(ROLE / part / "main.yml"), trusted_as_template=True))
+    known.update(variables)
+    return Templar(loader=loader, variables=known).template(known[name])
+
+
+def account(name: str, *sources: t.Any) -> dict[str, t.Any]:
+    keys = [{"repository": f"r{number}", "from": each} for number, each in enumerate(sources)]
+    return {"name": f"bk-{name}", "backup_id": name, "keys": keys}
+
+
+@pytest.mark.parametrize(
+    ("accounts", "exempt"),
+    [
+        ([], []),
+        # Nobody shares it, and nobody but this client would be shut out: of several repositories, too.
+        ([account("web1", ["192.0.2.7"], ["192.0.2.7"]), account("web2", ["192.0.2.8"])], []),
+        (
+            [account("web1", ["192.0.2.7", "2001:db8::/64"]), account("web2", None, ["2001:db8::/64"])],
+            ["2001:db8::/64"],
+        ),
+        # Whoever has a tunnel that ends here comes from there.
+        ([account("web1", ["::1", "127.0.0.1"]), {"name": "bk-web2", "backup_id": "web2"}], ["127.0.0.1", "::1"]),
+        ([account("web1", ["127.0.0.0/8", "::1/128", "10.0.127.1"])], ["127.0.0.0/8", "::1/128"]),
+    ],
+)
+def test_only_shared_addresses_are_exempt_from_penalties(accounts: list[t.Any], exempt: list[str]) -> None:
+    assert faced("ssh_access_penalty_exempt", ssh_access_accounts=accounts) == exempt
+
+
+def test_one_address_does_not_take_all_logins() -> None:
+    """sshd refuses some of everybody's logins from its 11th unfinished one on, and 100 can be had from one address."""
+    lines = {each["line"]: each["default"] for each in faced("__ssh_access_startups")}
+    assert lines == {"MaxStartups 60:30:100": "10:30:100", "PerSourceMaxStartups 20": "none"}
+    # Two addresses leave everybody as many logins as sshd has by itself.
+    assert 60 - 2 * 20 >= 10
+    assert faced("__ssh_access_startups", ssh_access_max_startups=None, ssh_access_per_source_max_startups=None) == []
+    assert [
+        each["line"]
+        for each in faced("__ssh_access_startups", ssh_access_max_startups="", ssh_access_per_source_max_startups=5)
+    ] == ["PerSourceMaxStartups 5"]
+    (task,) = [
+        task["holdfast.backup.sshd_drop_in"]
+        for task in DataLoader().load_from_file(str(ROLE / "tasks/main.yml"))
+        if "holdfast.backup.sshd_drop_in" in task
+    ]
+    assert task["where_default"] == "{{ __ssh_access_startups }}"
