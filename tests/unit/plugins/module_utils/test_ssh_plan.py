@@ -419,9 +419,9 @@ def test_a_copied_key_keeps_no_new_client_out() -> None:
     )
     # From now on the manifest says it.
     after = here({name[3:]: text for name, text in outcome.files.items()})
-    again = plan(*asked, current=after, manifest=dict(enumerate(outcome.manifest.values())))
+    again = plan(*asked, current=after, manifest=outcome.manifest)
     assert again.files == outcome.files
-    # It is no good to who has no need of it: the one that was there first, with a next key, say.
+    # A host that uses one key twice is told something else.
     for name in ("thief", "new"):
         two = plan(
             account(name, key("a", repository="one"), key("a", repository="two")), current=current, manifest=manifest
