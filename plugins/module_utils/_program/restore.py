@@ -1,7 +1,7 @@
 # Copyright (c) 2026 holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`holdfast restore JOB`: files of a snapshot into a directory, verified, and never over what is already there."""
+"""`holdfast restore JOB`: files of a snapshot into a directory, never over what is already there; restic verifies them."""
 
 from __future__ import annotations
 
