@@ -158,21 +158,23 @@ def dump_says(host: FakeHost, unit: str, *lines: str) -> None:
 
 
 def test_dumps(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
-    dumps = [{"name": name, "unit": f"{name}.service"} for name in ("good", "bad", "slow", "silent", "blank")]
+    dumps = [{"name": name, "unit": f"{name}.service"} for name in ("good", "bad", "slow", "silent", "blank", "empty")]
     host.answer("systemctl", "bad.service", status=1, stderr="Job for bad.service failed.\n")
     host.answer("systemctl", "start", "slow.service", status=124)
     for name in ("good", "bad", "slow"):
         dump_says(host, f"{name}.service", STATUS, SUMMARY)
     dump_says(host, "blank.service", SUMMARY.replace(SNAPSHOT, ""))
+    dump_says(host, "empty.service", SUMMARY.replace('"total_bytes_processed":3000003', '"total_bytes_processed":0'))
     assert prepare(host, define(host, dumps=dumps), ENVIRONMENT) == 0
     assert found(host).dumps == {"good": SNAPSHOT}
-    assert found(host).dumps_failed == ["bad", "slow", "silent", "blank"]
+    assert found(host).dumps_failed == ["bad", "slow", "silent", "blank", "empty"]
     assert ["systemctl", "start", "--", "good.service"] in host.calls
     assert ["systemctl", "stop", "--", "slow.service"] in host.calls
     said = capsys.readouterr().err
     assert "dump bad failed: Job for bad.service failed.; see: journalctl -u bad.service" in said
     assert "dump slow failed: systemctl ended with exit status 124" in said
     assert "dump silent failed: it ended well, but made no snapshot" in said
+    assert "dump empty failed: it ended well, but its command wrote nothing: the snapshot is empty" in said
 
 
 def test_a_dump_without_a_journal(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
@@ -393,15 +395,27 @@ def test_restics_cache_says_that_it_is_the_repository_on_record(host: FakeHost) 
     assert not asked(host)
 
 
-@pytest.mark.parametrize("case", ["no cache", "an old cache", "another, too", "a shared cache"])
+@pytest.mark.parametrize("case", ["no cache", "an old cache", "a cache of the future"])
 def test_where_the_cache_proves_nothing_the_repository_is_opened(host: FakeHost, case: str) -> None:
-    if case != "no cache":
-        host.opened(seconds=NOW - 2 if case == "an old cache" else NOW)
-    if case in ("another, too", "a shared cache"):
-        host.opened("2" * 64)
+    if case == "an old cache":
+        host.opened(seconds=NOW - 2)
+    if case == "a cache of the future":
+        host.opened("2" * 64, NOW + 3600)
     host.answer("/usr/bin/restic", "config", stdout=config(ID))
     assert doubted(host) is None
     assert asked(host)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_another_repository_that_is_gone_by_now(host: FakeHost, both: bool) -> None:
+    """A mount that came late, say: what was saved is in the other one."""
+    host.opened("2" * 64)
+    if both:
+        host.opened()
+    host.answer("/usr/bin/restic", "config", stdout=config(ID))
+    reason, message = doubted(host) or ("", "")
+    assert reason == "another repository"
+    assert "22222222, and 11111111 is on record" in message
 
 
 def test_another_repository(host: FakeHost) -> None:
