@@ -195,10 +195,7 @@ def _dump(host: Host, definition: Definition, dump: Dump) -> str:
     if not summary.get("snapshot_id"):
         raise ProgramError("it ended well, but made no snapshot")
     # A command that pipes may end well where the one that it asks did not. Borg's numbers count what it adds itself.
-    if definition.borg is not None:
-        size = borg.size_of(host, definition, summary["archive"])
-    else:
-        size = summary.get("total_bytes_processed")
-    if not size:
+    in_borg = definition.borg is not None
+    if not (borg.size_of(host, definition, summary["archive"]) if in_borg else summary.get("total_bytes_processed")):
         raise ProgramError("it ended well, but its command wrote nothing: the snapshot is empty")
     return str(summary["snapshot_id"])
