@@ -194,8 +194,7 @@ def _dump(host: Host, definition: Definition, dump: Dump) -> str:
     summary = journal.until_summary(host, asked).summary or {}
     if not summary.get("snapshot_id"):
         raise ProgramError("it ended well, but made no snapshot")
-    # A command that pipes may end well where the one that it asks did not. Borg's numbers count what it adds itself.
-    in_borg = definition.borg is not None
-    if not (borg.size_of(host, definition, summary["archive"]) if in_borg else summary.get("total_bytes_processed")):
+    # A command that pipes may end well where the one that it asks did not. Restic takes no empty dump, and says so; borg does.
+    if definition.borg is not None and not borg.size_of(host, definition, summary["archive"]):
         raise ProgramError("it ended well, but its command wrote nothing: the snapshot is empty")
     return str(summary["snapshot_id"])
