@@ -149,8 +149,8 @@ def test_from_escrow_alone_on_an_empty_machine(scenario: Scenario, canaries: dic
     scenario.lab.put("blank", "/root/key", (scenario.folder / "escrow.key").read_bytes(), mode=0o600)
     scenario.lab.put("blank", "/root/ca.pem", (scenario.state / "hosts/vault1/ca.pem").read_bytes())
     bundles = []
-    for path in (scenario.state / "hosts/web1/escrow/vault").glob("*.age"):
-        scenario.lab.put("blank", "/root/bundle", path.read_bytes())
+    for sealed in (scenario.state / "hosts/web1/escrow/vault").glob("*.age"):
+        scenario.lab.put("blank", "/root/bundle", sealed.read_bytes())
         bundles.append(json.loads(scenario.on("blank", "age -d -i /root/key /root/bundle")))
     # The files' times say nothing, after a git clone say.
     bundle = max(bundles, key=lambda each: (each["repository_id"] is not None, each["made"]))
