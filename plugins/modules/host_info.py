@@ -216,11 +216,12 @@ ssh_accounts:
   type: dict
   sample: {fleet_id: 6f1c1f0e9a3b4d536f1c1f0e9a3b4d53, accounts: {bk-web1: {backup_id: web1, repositories: [offsite]}}}
 escrow_copies:
-  description: Escrow bundles that the module M(holdfast.backup.escrow_copies) keeps here, as C(<backup_id>--<repository>/<name>).
+  description:
+    - Names of the escrow bundles that the module M(holdfast.backup.escrow_copies) keeps here, by C(<backup_id>--<repository>), the
+      first 1000 of each.
   returned: always
-  type: list
-  elements: str
-  sample: [web1--vault/0123456789abcdef0123456789abcdef-0123456789abcdef.age]
+  type: dict
+  sample: {web1--vault: [0123456789abcdef0123456789abcdef-0123456789abcdef.age]}
 ssh_host_keys:
   description: Public host keys of the SSH server of this host, as C(TYPE BASE64), read from C(/etc/ssh/ssh_host_*_key.pub).
   returned: always
@@ -285,6 +286,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils import (
     _tree_seen,
     _unit_requests,
 )
+from ansible_collections.holdfast.backup.plugins.module_utils._escrow import BUNDLE_NAME, COPIES
 from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import parse_manifest
 from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import parse_manifest as parse_accounts
 
@@ -292,6 +294,9 @@ STATE = "/var/lib/holdfast"
 HTPASSWD = "/var/lib/holdfast/htpasswd.json"
 SSH_ACCOUNTS = "/var/lib/holdfast/ssh_accounts.json"
 ESCROW = "/var/lib/holdfast/escrow"
+# They are never removed. Those that are not named are only brought again.
+MOST_COPIES = 1000
+_COPIES = re.compile(rf"\A{COPIES}\Z")
 SSH = "/etc/ssh"
 # What the unit template of a job sets, apart from its account and capability.
 SANDBOX = (
@@ -601,13 +606,14 @@ def _ssh_accounts() -> dict[str, Any] | None:
     }
 
 
-def _escrow_copies() -> list[str]:
-    found = []
+def _escrow_copies() -> dict[str, list[str]]:
+    found = {}
     with contextlib.suppress(OSError):
-        for repository in os.listdir(ESCROW):
+        for repository in filter(_COPIES.match, sorted(os.listdir(ESCROW))):
             with contextlib.suppress(OSError):
-                found += [f"{repository}/{name}" for name in os.listdir(f"{ESCROW}/{repository}")]
-    return sorted(found)
+                names = sorted(filter(BUNDLE_NAME.match, os.listdir(f"{ESCROW}/{repository}")))
+                found.update({repository: names[:MOST_COPIES]} if names else {})
+    return found
 
 
 def _ssh_host_keys() -> list[str]:

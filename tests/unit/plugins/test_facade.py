@@ -433,8 +433,10 @@ def test_a_client_whose_escrow_its_server_has_is_known() -> None:
         }
         return faced("escrow_copied", **variables)
 
-    assert copied({"escrow_copies": ["web1--vault/0.age", "web11--other/0.age", "db--other/0.age"]}) == ["vault"]
-    odd: tuple[t.Any, ...] = (None, "text", {}, {"escrow_copies": None}, {"escrow_copies": []})
+    assert copied({"escrow_copies": {"web1--vault": ["0.age"], "web11--other": ["0.age"], "web1--other": []}}) == [
+        "vault"
+    ]
+    odd: tuple[t.Any, ...] = (None, "text", {}, {"escrow_copies": None}, {"escrow_copies": []}, {"escrow_copies": {}})
     for told in odd:
         assert copied(told) == []
     loader = DataLoader()

@@ -140,12 +140,19 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_copies_of_the_escrow(info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_info, "ESCROW", str(tmp_path / "escrow"))
-    assert info()["escrow_copies"] == []
+    assert info()["escrow_copies"] == {}
+    first, second = (f"{digit * 32}-{'a' * 16}.age" for digit in "01")
     (tmp_path / "escrow/web1--vault").mkdir(parents=True)
-    (tmp_path / "escrow/web1--vault/b.age").touch()
-    (tmp_path / "escrow/web1--vault/a.age").touch()
+    (tmp_path / "escrow/web2--vault").mkdir()
+    (tmp_path / "escrow/odd\udcff").mkdir()
+    for name in (second, first, ".tmp0", "x\udcff"):
+        (tmp_path / "escrow/web1--vault" / name).touch()
+        (tmp_path / "escrow/odd\udcff" / name).touch()
     (tmp_path / "escrow/file").touch()
-    assert info()["escrow_copies"] == ["web1--vault/a.age", "web1--vault/b.age"]
+    assert info()["escrow_copies"] == {"web1--vault": [first, second]}
+    # However many there are of one repository, it is an answer.
+    monkeypatch.setattr(host_info, "MOST_COPIES", 1)
+    assert info()["escrow_copies"] == {"web1--vault": [first]}
 
 
 def test_host_keys_of_ssh(info: Info, tmp_path: Path) -> None:
