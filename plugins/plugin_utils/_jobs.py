@@ -195,9 +195,35 @@ def _schedule(where: str, value: t.Any) -> dict[str, t.Any]:
         },
         where,
         value,
-        required=("calendar",),
     )
-    return {"spread": 0, "persistent": True, **schedule}
+    if "spread" not in schedule and _within_spread(schedule.get("calendar", "daily")):
+        raise BadInput(
+            f"{where}.spread",
+            "",
+            "is missing, and the default of 2h would leave out times of a calendar that comes round as soon",
+            "Say it: 0 for exactly then, or less than lies between two times, like 5m",
+        )
+    return {**DEFAULTS["schedule"], **schedule}
+
+
+def _within_spread(calendar: str) -> bool:
+    """Whether this may come round within two hours. Systemd delays a time, and looks for the next one after that."""
+    if re.match(r"(?i)(hour|minute)ly\b", calendar):
+        return True
+    time = re.search(r"(?:\A|[ T])([0-9*/.,]+):([0-9*/.,:]+)", calendar)
+    if not time:
+        return False
+    hours, minutes = time.groups()
+    if not re.match(r"\A[0-9]+(:[0-9]+)?\Z", minutes):
+        return True
+    repeated = re.match(r"\A([0-9]+)/([1-9][0-9]*)\Z", hours)
+    if repeated:
+        at = list(range(int(repeated[1]), 24, int(repeated[2])))
+    elif re.match(r"\A[0-9]+(,[0-9]+)*\Z", hours):
+        at = sorted(map(int, hours.split(",")))
+    else:
+        return True
+    return len(at) > 1 and any((later - hour) % 24 < 2 for hour, later in zip(at, at[1:] + at[:1]))
 
 
 def _tag(where: str, value: t.Any) -> str:
