@@ -138,6 +138,17 @@ def _hook(where: str, value: t.Any) -> dict[str, t.Any]:
     return {"user": "root", "timeout": 3600, **hook}
 
 
+def _dump_argument(where: str, value: t.Any) -> str:
+    if isinstance(value, str) and re.match(r"--([a-z-]+-)?(pass[a-z]*|secret|token)=.", value):
+        raise BadInput(
+            where,
+            "<hidden>",
+            "looks like a secret, and the command of a dump is readable by everybody on the host",
+            "Put it into a file in the home of the dump's account, like .my.cnf or .pgpass",
+        )
+    return str(f.line(where, value))
+
+
 def _dump(where: str, value: t.Any) -> dict[str, t.Any]:
     dump = f.mapping(
         {
@@ -150,7 +161,7 @@ def _dump(where: str, value: t.Any) -> dict[str, t.Any]:
             ),
             "user": f.text(f.ACCOUNT.pattern[2:-2], "the name of an account", "Use the login name of the account"),
             "command": f.listing(f.text(r"[^\0]+", "an argument", "Give a text without NUL"), empty=False),
-            "extra_args": f.listing(f.line),
+            "extra_args": f.listing(_dump_argument),
             "filename": f.text(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,79}", "a file name", "Use letters, digits and . _ + -"),
         },
         where,

@@ -382,12 +382,19 @@ def test_dumps(dump: dict[str, t.Any], user: str, path: str, command: list[str])
         {"kind": "postgresql", "filename": "a/b"},
         {"kind": "postgresql", "name": "A"},
         {"kind": "postgresql", "user": "postgres;x"},
+        {"kind": "mariadb", "extra_args": ["--password=geheim"]},
+        {"kind": "mariadb", "extra_args": ["--quick", "--login-pass=geheim"]},
     ],
 )
 def test_dumps_refused(dump: t.Any) -> None:
     bad = refused(dumps=[dump])
     assert bad.where.startswith("jobs.system.dumps[0]")
     assert "geheim" not in shorten(bad.value)
+
+
+def test_options_of_dumps_that_hold_no_password() -> None:
+    for argument in ("--no-password", "--password", "--skip-password", "--passphrase-file", "--exclude-table=pass=x"):
+        assert argument in made(dumps=[{"kind": "postgresql", "extra_args": [argument]}])["dumps"][0]["command"]
 
 
 def test_dumps_have_names_of_their_own() -> None:
