@@ -142,7 +142,7 @@ def test_a_package_is_judged_in_the_suite_that_its_role_installs_it_from() -> No
     }
     # What a server serves borg with is installed from no suite.
     assert "borgbackup" not in faced("common_package_releases", **{**said, "borg_wanted": False})
-    preflight = {"hosts": {"web1": {"client": None, "server": {}}}}
+    preflight: dict[str, t.Any] = {"hosts": {"web1": {"client": None, "server": {}}}}
     assert faced("common_package_releases", **{**said, "borg_wanted": False}, __holdfast_preflight=preflight) == {}
 
 
