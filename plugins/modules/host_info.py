@@ -19,9 +19,10 @@ options:
     type: list
     elements: str
     default: []
-  default_release:
-    description: The release that apt is to prefer for the candidates, as C(apt -t) does.
-    type: str
+  package_releases:
+    description: By name of a package the release that apt is to prefer for its candidate, as C(apt -t) does.
+    type: dict
+    default: {}
   binaries:
     description: Names or paths of programs that are to be asked for their version.
     type: list
@@ -341,7 +342,7 @@ _RECORD_LINE = re.compile(r"\A([A-Z_]+)=([0-9A-Za-z-]*)\Z")
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "packages": {"type": "list", "elements": "str", "default": []},
-    "default_release": {"type": "str"},
+    "package_releases": {"type": "dict", "default": {}},
     "binaries": {"type": "list", "elements": "str", "default": []},
     "calendars": {"type": "list", "elements": "str", "default": []},
     "resolve": {"type": "list", "elements": "raw", "default": []},
@@ -426,19 +427,22 @@ def version_argv(binary: str) -> list[str]:
     return [binary, "version" if name.startswith("restic") and "server" not in name else "--version"]
 
 
-def _packages(names: list[str], release: str | None, timeout: float) -> dict[str, dict[str, Any]]:
+def _packages(names: list[str], releases: dict[str, Any], timeout: float) -> dict[str, dict[str, Any]]:
     unknown = {name: _unknown() for name in names}
-    known = [name for name in names if _PACKAGE.match(name)]
-    if not known:
-        return unknown
-    argv = ["apt-cache", *([] if release is None else ["-o", f"APT::Default-Release={release}"]), "policy", *known]
-    try:
-        done = _run.run(argv, timeout=timeout)
-    except FileNotFoundError:
-        return unknown
-    if done.timed_out:
-        raise TimeoutError
-    found = parse_policy(done.stdout)
+    suites: dict[str, list[str]] = {}
+    for name in names:
+        if _PACKAGE.match(name):
+            suites.setdefault(releases.get(name) or "", []).append(name)
+    found: dict[str, dict[str, Any]] = {}
+    for release, known in suites.items():
+        argv = ["apt-cache", *(["-o", f"APT::Default-Release={release}"] if release else []), "policy", *known]
+        try:
+            done = _run.run(argv, timeout=timeout)
+        except FileNotFoundError:
+            return unknown
+        if done.timed_out:
+            raise TimeoutError
+        found.update(parse_policy(done.stdout))
     return {name: found.get(name, nothing) for name, nothing in unknown.items()}
 
 
@@ -647,7 +651,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "virtualization": lambda: _virtualization(timeout),
     }
     if params["packages"]:
-        tasks["packages"] = lambda: _packages(params["packages"], params["default_release"], timeout)
+        tasks["packages"] = lambda: _packages(params["packages"], params["package_releases"], timeout)
     if params["calendars"]:
         tasks["calendars"] = lambda: _calendars(list(dict.fromkeys(params["calendars"])), timeout)
     if params["running"]:

@@ -503,7 +503,11 @@ def test_L11_nothing_is_scheduled_against_a_repository_that_was_never_made(scena
         {
             "backup_repositories__never": {"never": {"url": "rest:http://127.0.0.1:9/{{ inventory_hostname }}/"}},
             "backup_jobs__never": {
-                "never": {"paths": ["/srv/good"], "repositories": ["never"], "schedule": {"calendar": "minutely"}}
+                "never": {
+                    "paths": ["/srv/good"],
+                    "repositories": ["never"],
+                    "schedule": {"calendar": "minutely", "spread": 0},
+                }
             },
         }
     )

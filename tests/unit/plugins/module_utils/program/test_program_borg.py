@@ -432,6 +432,23 @@ def test_restore_of_nothing(host: FakeHost, capsys: Capture, arguments: list[str
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("version", "warned"), [("1.4.0", True), ("1.2.8", True), ("1.4.5", False), ("1.10.0", False), ("", False)]
+)
+def test_a_restore_by_a_borg_that_trusts_its_archives_says_so(
+    host: FakeHost, capsys: Capture, version: str, warned: bool
+) -> None:
+    defined(host)
+    archives(host)
+    host.answer("--version", stdout=f"borg {version}\n" if version else "")
+    assert cli.main(["restore", "system", "--target", "/root/r"], host) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == warned
+    for line in told:
+        assert line.startswith(f"borg {version} is older than 1.4.5: ")
+        assert "CVE-2026-62268" in line
+
+
 @pytest.mark.parametrize("status", [1, 101])
 def test_a_path_that_the_archive_does_not_hold(host: FakeHost, capsys: Capture, status: int) -> None:
     defined(host)
