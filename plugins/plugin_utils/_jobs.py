@@ -207,18 +207,13 @@ def _schedule(where: str, value: t.Any) -> dict[str, t.Any]:
         where,
         value,
     )
-    if "spread" not in schedule and _within_spread(schedule.get("calendar", "daily")):
-        raise BadInput(
-            f"{where}.spread",
-            "",
-            "is missing, and the default of 2h would leave out times of a calendar that comes round as soon",
-            "Say it: 0 for exactly then, or less than lies between two times, like 5m",
-        )
-    return {**DEFAULTS["schedule"], **schedule}
+    # A longer delay than lies between two times would leave some out: systemd looks for the next one after the delayed one.
+    defaults = {**DEFAULTS["schedule"], **({"spread": 0} if _within_spread(schedule.get("calendar", "daily")) else {})}
+    return {**defaults, **schedule}
 
 
 def _within_spread(calendar: str) -> bool:
-    """Whether this may come round within two hours. Systemd delays a time, and looks for the next one after that."""
+    """Whether this may come round within two hours."""
     if re.match(r"(?i)(hour|minute)ly\b", calendar):
         return True
     time = re.search(r"(?:\A|[ T])([0-9*/.,]+):([0-9*/.,:]+)", calendar)

@@ -126,7 +126,6 @@ CASES = [
     job("unknown-key", "pathes", ["/etc"], "is not a known key", "Known keys: "),
     job("calendar-characters", "schedule", {"calendar": "daily\nOnBootSec=1"}, "schedule.calendar = 'daily\\n", "systemd.time(7)"),
     job("spread", "schedule", {"calendar": "daily", "spread": "soon"}, "spread = 'soon'", "like 90s or 2h"),
-    job("spread-missing", "schedule", {"calendar": "hourly"}, "schedule.spread: is missing", "0 for exactly then"),
     job("dump-secret", "dumps", [{"kind": "mariadb", "extra_args": ["--password=geheim"]}], "extra_args[0] = '<hidden>'", ".my.cnf"),
     job("size", "exclude_larger_than", "lots", "'lots'", "like 500M"),
     job("memory", "memory_max", "1X", "'1X'", "like 500M"),
