@@ -21,7 +21,7 @@ class ActionModule(ActionBase):
     _supports_async = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        """Open the newest bundle of each repository."""
+        """Open the newest bundle of each repository, or the one that is asked for."""
         variables = task_vars or {}
         result: dict[str, t.Any] = super().run(tmp, variables)
         _unused, arguments = self.validate_argument_spec(
@@ -30,6 +30,7 @@ class ActionModule(ActionBase):
                 "host": {"type": "str"},
                 "backup_id": {"type": "str"},
                 "key": {"type": "str", "no_log": False},
+                "bundles": {"type": "list", "elements": "str", "default": []},
                 "repositories": {"type": "list", "elements": "str", "required": True},
             }
         )
@@ -38,13 +39,19 @@ class ActionModule(ActionBase):
         host = arguments["host"] or variables["inventory_hostname"]
         directory = os.path.join(arguments["path"], "hosts", _state.host_directory(host))
         try:
-            secrets = _escrow_read.secrets_of(
-                directory, arguments["repositories"], arguments["key"], arguments["backup_id"]
+            secrets, told = _escrow_read.secrets_of(
+                directory,
+                arguments["repositories"],
+                arguments["key"],
+                arguments["backup_id"],
+                bundles=arguments["bundles"],
             )
         except (ValueError, OSError) as error:
             # The message holds no secret, and no_log would hide it from the person who needs it.
             self._display.error(f"{host}: {error}")
             raise AnsibleActionFail(str(error)) from None
+        for words in told:
+            self._display.warning(f"{host}: {words}")
         never = [name for name in arguments["repositories"] if name not in secrets]
         if never:
             self._display.warning(

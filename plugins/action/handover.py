@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
 
     def _export(self, path: str, hosts: Hosts, known: Hosts, limited: set[str]) -> dict[str, t.Any]:
         check_mode = bool(self._task.check_mode)
-        _whole_file.check_folder("export_to", path)
+        _whole_file.check_place("export_to", path)
         document = _handover.offered(hosts, known, limited, check_mode=check_mode)
         content = _handover_file.serialise(document)
         try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import typing as t
 from pathlib import Path
 
@@ -32,10 +31,7 @@ def _was_cut(variables: t.Mapping[str, t.Any]) -> bool:
 
 def _keep(path: str, content: bytes, check_mode: bool) -> bool:
     """Write the file that the user asked for; whether it differs from what is there."""
-    _whole_file.check_folder("output", path)
-    # Not /dev/stdout, which root would replace.
-    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-        raise ValueError(f"output = {path}: is no file, and is not replaced by one. Give another place")
+    _whole_file.check_place("output", path)
     differs = not os.path.exists(path) or Path(path).read_bytes() != content
     if not check_mode:
         # Also where it holds the same: somebody else may have made it, for others to read.

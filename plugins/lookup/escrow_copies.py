@@ -27,9 +27,8 @@ options:
     type: dict
     required: true
   there:
-    description: The copies that the server has, as M(holdfast.backup.host_info) returns them.
-    type: list
-    elements: str
+    description: The copies that the server has of each repository, as M(holdfast.backup.host_info) returns them.
+    type: dict
     required: true
 """
 
@@ -49,7 +48,6 @@ _raw:
 
 import typing as t
 
-from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _escrow_copies
 
@@ -64,14 +62,11 @@ class LookupModule(LookupBase):
         known = variables or {}
         check_mode = bool(known.get("ansible_check_mode", False))
         found = []
-        try:
-            for server in terms:
-                copies, damaged = _escrow_copies.missing(
-                    server, hosts, there, known.get("hostvars", {}), path, check_mode=check_mode
-                )
-                for words in damaged:
-                    self._display.warning(words)
-                found.append(copies)
-        except ValueError as error:
-            raise AnsibleLookupError(str(error)) from None
+        for server in terms:
+            copies, damaged = _escrow_copies.missing(
+                server, hosts, there, known.get("hostvars", {}), path, check_mode=check_mode
+            )
+            for words in damaged:
+                self._display.warning(words)
+            found.append(copies)
         return found

@@ -20,6 +20,8 @@ from typing import Any
 FORMAT = 1
 AGE_MAGIC = b"age-encryption.org/v1\n"
 BUNDLE_NAME = re.compile(r"\A[0-9a-f]{32}(?:-[0-9a-f]{16}\.age|\.json)\Z")
+# The directory of a repository's copies on its server, `<backup_id>--<repository>`.
+COPIES = r"[a-z][a-z0-9-]{0,27}--[a-z][a-z0-9-]{0,27}"
 
 _RECIPIENT = re.compile(r"\A(?:age1[a-z0-9]+|ssh-(?:ed25519|rsa) [A-Za-z0-9+/=]+(?: [^\n\r]*)?)\Z")
 

@@ -51,6 +51,13 @@ FLOORS: tuple[Floor, ...] = (
         "1.4.0",
         "older versions name no warning (and before 1.2.5 take a forged archive for a true one, CVE-2023-36811)",
     ),
+    Floor(
+        "borg-restore",
+        "restore",
+        "1.4.5",
+        "an archive that an intruder may have written is not safe to restore with it, unless its distribution has fixed that"
+        " (CVE-2026-62268)",
+    ),
     Floor("borgmatic", "jobs", "1.9.10", "older versions do not read systemd's credentials in a configuration"),
     Floor(
         "systemd", "run units", "251", "OnSuccess= and OnFailure= tell the recorder the result (MONITOR_*) since 251"

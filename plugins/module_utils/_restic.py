@@ -386,12 +386,11 @@ class Restic:
         return value
 
     def inspect(self, *, known_id: str | None = None, size: bool = False, now: float) -> Repository:
-        """Return everything that is to be known in at most two openings, and what `size` costs.
+        """Return everything that is to be known in at most two openings, one where the id is known, and what `size` costs.
 
         `now` is in seconds since 1970. Locks and keys are files, so for a local repository they are counted where they
-        lie. For others locks are asked for in place of the id, where that is known already, and with `size` anyway, as
-        keys are. Locks that are there are read, which costs an opening each. The format is null where the id is known
-        already. A snapshot that cannot be read makes the state `damaged`.
+        lie, and for others with `size` only. Locks that are there are read, which costs an opening each. The format is
+        null where the id is known already. A snapshot that cannot be read makes the state `damaged`.
         """
         seen = Look(PRESENT, id=known_id) if known_id is not None else self.look()
         if seen.state != PRESENT:
@@ -420,7 +419,7 @@ class Restic:
             return repository if locks is None else replace(repository, locks=locks)
         return replace(
             repository,
-            locks=self._locks(now) if size or known_id is not None else None,
+            locks=self._locks(now) if size else None,
             keys=self._number_of_keys() if size else None,
             size=self.raw_size() if size else None,
         )

@@ -103,13 +103,16 @@ def load(options: Mapping[str, Any], where: str = "") -> Source:
     password = _read(password_file, f"{where}password_file")
     if not password.strip():
         raise ValueError(f"{where}password_file: {password_file} is empty: put the repository's password into it")
-    if options.get("cacert"):
-        _read(options["cacert"], f"{where}cacert")
+    cacert, option = options.get("cacert"), "cacert"
+    if not cacert:
+        cacert, option = environment.get("RESTIC_CACERT"), "environment_file: RESTIC_CACERT"
+    if cacert:
+        _read(cacert, f"{where}{option}")
     return Source(
         location=location,
         password_file=password_file,
         repository_file=repository_file or None,
         environment=environment,
-        cacert=options.get("cacert") or None,
+        cacert=cacert or None,
         password=password,
     )

@@ -46,11 +46,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 added:
-  description: Names of the bundles that were not there, or in check mode would be added.
+  description: Names of the bundles that were not there, or in check mode would be added, by C(<backup_id>--<repository>).
   returned: success
-  type: list
-  elements: str
-  sample: [web1--vault/0123456789abcdef0123456789abcdef-0123456789abcdef.age]
+  type: dict
+  sample: {web1--vault: [0123456789abcdef0123456789abcdef-0123456789abcdef.age]}
 """
 
 import base64
@@ -61,16 +60,15 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._escrow import AGE_MAGIC
+from ..module_utils._escrow import AGE_MAGIC, COPIES
 from ..module_utils._failures import told
 from ..module_utils._files import Tree
 from ..module_utils._secrets import UNBORN
 
 # More than any bundle has.
 BYTES = 65536
-_REPOSITORY = r"\A[a-z][a-z0-9-]{0,27}--[a-z][a-z0-9-]{0,27}"
-_NAME = re.compile(_REPOSITORY + r"/[0-9a-f]{32}-[0-9a-f]{16}\.age\Z")
-_UNBORN = re.compile(f"{_REPOSITORY}/{re.escape(UNBORN)}\\Z")
+_NAME = re.compile(rf"\A{COPIES}/[0-9a-f]{{32}}-[0-9a-f]{{16}}\.age\Z")
+_UNBORN = re.compile(rf"\A{COPIES}/{re.escape(UNBORN)}\Z")
 
 
 def _contents(bundles: dict[str, Any], check_mode: bool) -> dict[str, bytes]:
@@ -119,9 +117,13 @@ def main() -> None:
     with told(module, place=module.params["directory"]):
         added = _work(module.params, module.check_mode)
     lines = "".join(f"{name}\n" for name in added)
+    grouped: dict[str, list[str]] = {}
+    for name in added:
+        repository, _slash, bundle = name.partition("/")
+        grouped.setdefault(repository, []).append(bundle)
     module.exit_json(
         changed=bool(added),
-        added=added,
+        added=grouped,
         diff={"before": "", "after": lines, "after_header": module.params["directory"]},
     )
 

@@ -9,6 +9,8 @@ short_description: Opens the escrow of one host on the controller
 version_added: 0.1.0
 description:
   - Opens the newest escrow bundle of each repository with C(age) on the controller, and returns its secrets.
+  - The client says when a bundle was made. One that says more than a day from now counts only where there is no other. Of that,
+    and of bundles whose passwords no rotation leads to from each other, it warns, with their file names and times.
   - The task has to set C(no_log). Nothing is written.
 options:
   path:
@@ -24,6 +26,11 @@ options:
   key:
     description: File on the controller with the secret key that C(age-keygen) made. Not needed for plaintext escrow.
     type: str
+  bundles:
+    description: File names of bundles to take instead of the newest ones, one of a repository at most.
+    type: list
+    elements: str
+    default: []
   repositories:
     description:
       - Names of the repositories. One that the state directory has nothing of at all, neither a bundle nor a public half, is

@@ -19,9 +19,10 @@ options:
     type: list
     elements: str
     default: []
-  default_release:
-    description: The release that apt is to prefer for the candidates, as C(apt -t) does.
-    type: str
+  package_releases:
+    description: By name of a package the release that apt is to prefer for its candidate, as C(apt -t) does.
+    type: dict
+    default: {}
   binaries:
     description: Names or paths of programs that are to be asked for their version.
     type: list
@@ -222,11 +223,12 @@ foreign_accounts:
   elements: str
   sample: [bk-olga]
 escrow_copies:
-  description: Escrow bundles that the module M(holdfast.backup.escrow_copies) keeps here, as C(<backup_id>--<repository>/<name>).
+  description:
+    - Names of the escrow bundles that the module M(holdfast.backup.escrow_copies) keeps here, by C(<backup_id>--<repository>), the
+      first 1000 of each.
   returned: always
-  type: list
-  elements: str
-  sample: [web1--vault/0123456789abcdef0123456789abcdef-0123456789abcdef.age]
+  type: dict
+  sample: {web1--vault: [0123456789abcdef0123456789abcdef-0123456789abcdef.age]}
 ssh_host_keys:
   description: Public host keys of the SSH server of this host, as C(TYPE BASE64), read from C(/etc/ssh/ssh_host_*_key.pub).
   returned: always
@@ -291,6 +293,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils import (
     _tree_seen,
     _unit_requests,
 )
+from ansible_collections.holdfast.backup.plugins.module_utils._escrow import BUNDLE_NAME, COPIES
 from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import parse_manifest
 from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import PREFIX, comment_of
 from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import parse_manifest as parse_accounts
@@ -300,6 +303,9 @@ HTPASSWD = "/var/lib/holdfast/htpasswd.json"
 SSH_ACCOUNTS = "/var/lib/holdfast/ssh_accounts.json"
 ACCOUNTS = "/etc/passwd"
 ESCROW = "/var/lib/holdfast/escrow"
+# They are never removed. Those that are not named are only brought again.
+MOST_COPIES = 1000
+_COPIES = re.compile(rf"\A{COPIES}\Z")
 SSH = "/etc/ssh"
 # What the unit template of a job sets, apart from its account and capability.
 SANDBOX = (
@@ -344,7 +350,7 @@ _RECORD_LINE = re.compile(r"\A([A-Z_]+)=([0-9A-Za-z-]*)\Z")
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "packages": {"type": "list", "elements": "str", "default": []},
-    "default_release": {"type": "str"},
+    "package_releases": {"type": "dict", "default": {}},
     "binaries": {"type": "list", "elements": "str", "default": []},
     "calendars": {"type": "list", "elements": "str", "default": []},
     "resolve": {"type": "list", "elements": "raw", "default": []},
@@ -429,19 +435,22 @@ def version_argv(binary: str) -> list[str]:
     return [binary, "version" if name.startswith("restic") and "server" not in name else "--version"]
 
 
-def _packages(names: list[str], release: str | None, timeout: float) -> dict[str, dict[str, Any]]:
+def _packages(names: list[str], releases: dict[str, Any], timeout: float) -> dict[str, dict[str, Any]]:
     unknown = {name: _unknown() for name in names}
-    known = [name for name in names if _PACKAGE.match(name)]
-    if not known:
-        return unknown
-    argv = ["apt-cache", *([] if release is None else ["-o", f"APT::Default-Release={release}"]), "policy", *known]
-    try:
-        done = _run.run(argv, timeout=timeout)
-    except FileNotFoundError:
-        return unknown
-    if done.timed_out:
-        raise TimeoutError
-    found = parse_policy(done.stdout)
+    suites: dict[str, list[str]] = {}
+    for name in names:
+        if _PACKAGE.match(name):
+            suites.setdefault(releases.get(name) or "", []).append(name)
+    found: dict[str, dict[str, Any]] = {}
+    for release, known in suites.items():
+        argv = ["apt-cache", *(["-o", f"APT::Default-Release={release}"] if release else []), "policy", *known]
+        try:
+            done = _run.run(argv, timeout=timeout)
+        except FileNotFoundError:
+            return unknown
+        if done.timed_out:
+            raise TimeoutError
+        found.update(parse_policy(done.stdout))
     return {name: found.get(name, nothing) for name, nothing in unknown.items()}
 
 
@@ -619,13 +628,14 @@ def _foreign_accounts() -> list[str]:
     return sorted(found)
 
 
-def _escrow_copies() -> list[str]:
-    found = []
+def _escrow_copies() -> dict[str, list[str]]:
+    found = {}
     with contextlib.suppress(OSError):
-        for repository in os.listdir(ESCROW):
+        for repository in filter(_COPIES.match, sorted(os.listdir(ESCROW))):
             with contextlib.suppress(OSError):
-                found += [f"{repository}/{name}" for name in os.listdir(f"{ESCROW}/{repository}")]
-    return sorted(found)
+                names = sorted(filter(BUNDLE_NAME.match, os.listdir(f"{ESCROW}/{repository}")))
+                found.update({repository: names[:MOST_COPIES]} if names else {})
+    return found
 
 
 def _ssh_host_keys() -> list[str]:
@@ -659,7 +669,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "virtualization": lambda: _virtualization(timeout),
     }
     if params["packages"]:
-        tasks["packages"] = lambda: _packages(params["packages"], params["default_release"], timeout)
+        tasks["packages"] = lambda: _packages(params["packages"], params["package_releases"], timeout)
     if params["calendars"]:
         tasks["calendars"] = lambda: _calendars(list(dict.fromkeys(params["calendars"])), timeout)
     if params["running"]:

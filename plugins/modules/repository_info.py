@@ -15,8 +15,8 @@ description:
   - Tells whether a repository is there, can be opened, and what is in it.
   - A state is a result. The module fails only when it is asked for something impossible, such as a file that does not exist.
   - Never changes anything, takes no lock and waits for none. No secret is given on a command line or returned.
-  - Opens the repository twice at most, and what O(size) costs; once more for each of the first four locks of restic that lie there. What
-    would cost more is null.
+  - Opens the repository twice at most, once where O(record) tells its id, and what O(size) costs. Of a local repository with locks of restic it
+    also reads the first four, which opens it once more for their list and once for each. What would cost more is null.
   - For borg, paths and bytes of an archive are null, since they would cost a synchronised cache.
 attributes:
   check_mode:
@@ -107,7 +107,9 @@ options:
     description: The program, as a name or an absolute path. By default it is named like the engine.
     type: str
   timeout:
-    description: Seconds after which the repository counts as V(unreachable). A server that refuses is noticed sooner.
+    description:
+      - Seconds after which the repository counts as V(unreachable). A server that refuses is noticed sooner.
+      - Not with O(keyless), which runs no program.
     type: int
     default: 30
 seealso:

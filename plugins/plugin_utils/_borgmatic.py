@@ -175,6 +175,7 @@ def dump_arguments(name: str, job: dict[str, t.Any], repository: dict[str, t.Any
     return [
         "--log-json",
         "create",
+        "--json",
         f"--lock-wait={max(1, job['retry_lock'])}",
         f"--compression={COMPRESSION[job['compression']]}",
         *([f"--upload-ratelimit={job['limit_upload']}"] if job["limit_upload"] else []),

@@ -139,6 +139,8 @@ def _document(value: t.Any) -> bool:
 
 _maybe_text = _or_none(_text)
 _texts = Field("a list of texts", _list(_text))
+# Together they may be many: they are never removed.
+_copies = Field("lists of texts by repository", _map(_list(_text)))
 
 RESULTS: dict[str, dict[str, Field]] = {
     "host_info": {
@@ -180,7 +182,7 @@ RESULTS: dict[str, dict[str, Field]] = {
             ),
         ),
         "foreign_accounts": _texts,
-        "escrow_copies": _texts,
+        "escrow_copies": _copies,
         "ssh_host_keys": Field(f"a sorted list of {_ssh.MAX_HOST_KEYS} public host keys at most", _host_keys),
         "sandbox": Field("the answer of a probe or null", _or_none(_with(works=_flag, error=_maybe_text))),
         "reads_everything": Field("a boolean or null", _or_none(_flag)),
@@ -255,7 +257,7 @@ RESULTS: dict[str, dict[str, Field]] = {
             "fingerprints by account and repository", _map(_map(_list(_text), _like(NAME)), _like(ACCOUNT))
         ),
     },
-    "escrow_copies": {"added": _texts},
+    "escrow_copies": {"added": _copies},
     "htpasswd": dict.fromkeys(
         "created changed_users revoked kept missing refused foreign switched deferred not_checked".split(), _texts
     ),

@@ -18,7 +18,7 @@ MODE = "age"
 def missing(
     server: str,
     hosts: dict[str, t.Any],
-    there: t.Sequence[str],
+    there: t.Mapping[str, t.Sequence[str]],
     hostvars: t.Mapping[str, t.Any],
     state_dir: str,
     *,
@@ -26,31 +26,38 @@ def missing(
 ) -> tuple[dict[str, str], list[str]]:
     """The content of each bundle, in base64, by the name of its copy; and what is wrong with those that are damaged.
 
-    ``hosts`` is the model of the fleet, ``there`` the copies that the server has, ``hostvars`` what this run made: what that will be
+    ``hosts`` is the model of the fleet, ``there`` the copies that the server has of each repository, ``hostvars`` what this run made: what that will be
     in the state directory is named in check mode, with an empty content. Only what is encrypted with age leaves the controller.
-    Raises ValueError.
+    What is damaged is damaged of one client, which is not to keep the others from having theirs.
     """
     found, damaged = {}, []
     for host, identity, repository in _served(hosts[server]["server"]):
         client = hosts[host]["client"]
         if not client or client["escrow"]["mode"] != MODE:
             continue
-        kept = set(_state.bundles(state_dir, host, repository))
+        try:
+            kept = set(_state.bundles(state_dir, host, repository))
+        except ValueError as error:
+            damaged.append(_told(error, server))
+            continue
         born = _delivered.born(hostvars, host, repository).get("bundle_name") if check_mode else None
+        copies = there.get(f"{identity}--{repository}", ())
         for bundle in kept | ({born} if born else set()):
-            name = f"{identity}--{repository}/{bundle}"
-            if name in there or not (bundle.endswith(f".{MODE}") or bundle == UNBORN):
+            if bundle in copies or not (bundle.endswith(f".{MODE}") or bundle == UNBORN):
                 continue
             try:
                 content = _state.read_bundle(state_dir, host, repository, bundle) or b""
                 if bundle in kept and not content.startswith(AGE_MAGIC):
                     raise ValueError(f"the escrow bundle {bundle} of {repository} of {host} is not encrypted by age")
             except ValueError as error:
-                # Of one client, which is not to keep the others from having theirs.
-                damaged.append(f"{error}: bring it back, from version control say; {server} gets no copy of it")
+                damaged.append(_told(error, server))
                 continue
-            found[name] = base64.b64encode(content).decode("ascii")
+            found[f"{identity}--{repository}/{bundle}"] = base64.b64encode(content).decode("ascii")
     return dict(sorted(found.items())), sorted(damaged)
+
+
+def _told(error: ValueError, server: str) -> str:
+    return f"{error}: bring it back, from version control say; {server} gets no copy of it"
 
 
 def _served(server: dict[str, t.Any]) -> set[tuple[str, str, str]]:

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
+import time
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils._escrow import BUNDLE_NAME
@@ -15,53 +17,146 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils._fields import NAM
 
 KEYS = ("password", "next_password", "rest_password", "ssh_key", "borg_key", "environment")
 AGE_SECONDS = 60
+# How far the clocks of client and controller may be apart.
+AHEAD_SECONDS = 24 * 3600
+
+
+class _Opened(t.NamedTuple):
+    name: str
+    # When it was made, later than the one before; the file's time says nothing after a git clone.
+    made: int
+    bundle: dict[str, t.Any]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({_time(self.made)})"
 
 
 def secrets_of(
-    directory: str, repositories: t.Sequence[str], key: str | None, backup_id: str | None = None
-) -> dict[str, dict[str, t.Any]]:
-    """The secrets of each repository out of its newest bundle; ``directory`` is the host's in the state directory.
+    directory: str,
+    repositories: t.Sequence[str],
+    key: str | None,
+    backup_id: str | None = None,
+    *,
+    bundles: t.Sequence[str] = (),
+    now: float | None = None,
+) -> tuple[dict[str, dict[str, t.Any]], list[str]]:
+    """The secrets of each repository out of its newest bundle, and what its user has to know; ``directory`` is the host's in the
+    state directory.
 
     Bundles of another ``backup_id``, which the host has or had, count only where there is none of this one.
 
     A bundle made after init (it knows the repository's id) wins over one made before; one that ``key`` cannot open, since
-    it was made for other recipients, does not count. Where an earlier one says which password the newest one's replaced, that is
+    it was made for other recipients, does not count. The client says when it was made, and may be in anybody's hands: one that is from
+    the future, seen at ``now``, wins over no other, and ``bundles`` are the names of those to be taken whatever others say.
+
+    Where an earlier one says which password the newest one's replaced, that is
     the C(old_password): its key may be left in the repository. A repository that the state directory has nothing of at all is left
-    out, as long as there is another. Raises ValueError with the cure when there is none that opens; the message never holds a secret.
+    out, as long as there is another. Raises ValueError with the cure when there is none that opens; neither that nor what is told
+    ever holds a secret.
     """
-    result = {}
     unknown = [
         repository for repository in repositories if NAME.match(repository) and not _is_known(directory, repository)
     ]
+    names: dict[str, list[str]] = {}
     for repository in repositories:
         if not NAME.match(repository):
             raise ValueError(f"repositories: {repository!r} is not the name of a repository")
         if repository in unknown and len(unknown) < len(repositories):
             continue
-        place = os.path.join(directory, "escrow", repository)
-        names = sorted(filter(BUNDLE_NAME.match, os.listdir(place))) if os.path.isdir(place) else []
-        if not names:
+        place = _place(directory, repository)
+        names[repository] = sorted(filter(BUNDLE_NAME.match, os.listdir(place))) if os.path.isdir(place) else []
+        if not names[repository]:
             raise ValueError(
                 f"the state directory has no escrow bundle of {repository} ({place}). Use the state directory that this"
                 " client was provisioned with, or a copy of it"
             )
-        opened, refused = [], []
-        for path in (os.path.join(place, name) for name in names):
-            try:
-                bundle = _open(path, key)
-            except ValueError as error:
-                refused.append(error)
-            else:
-                opened.append((bundle.get("repository_id") is not None, _made(bundle), path, bundle))
-        if not opened:
-            raise refused[-1]
-        opened = [each for each in opened if backup_id and each[3].get("host") == backup_id] or opened
-        best = max(opened, key=lambda each: each[:3])[3]
-        result[repository] = {name: best[name] for name in KEYS if best.get(name)}
-        if _made(best):
-            result[repository]["made"] = _made(best)
-        result[repository].update(_replaced(best, [each[3] for each in sorted(opened, key=lambda each: each[:3])]))
-    return result
+    for name in set(bundles).difference(*names.values()):
+        raise ValueError(
+            f"bundle = {name}: there is no such escrow bundle of this host. Give the name of a file below {directory}/escrow"
+        )
+    result, told = {}, []
+    for repository, found in names.items():
+        wanted = [name for name in found if name in bundles]
+        if len(wanted) > 1:
+            raise ValueError(f"bundle: names two of {repository}, {' and '.join(wanted)}. Give one")
+        opened = _opened(_place(directory, repository), found, key, wanted)
+        opened = [
+            each for each in opened if (backup_id and each.bundle.get("host") == backup_id) or each.name in wanted
+        ] or opened
+        latest = (time.time() if now is None else now) + AHEAD_SECONDS
+        opened.sort(
+            key=lambda each: (each.made <= latest, each.bundle.get("repository_id") is not None, each.made, each.name)
+        )
+        best = next((each for each in opened if each.name in wanted), opened[-1])
+        if not wanted:
+            told += [f"{repository}: {words}" for words in _doubts(opened, latest)]
+        result[repository] = {name: best.bundle[name] for name in KEYS if best.bundle.get(name)}
+        if best.made:
+            result[repository]["made"] = best.made
+        result[repository].update(_replaced(best.bundle, [each.bundle for each in opened]))
+    return result, told
+
+
+def _place(directory: str, repository: str) -> str:
+    return os.path.join(directory, "escrow", repository)
+
+
+def _opened(place: str, names: list[str], key: str | None, wanted: list[str]) -> list[_Opened]:
+    """The bundles that can be opened, of which there has to be one, and those that are wanted."""
+    opened, refused = [], []
+    for name in names:
+        try:
+            bundle = _open(os.path.join(place, name), key)
+        except ValueError as error:
+            if name in wanted:
+                raise
+            refused.append(error)
+        else:
+            opened.append(_Opened(name, _made(bundle), bundle))
+    if not opened:
+        raise refused[-1]
+    return opened
+
+
+def _doubts(opened: list[_Opened], latest: float) -> list[str]:
+    """What may be wrong with the choice of the last one of these. A forged bundle says what it likes."""
+    best, told = opened[-1], []
+    other = "To take another one say -e bundle=NAME; docs/operating.md, A client was lost, says what else that takes"
+    ahead = [str(each) for each in opened if each.made > latest]
+    if ahead:
+        told.append(
+            f"escrow bundles that were made in the future, by a client whose clock was wrong or in somebody else's hands, count only"
+            f" where there is no other: {', '.join(ahead)}. {best} is taken. {other}"
+        )
+    apart = [group[-1] for group in _linked(opened) if best not in group]
+    if apart:
+        others = ", ".join(str(each) for each in opened[::-1] if each in apart)
+        told.append(
+            f"its escrow bundles hold different passwords, and no rotation leads from one to the other. {best} is taken; the newest"
+            f" of the others: {others}. If it does not open the repository, one of them was forged. {other}"
+        )
+    return told
+
+
+def _linked(opened: list[_Opened]) -> list[list[_Opened]]:
+    """The bundles in groups of one password, and of those that rotations led to from it; each in the order given."""
+    groups: list[tuple[set[str], list[_Opened]]] = []
+    for each in opened:
+        passwords = {each.bundle["password"], each.bundle.get("next_password") or each.bundle["password"]}
+        near = [group for group in groups if group[0] & passwords]
+        groups = [group for group in groups if not group[0] & passwords]
+        members = {one.name for _passwords, group in near for one in group} | {each.name}
+        groups.append((passwords.union(*(group[0] for group in near)), [one for one in opened if one.name in members]))
+    return [group for _passwords, group in groups]
+
+
+def _time(made: int) -> str:
+    if not made:
+        return "an unknown time"
+    try:
+        return datetime.datetime.fromtimestamp(made, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return "a time that no clock shows"
 
 
 def _is_known(directory: str, repository: str) -> bool:
@@ -80,7 +175,6 @@ def _replaced(best: dict[str, t.Any], bundles: list[dict[str, t.Any]]) -> dict[s
 
 
 def _made(bundle: dict[str, t.Any]) -> int:
-    """When the bundle was made, later than the one before; the file's time says nothing after a git clone."""
     made = bundle.get("made")
     return made if isinstance(made, int) else 0
 

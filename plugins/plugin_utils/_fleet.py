@@ -127,7 +127,7 @@ _account_text = f.text(f.ACCOUNT.pattern[2:-2], "the name of an account", "Use l
 
 # Variables of the facade and of roles that end in unit files, or decide what is revoked.
 SETTINGS: dict[str, f.Checker] = {
-    **dict.fromkeys(("restic_binary", "restic_release_path", "restic_program", "restic_home", "jobs_program"), _place),
+    **dict.fromkeys(("restic_binary", "restic_release_path", "restic_home", "jobs_program"), _place),
     **dict.fromkeys(("rest_server_binary", "rest_server_release_path", "rest_server_mount"), _place),
     **dict.fromkeys(("rest_server_tls_certificate", "rest_server_tls_key", "rest_server_tls_ca"), _place),
     **dict.fromkeys(

@@ -12,7 +12,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _h
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _rclone
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, shorten
 
-TESTED = {"bookworm", "trixie", "sid", "forky"}
+TESTED = {"bookworm", "trixie"}
 ANALYZE_SECONDS = 10.0
 # Where the package borgbackup puts it, which a server of borg gets.
 PACKAGED_BORG = "/usr/bin/borg"

@@ -138,6 +138,17 @@ def _hook(where: str, value: t.Any) -> dict[str, t.Any]:
     return {"user": "root", "timeout": 3600, **hook}
 
 
+def _dump_argument(where: str, value: t.Any) -> str:
+    if isinstance(value, str) and re.match(r"--([a-z-]+-)?(pass[a-z]*|secret|token)=.", value):
+        raise BadInput(
+            where,
+            "<hidden>",
+            "looks like a secret, and the command of a dump is readable by everybody on the host",
+            "Put it into a file in the home of the dump's account, like .my.cnf or .pgpass",
+        )
+    return str(f.line(where, value))
+
+
 def _dump(where: str, value: t.Any) -> dict[str, t.Any]:
     dump = f.mapping(
         {
@@ -150,7 +161,7 @@ def _dump(where: str, value: t.Any) -> dict[str, t.Any]:
             ),
             "user": f.text(f.ACCOUNT.pattern[2:-2], "the name of an account", "Use the login name of the account"),
             "command": f.listing(f.text(r"[^\0]+", "an argument", "Give a text without NUL"), empty=False),
-            "extra_args": f.listing(f.line),
+            "extra_args": f.listing(_dump_argument),
             "filename": f.text(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,79}", "a file name", "Use letters, digits and . _ + -"),
         },
         where,
@@ -195,9 +206,30 @@ def _schedule(where: str, value: t.Any) -> dict[str, t.Any]:
         },
         where,
         value,
-        required=("calendar",),
     )
-    return {"spread": 0, "persistent": True, **schedule}
+    # A longer delay than lies between two times would leave some out: systemd looks for the next one after the delayed one.
+    defaults = {**DEFAULTS["schedule"], **({"spread": 0} if _within_spread(schedule.get("calendar", "daily")) else {})}
+    return {**defaults, **schedule}
+
+
+def _within_spread(calendar: str) -> bool:
+    """Whether this may come round within two hours."""
+    if re.match(r"(?i)(hour|minute)ly\b", calendar):
+        return True
+    time = re.search(r"(?:\A|[ T])([0-9*/.,]+):([0-9*/.,:]+)", calendar)
+    if not time:
+        return False
+    hours, minutes = time.groups()
+    if not re.match(r"\A[0-9]+(:[0-9]+)?\Z", minutes):
+        return True
+    repeated = re.match(r"\A([0-9]+)/([1-9][0-9]*)\Z", hours)
+    if repeated:
+        at = list(range(int(repeated[1]), 24, int(repeated[2])))
+    elif re.match(r"\A[0-9]+(,[0-9]+)*\Z", hours):
+        at = sorted(map(int, hours.split(",")))
+    else:
+        return True
+    return len(at) > 1 and any((later - hour) % 24 < 2 for hour, later in zip(at, at[1:] + at[:1]))
 
 
 def _tag(where: str, value: t.Any) -> str:

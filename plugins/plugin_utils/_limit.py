@@ -17,6 +17,7 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import b
 OURS = re.compile(
     r"\A(?:backup|restic|rest_server|jobs|escrow|common|ssh_identity|ssh_access|rclone|rclone_proxy|borg)_|\A__"
 )
+_BUNDLE = re.compile(r"/escrow/[^/]+/[0-9a-f]{32}(?:-[0-9a-f]{16}(\.age)|\.json)")
 # What a server does for a repository over SSH, as the model and the state directory have it.
 SERVED = ("account", "kind", "path", "remote", "quota", "append_only")
 
@@ -66,18 +67,24 @@ def no_client(client: str, clients: t.Container[str], known: dict[str, t.Any]) -
 
 def damaged(host: str, errors: t.Iterable[str]) -> list[dict[str, t.Any]]:
     """Problems of a host whose files in the state directory are damaged, as the model has problems."""
-    back = "Bring it back, from version control say, or"
-    cure = f"{back} remove it: the playbook that wrote it writes it again"
-    # Without it the next run of `site` would let the client in again.
-    given_up = f"{back} take {host} out of {CLIENTS}, remove the file, and run decommission -e client={host}"
     return [
-        {
-            "hosts": [host],
-            "variable": "backup_state_dir",
-            "message": f"{host}: {error}. {given_up if 'decommissioned.json' in error else cure}",
-        }
+        {"hosts": [host], "variable": "backup_state_dir", "message": f"{host}: {error}. {_cure(host, error)}"}
         for error in errors
     ]
+
+
+def _cure(host: str, error: str) -> str:
+    back = "Bring it back, from version control say, or"
+    if "decommissioned.json" in error:
+        # Without it the next run of `site` would let the client in again.
+        return f"{back} take {host} out of {CLIENTS}, remove the file, and run decommission -e client={host}"
+    bundle = _BUNDLE.search(error)
+    if not bundle:
+        return f"{back} remove it: the playbook that wrote it writes it again"
+    if bundle[1]:
+        back = "Bring it back, from version control or what its server has in /var/lib/holdfast/escrow, or"
+    # One that was replaced since is not written again, but with what is no bundle nothing is lost.
+    return f"{back} remove it and run site again, which writes today's anew"
 
 
 def still_let_in(hosts: dict[str, t.Any], known: dict[str, t.Any], client: str, limited: set[str]) -> list[str]:

@@ -36,7 +36,7 @@ SCHEMES = ("rest", "s3", "sftp", "b2", "azure", "gs", "swift", "rclone")
 DEFAULT_PORTS = {"http": 80, "https": 443, "sftp": 22}
 # What a unit sets itself, or what would change which code runs in it.
 OWN_VARIABLES = re.compile(
-    r"\A(RESTIC_(?!REST_(USERNAME|PASSWORD)\Z).*|HOLDFAST_.*|LD_.*|PATH|TMPDIR|LC_ALL|CREDENTIALS_DIRECTORY)\Z"
+    r"\A(RESTIC_(?!(REST_(USERNAME|PASSWORD)|CACERT)\Z).*|HOLDFAST_.*|LD_.*|PATH|TMPDIR|LC_ALL|CREDENTIALS_DIRECTORY)\Z"
 )
 # A user in a URL (of sftp only a password: its user is part of the address), and rclone's parameters in a location.
 _CREDENTIALS = re.compile(
@@ -178,6 +178,14 @@ def _secret_environment(where: str, value: t.Any) -> dict[str, str]:
             )
         if isinstance(entry, bool) or not isinstance(entry, (str, int)) or _CONTROL.search(str(entry)):
             raise BadInput(at, "<hidden>", "is not one line of text", "Write it in quotes, without line breaks")
+        # restic takes several, between commas.
+        if key == "RESTIC_CACERT" and not re.match(r"\A/[^,]*\Z", str(entry)):
+            raise BadInput(
+                at,
+                "<hidden>",
+                "is not the absolute path of one file",
+                "Name the file on the client that holds the certificates to trust, without a comma in its path",
+            )
         result[str(key)] = _hidden(at, str(entry))
     return result
 

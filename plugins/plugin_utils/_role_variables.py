@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import re
 import typing as t
 
 import yaml
@@ -17,7 +18,10 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, said, shorten
 
 ROLES = pathlib.Path(__file__).resolve().parents[2] / "roles"
+FACADE = ROLES.parent / "playbooks/vars/facade.yml"
 CURE = "docs/reference/{role}_role.md says what it may be"
+# In an expression of the facade, the variable of users that it is made of.
+_SOURCE = re.compile(r"(?<![\w.'])backup_\w+|(?<=\A{{ )restic_\w+(?= }}\Z)")
 
 
 @functools.lru_cache(maxsize=1)
@@ -31,6 +35,17 @@ def specs() -> dict[str, tuple[str, dict[str, t.Any]]]:
     return found
 
 
+@functools.lru_cache(maxsize=1)
+def set_by_playbooks() -> dict[str, str]:
+    """The cure for each variable of a role that the playbooks set: a play's variables outrank the inventory, so a user's would do nothing."""
+    found = {}
+    for name, value in yaml.safe_load(FACADE.read_text(encoding="utf-8")).items():
+        if not name.startswith("__"):
+            sources = set(_SOURCE.findall(str(value)))
+            found[name] = f"Set {sources.pop()}" if len(sources) == 1 else "docs/jobs.md says what a user sets"
+    return found
+
+
 def problems(
     hostvars: t.Mapping[str, t.Mapping[str, t.Any]], hosts: t.Iterable[str], told: t.Container[tuple[str, str]] = ()
 ) -> list[Problem]:
@@ -39,9 +54,11 @@ def problems(
     ``told`` are hosts and variables of which the model has said already what is wrong.
     """
     found: dict[tuple[str, str, str], list[str]] = {}
+    ours = set_by_playbooks()
+    wanted = {**dict.fromkeys(ours, ("", {})), **specs()}
     for host in hosts:
         variables = hostvars[host]
-        for name, (_role, spec) in specs().items():
+        for name, (_role, spec) in wanted.items():
             if name not in variables or (host, name) in told:
                 continue
             try:
@@ -51,16 +68,19 @@ def problems(
                 continue
             if value is None:
                 continue
+            shown = "<hidden>" if spec.get("no_log") else shorten(value)
+            if name in ours:
+                found.setdefault((name, shown, "is set by the playbooks themselves"), []).append(host)
+                continue
             errors = (
                 ArgumentSpecValidator({name: spec})
                 .validate({name: value}, validate_role_argument_spec=True)
                 .error_messages
             )
             if errors:
-                shown = "<hidden>" if spec.get("no_log") else shorten(value)
                 wrong = "is not what it has to be" if spec.get("no_log") else said(ValueError("; ".join(errors)))
                 found.setdefault((name, shown, wrong), []).append(host)
     return [
-        Problem(tuple(concerned), name, shown, wrong, CURE.format(role=specs()[name][0]))
+        Problem(tuple(concerned), name, shown, wrong, ours.get(name) or CURE.format(role=specs()[name][0]))
         for (name, shown, wrong), concerned in found.items()
     ]

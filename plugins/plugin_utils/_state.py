@@ -58,6 +58,12 @@ _CERTIFICATES = re.compile(
     r"\A(?:-----BEGIN CERTIFICATE-----\n(?:[A-Za-z0-9+/=]{1,76}\n)+-----END CERTIFICATE-----\n)+\Z"
 )
 _RENDERED = ("rendered.json", "ssh_rendered.json")
+# What is read of each repository in ssh_rendered.json, beside two lists.
+_SERVED: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("account", "kind", "host"), (str,)),
+    **dict.fromkeys(("path", "remote", "quota"), (str, type(None))),
+    "append_only": (bool,),
+}
 _REMOVABLE = (
     "ca.pem",
     "identity.json",
@@ -66,6 +72,7 @@ _REMOVABLE = (
     "decommissioned.json",
     "handed_over.json",
 )
+_LINK = "{} is a link: the state directory holds none, replace it by what it leads to"
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 T = t.TypeVar("T")
@@ -169,16 +176,12 @@ def examine_host(state_dir: str, host: str) -> tuple[dict[str, t.Any], list[str]
     found = {
         "rest": look.each("rest", _REST_FILE, _check_rest),
         "ssh": look.each("ssh", _SSH_FILE, _check_keys),
-        "escrow": {
-            repository: bundles
-            for repository in look.names("escrow")
-            if (bundles := [name for name in look.names(f"escrow/{repository}") if _is_bundle(name)])
-        },
+        "escrow": {repository: bundles for repository in look.names("escrow") if (bundles := look.bundles(repository))},
         "identities": look.one("identity.json", _check_identity) or {},
         "ca": look.one("ca.pem", _check_ca),
         "ssh_host_keys": look.one("ssh_host_keys", _check_host_keys) or [],
-        "rendered": look.one("rendered.json", _parse_json),
-        "ssh_rendered": look.one("ssh_rendered.json", _parse_json),
+        "rendered": look.one("rendered.json", _check_rendered),
+        "ssh_rendered": look.one("ssh_rendered.json", _check_ssh_rendered),
         "decommissioned": look.one("decommissioned.json", _parse_json),
     }
     if found["decommissioned"] is None and os.path.lexists(look.path("decommissioned.json")):
@@ -219,6 +222,22 @@ class _Look:
         matches = [pattern.match(f"{folder}/{name}") for name in self.names(folder)]
         checked = {match.group(1): self.one(match.group(), check) for match in matches if match}
         return {repository: value for repository, value in checked.items() if value is not None}
+
+    def bundles(self, repository: str) -> list[str]:
+        """The names of those bundles that are some. From an empty file, or a pointer of git-lfs, nobody restores."""
+        found, damaged = [], []
+        for name in filter(_is_bundle, self.names(f"escrow/{repository}")):
+            path = self.path(f"escrow/{repository}/{name}")
+            try:
+                _check_bundle(path, _content(path, MAX_BYTES) or b"")
+                found.append(name)
+            except ValueError as error:
+                damaged.append(str(error))
+        if damaged:
+            # Of a checkout that went wrong all may be.
+            others = f", and {len(damaged) - 1} more in that directory" if damaged[1:] else ""
+            self.damaged.append(f"{damaged[0]}{others}")
+        return found
 
 
 def bundles(state_dir: str, host: str, repository: str) -> list[str]:
@@ -424,15 +443,20 @@ def _check_content(relative: str, value: t.Any) -> bytes:
         _check_keys(where, content)
     elif relative == "ssh_host_keys":
         _check_host_keys(where, content)
-    elif relative.endswith(".age"):
-        if not content.startswith(_escrow.AGE_MAGIC):
-            raise ValueError(f"{where}: not encrypted by age")
+    elif _ESCROW_FILE.match(relative):
+        _check_bundle(where, content)
     elif relative == "identity.json":
         content = _json({"repositories": _check_identity(where, content)})
     else:
-        parsed = _parse_json(where, content)
-        content = content if relative.startswith("escrow/") else _json(parsed)
+        content = _json(_CHECKS.get(relative, _parse_json)(where, content))
     return content
+
+
+def _check_bundle(where: str, content: bytes) -> None:
+    if not where.endswith(".age"):
+        _parse_json(where, content)
+    elif not content.startswith(_escrow.AGE_MAGIC):
+        raise ValueError(f"{where}: not encrypted by age")
 
 
 def _most(relative: str) -> int:
@@ -478,6 +502,37 @@ def _check_rest(where: str, content: bytes) -> dict[str, t.Any]:
     return {"user": user, "hash": hashes[0], "next_hash": parsed.get("next_hash")}
 
 
+def _check_rendered(where: str, content: bytes) -> dict[str, t.Any]:
+    parsed = _parse_json(where, content)
+    if not (
+        _is_map(parsed.get("users", {})) and _is_map(parsed.get("quotas", {})) and _is_list(parsed.get("names", []))
+    ):
+        raise ValueError(f"{where}: not what a server was rendered with")
+    return parsed
+
+
+def _check_ssh_rendered(where: str, content: bytes) -> dict[str, t.Any]:
+    parsed = _parse_json(where, content)
+    served = parsed.get("repositories", {})
+    if not isinstance(served, dict) or not all(map(_is_served, served.values())):
+        raise ValueError(f"{where}: not what a server was rendered with")
+    return parsed
+
+
+def _is_served(value: t.Any) -> bool:
+    if not isinstance(value, dict) or not _is_list(value.get("from")) or not _is_list(value.get("keys")):
+        return False
+    return all(key in value and isinstance(value[key], kinds) for key, kinds in _SERVED.items())
+
+
+def _is_list(value: t.Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _is_map(value: t.Any) -> bool:
+    return isinstance(value, dict) and _is_list(list(value.values()))
+
+
 def _check_identity(where: str, content: bytes) -> dict[str, str]:
     found = _parse_json(where, content).get("repositories")
     names = [*found, *found.values()] if isinstance(found, dict) else [None]
@@ -507,6 +562,9 @@ def _check_host_keys(where: str, content: bytes) -> list[str]:
     if found != lines:
         raise ValueError(f"{where}: the host keys are not sorted, or one is there twice")
     return found
+
+
+_CHECKS = {"rendered.json": _check_rendered, "ssh_rendered.json": _check_ssh_rendered}
 
 
 def _lines(where: str, content: bytes) -> list[str]:
@@ -552,21 +610,25 @@ def _read_json(state_dir: str, relative: str) -> dict[str, t.Any] | None:
 
 
 def _read(state_dir: str, relative: str) -> bytes | None:
-    path = os.path.join(state_dir, relative)
     _refuse_links(state_dir, relative)
+    return _content(os.path.join(state_dir, relative), _most(relative))
+
+
+def _content(path: str, most: int) -> bytes | None:
+    """What a file holds in a directory that was seen not to be behind a link."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in _ABSENT:
             return None
-        raise ValueError(f"{path}: {error.strerror}") from None
+        raise ValueError(_LINK.format(path) if error.errno == errno.ELOOP else f"{path}: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ValueError(f"{path} is no regular file: move it away")
     with os.fdopen(descriptor, "rb") as stream:
-        content = stream.read(_most(relative) + 1)
-    if len(content) > _most(relative):
-        raise ValueError(f"{path} is larger than {_most(relative)} bytes")
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path} is larger than {most} bytes")
     return content
 
 
@@ -575,4 +637,4 @@ def _refuse_links(state_dir: str, relative: str) -> None:
     for part in relative.split("/"):
         path = os.path.join(path, part)
         if os.path.islink(path):
-            raise ValueError(f"{path} is a link: the state directory holds none, replace it by what it leads to")
+            raise ValueError(_LINK.format(path))

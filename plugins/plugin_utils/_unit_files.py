@@ -53,7 +53,8 @@ def _of_unit(unit: dict[str, t.Any], values: dict[str, t.Any], repository: dict[
     command = program.replace(f"/etc/holdfast/secrets/{repository['name']}.", "%d/")
     values = {**values, "__repository": repository, "__ssh_command": command}
     files = [
-        _file(f"/etc/holdfast/units/{name}.json", "unit.json.j2", values),
+        # It has the user's commands in it, and root's program alone reads it.
+        _file(f"/etc/holdfast/units/{name}.json", "unit.json.j2", values, mode="0600"),
         _unit(f"holdfast-{name}.service", "borg.service.j2" if borg else "run.service.j2", values),
         _unit(f"holdfast-{name}.timer", "run.timer.j2", values),
     ]

@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 
 
-def check_folder(option: str, path: str) -> None:
-    """Raises ValueError that names the option where there is no directory for the file."""
+def check_place(option: str, path: str) -> None:
+    """Raises ValueError that names the option where there is no directory for the file, or something that is none in its place."""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise ValueError(f"{option} = {path}: there is no directory {folder}. Make it, or give another place")
+    # Not /dev/stdout, which root would replace, nor a pipe, which nobody writes into.
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise ValueError(f"{option} = {path}: is no file, and is not replaced by one. Give another place")
 
 
 def write(path: str, content: bytes) -> None:

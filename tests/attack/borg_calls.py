@@ -41,7 +41,9 @@ class Session:
         assert self._serve.stdin is not None
         assert self._serve.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            self._serve.stdin.write(msgpack.packb({"i": len(self.answers), "m": method, "a": arguments}))
+            # borg 1.2 takes nothing else than the old format.
+            asked = {"i": len(self.answers), "m": method, "a": arguments}
+            self._serve.stdin.write(msgpack.packb(asked, use_bin_type=False))
             self._serve.stdin.flush()
         while True:
             for answer in self._unpacker:

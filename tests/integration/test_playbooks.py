@@ -190,6 +190,22 @@ def test_a_server_is_not_decommissioned_by_a_mistake(project: Project) -> None:
     assert not (project.folder / "holdfast-state").exists()
 
 
+# --- variables
+
+
+def test_a_users_value_of_what_the_playbooks_set_is_refused_and_their_own_is_not(project: Project) -> None:
+    """The playbooks' variables are in force in their plays, and never seen as some that a user set."""
+    project.hosts["web1"]["jobs_on_failure"] = ["/bin/tell"]
+    done = project.play("backup", "-e", "job=system")
+    assert done.returncode != 0
+    wanted = "web1: jobs_on_failure = ['/bin/tell']: is set by the playbooks themselves. Set backup_on_failure"
+    assert wanted in " ".join(done.stdout.split())
+    assert project.calls("web2") == []
+    project.hosts["web1"]["backup_on_failure"] = project.hosts["web1"].pop("jobs_on_failure")
+    assert project.play("backup", "-e", "job=system").returncode == 0
+    assert project.calls("web2")
+
+
 # --- what the state directory keeps
 
 

@@ -560,6 +560,15 @@ def test_dump_fails(client: Client) -> None:
     found = client.run(fails=False)
     assert (found["outcome"], found["dumps_failed"]) == ("ok", [])
     assert {found["snapshot"], found["dumps"]["database"]} <= set(client.snapshot_ids())
+    # However much its command says before.
+    client.dump("/bin/sh -c 'seq 2500 >&2; echo good'")
+    found = client.run(fails=False)
+    assert found["dumps"]["database"] in client.snapshot_ids()
+    # A pipe ends well although what writes into it did not.
+    client.dump("/bin/sh -c 'false | cat'")
+    found = client.run(fails=True)
+    assert (found["reason"], found["dumps"], found["dumps_failed"]) == ("dump", {}, ["database"])
+    assert "no data read" in client.sh("holdfast log system")
     # A dump that ends well and makes no snapshot is none.
     client.put(f"/etc/systemd/system/{DUMP_UNIT}", DUMP.format(command="/bin/true"))
     client.sh("systemctl daemon-reload")

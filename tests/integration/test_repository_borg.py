@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fleet import ROOT
 from tests.lab.api import Lab
 
 HOST = "bt"
@@ -195,3 +197,63 @@ def test_archives_from_before_1_2_5(bring: Do, look: Do, lab: Lab) -> None:
     assert borg(lab, "borg list --format '{name} {tam}{NL}' /srv/old") == "renamed verified\n"
     seen = look("old")
     assert (seen["state"], seen["snapshots"]["count"]) == ("present", 1)
+
+
+# What a client's key runs, for one directory; as there, what the client asks for is not looked at.
+SERVED = """#!/usr/bin/python3 -I
+import os, sys
+sys.path.insert(0, "/root")
+import _serve
+made = _serve.command({"name": "web1--served", "kind": "borg", "program": None, "path": "/srv/served", "quota": "20M",
+                       "append_only": True, "borg_major": 1, "arguments": []})
+os.chdir(made.directory)
+os.execv(made.argv[0], made.argv)
+"""
+
+
+@pytest.mark.parametrize("host", [HOST, OLDER])
+def test_the_borg_of_each_release_is_served_append_only_and_with_its_quota(lab: Lab, host: str) -> None:
+    """What is run before it reaches into borg: also 1.2.4, below the floor of jobs, on a server of Debian 12."""
+    lab.put(host, "/root/_serve.py", (ROOT / "plugins/module_utils/_serve.py").read_bytes())
+    lab.put(host, "/root/borg_calls.py", (ROOT / "tests/attack/borg_calls.py").read_bytes())
+    lab.put(host, "/root/served", SERVED.encode(), mode=0o755)
+
+    def call(attack: str, path: str, *command: str) -> list[list[str]]:
+        words = shlex.join([attack, path, *command])
+        return list(json.loads(shell(lab, f"python3 /root/borg_calls.py {words}", host)))
+
+    data = "find {}/data -type f -size +4k"
+    plain = ["borg", "serve", "--append-only", "--restrict-to-repository", "/srv/plain"]
+    shell(lab, "rm -rf /srv/plain /srv/served; mkdir /srv/plain /srv/served", host)
+    call("delete what it made", "/srv/plain", *plain)
+    assert shell(lab, data.format("/srv/plain"), host) == "", "not delivered"
+    assert {error for _method, error in call("delete what it made", "/./served", "/root/served")} == {""}
+    assert shell(lab, data.format("/srv/served"), host)
+
+    shell(lab, "rm -rf /srv/served; mkdir /srv/served", host)
+    call("make", "/./served", "/root/served")
+    shell(lab, f"{data.format('/srv/served')} -exec sha256sum {{}} + >/root/sums; test -s /root/sums", host)
+    for attack in ("destroy", "destroy after create", "overwrite", "delete"):
+        assert ["open", "closed"] not in call(attack, "/./served", "/root/served")
+        shell(lab, "sha256sum -c --quiet /root/sums", host)
+
+    shell(
+        lab,
+        f"""
+        export BORG_RSH=/root/served BORG_BASE_DIR=/root/base BORG_PASSPHRASE=x
+        vault=ssh://any/./served
+        rm -rf /srv/served /root/base; mkdir /srv/served
+        head -c 30000000 /dev/urandom >/root/big
+        borg init -e repokey-blake2 $vault
+        head -c 1000000 /root/big >/root/small
+        borg create $vault::one /root/small
+        {data.format("/srv/served")} -exec sha256sum {{}} + >/root/sums
+        test -s /root/sums
+        ! borg create $vault::two /root/big 2>/root/said || exit 1
+        grep -qi 'quota.*exceeded' /root/said
+        borg delete $vault::one
+        borg compact $vault
+        sha256sum -c --quiet /root/sums
+        """,
+        host,
+    )

@@ -118,6 +118,7 @@ CASES = [
         clients=("web1", "old1"),
         lines=2,  # the same user is the same location too
     ),
+    case("set-by-playbooks", "jobs_on_failure = ['/bin/tell']: is set by the playbooks", "Set backup_on_failure", jobs_on_failure=["/bin/tell"]),
     # Types and character sets of a job.
     job("path-relative", "paths", ["etc"], "paths[0] = 'etc'", "not an absolute path", "from the root"),
     job("path-dots", "paths", ["/srv/../etc"], "'/srv/../etc'", "'..'", "Write the path that is meant"),
@@ -125,6 +126,7 @@ CASES = [
     job("unknown-key", "pathes", ["/etc"], "is not a known key", "Known keys: "),
     job("calendar-characters", "schedule", {"calendar": "daily\nOnBootSec=1"}, "schedule.calendar = 'daily\\n", "systemd.time(7)"),
     job("spread", "schedule", {"calendar": "daily", "spread": "soon"}, "spread = 'soon'", "like 90s or 2h"),
+    job("dump-secret", "dumps", [{"kind": "mariadb", "extra_args": ["--password=geheim"]}], "extra_args[0] = '<hidden>'", ".my.cnf"),
     job("size", "exclude_larger_than", "lots", "'lots'", "like 500M"),
     job("memory", "memory_max", "1X", "'1X'", "like 500M"),
     job("pack-size", "pack_size", 1000, "= 1000", "from 4 to 128"),

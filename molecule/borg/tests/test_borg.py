@@ -151,6 +151,9 @@ def test_everything_comes_back(fleet: Fleet, name: str, unit: str) -> None:
         assert_exposure(host, f"holdfast-{service}.service", 2.0)
     found = archives(host, unit)
     assert [each["dump"] for each in found] == ["words", None]
+    recorded = json.loads(host.check_output(f"cat /var/lib/holdfast/outcomes/{unit}.json"))
+    assert recorded["dumps"] == {"words": found[0]["id"]}
+    assert "borg: files: 1, " in host.check_output(f"holdfast log {unit}")
     assert found[1]["hostname"] == name
     assert found[1]["tags"] == ["job:system", "night"]
     host.check_output(f"holdfast restore {unit} --target /root/restored")

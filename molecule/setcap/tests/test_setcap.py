@@ -336,7 +336,6 @@ def test_restic_from_the_users_own_apt_repository(fleet: Fleet) -> None:
     newest, older = [parts[1].strip() for parts in lines]
     assert host.check_output("dpkg --compare-versions %s gt %s && echo yes", newest, older) == "yes"
     for version, pinned in ((newest, ""), (older, older)):
-        host.check_output("apt-get purge -qq restic")
         fleet.host_variables["web2"]["restic_package_version"] = pinned
         fleet.converge("--limit", "web2")
         assert host.package("restic").version == version

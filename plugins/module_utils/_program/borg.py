@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from .. import _borg, _causes
@@ -37,6 +38,8 @@ _REASONS = {
 _MISSING = "BackupFileNotFoundError"
 # Who warns of what is to be saved, and not always by a name: of an attribute, say, or of an unknown type of file.
 _SAVING = ("borg.archiver", "borg.xattr")
+# What it says of itself before it begins, where it was built without a compiler.
+_SLOW = "Using a pure-python msgpack!"
 
 
 def understand(digest: Digest, text: str) -> bool:
@@ -56,7 +59,7 @@ def understand(digest: Digest, text: str) -> bool:
 def _sort(digest: Digest, said: _borg.Message) -> None:
     code = said.code
     first = said.text.splitlines()[0] if said.text else ""
-    unnamed = code is None and said.level == "WARNING" and said.logger in _SAVING
+    unnamed = code is None and said.level == "WARNING" and said.logger in _SAVING and not first.startswith(_SLOW)
     if unnamed or (code is not None and meaning(_borg.ENGINE, code).outcome == "incomplete"):
         if first not in digest.errors:
             digest.errors.append(first)
@@ -68,6 +71,15 @@ def _sort(digest: Digest, said: _borg.Message) -> None:
         digest.lines.append(first)
 
 
+def created(lines: Sequence[str]) -> tuple[range, dict[str, Any]] | None:
+    """What `borg create --json` says of an archive, and where among lines of its command's; None if it is not there."""
+    if "{" not in lines or "}" not in lines:
+        return None
+    where = range(lines.index("{"), len(lines) - list(lines)[::-1].index("}"))
+    summary = _summary("[" + "\n".join(lines[number] for number in where) + "]")
+    return None if summary is None else (where, summary)
+
+
 def _summary(text: str) -> dict[str, Any] | None:
     try:
         content = json.loads(text)[0]
@@ -75,6 +87,7 @@ def _summary(text: str) -> dict[str, Any] | None:
         stats = archive["stats"]
         return {
             "snapshot_id": str(archive["id"]),
+            "archive": str(archive["name"]),
             "repository_id": str(content["repository"]["id"]),
             "total_files_processed": int(stats["nfiles"]),
             "total_bytes_processed": int(stats["original_size"]),
@@ -161,10 +174,29 @@ def repository_id(host: Host, definition: Definition) -> str:
         raise ProgramError("borg's answer cannot be read") from None
 
 
-def _list(host: Host, definition: Definition, more: str, *, timeout: float) -> Done:
-    argv = [_program(definition), "--log-json", "list", "--bypass-lock", "--json", more]
+def size_of(host: Host, definition: Definition, archive: str) -> int:
+    """Bytes of the files in an archive of few. Raises ProgramError if it cannot be read."""
+    done = _list(host, definition, "--format={size}", timeout=ID_TIMEOUT, archive=archive)
+    if done.status:
+        raise ProgramError(failure(done.status, done.stderr))
+    try:
+        return sum(int(json.loads(line)["size"]) for line in done.stdout.splitlines())
+    except (ValueError, KeyError, TypeError):
+        raise ProgramError("borg's answer cannot be read") from None
+
+
+def _list(host: Host, definition: Definition, more: str, *, timeout: float, archive: str | None = None) -> Done:
+    argv = [
+        _program(definition),
+        "--log-json",
+        "list",
+        "--bypass-lock",
+        "--json" if archive is None else "--json-lines",
+        more,
+    ]
     env = environment(host, definition)
-    return host.command([*argv, location(host, definition)], timeout=timeout, env=env)
+    place = location(host, definition)
+    return host.command([*argv, place if archive is None else f"{place}::{archive}"], timeout=timeout, env=env)
 
 
 def _program(definition: Definition) -> str:

@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     snapshots = add("snapshots", "What can be restored.")
     snapshots.add_argument("job", metavar="JOB", help="JOB, or JOB--REPOSITORY if it has several repositories")
     snapshots.add_argument("--json", action="store_true", help="for programs")
-    restore = add("restore", "Restore files of a job below a directory, with owners and attributes, and verify them.")
+    restore = add("restore", "Restore files of a job below a directory, with owners and attributes.")
     restore.add_argument("job", metavar="JOB", help="JOB, or JOB--REPOSITORY if it has several repositories")
     restore.add_argument("--target", required=True, metavar="DIR", help="directory that is missing or empty")
     restore.add_argument("--snapshot", default="latest", metavar="ID", help="as holdfast snapshots shows it (latest)")

@@ -147,8 +147,9 @@ class Definition:
     @property
     def longest(self) -> int:
         """Seconds after which nobody waits for a run any more."""
-        # systemd's limit counts anew for what comes before restic, for restic, and for what comes after it.
-        return 3 * (self.timeout_seconds or LONGEST_RUN) + 600
+        # systemd's limit counts anew for what comes before restic, for restic, and for what comes after it: of that `post`
+        # hooks have limits of their own.
+        return 3 * (self.timeout_seconds or LONGEST_RUN) + sum(hook.timeout for hook in self.post) + 600
 
 
 class _Bad(ValueError):

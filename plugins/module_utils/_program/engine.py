@@ -15,11 +15,16 @@ def tool_versions(host: Host, definition: Definition) -> dict[str, str | None]:
     """The versions of the unit's tools by name, None for one that cannot say."""
     if definition.borg is None:
         return {"restic": restic_version(host, definition)}
-    done = host.command([definition.borg.binary, "--version"], timeout=30)
-    found = re.match(r"borg (\S+)", done.stdout)
     asked = host.command([definition.binary, "--version"], timeout=30)
     own = re.match(r"(\d\S*)", asked.stdout)
-    return {"borg": found[1] if found else None, "borgmatic": own[1] if own else None}
+    return {"borg": borg_version(host, definition.borg.binary), "borgmatic": own[1] if own else None}
+
+
+def borg_version(host: Host, binary: str) -> str | None:
+    """The version of a borg, None when it cannot say."""
+    done = host.command([binary, "--version"], timeout=30)
+    found = re.match(r"borg (\S+)", done.stdout)
+    return found[1] if found else None
 
 
 def restic_version(host: Host, definition: Definition) -> str | None:

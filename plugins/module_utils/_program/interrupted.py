@@ -60,7 +60,9 @@ def settle(host: Host, definition: Definition) -> bool:
             outcome = {**record.describe(host, definition, known, before), "duration_seconds": None}
             written = record.keep(host, definition, outcome, before)
             say(f"{definition.unit} failed interrupted")
-    # Else it went down when the outcome was written, and maybe nobody told yet.
+        else:
+            # It went down when the outcome was written, and maybe nobody told yet. A later one stays the last.
+            before = None
     if outcome.get("told") is None:
         written &= record.tell(host, definition, outcome, before)
     if written:

@@ -95,9 +95,10 @@ def cursor(host: Host) -> str:
 
 
 def since(host: Host, place: str, service: str) -> list[Entry]:
-    """The last lines of the processes of `service` since the cursor `place`, oldest first."""
-    # journalctl 252 leaves out the first match after --after-cursor=; at the cursor itself is another unit's line.
-    return _entries(host, [f"--cursor={place}", f"--lines={LINES}", f"_SYSTEMD_UNIT={service}"])
+    """What is JSON, or part of it, of what the processes of `service` said since the cursor `place`, oldest first."""
+    # journalctl 252 leaves out the first match after --after-cursor=; at the cursor itself is another unit's line. With a
+    # cursor --lines= is about the first ones, and a command may say much before the summary.
+    return _entries(host, [f"--cursor={place}", "--grep=^[{} ]", f"_SYSTEMD_UNIT={service}"])
 
 
 def until_summary(host: Host, ask: Callable[[], Digest], *, expected: bool = True) -> Digest:
@@ -115,6 +116,8 @@ def until_summary(host: Host, ask: Callable[[], Digest], *, expected: bool = Tru
 
 def refusal(host: Host, service: str) -> Entry | None:
     """The last time systemd did not start `service` because something that it requires failed."""
+    # The recorder is started by the same event.
+    sync(host)
     found = _entries(host, ["--lines=1", "_PID=1", f"UNIT={service}", "JOB_RESULT=dependency"])
     return found[-1] if found else None
 

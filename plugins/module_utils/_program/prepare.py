@@ -173,7 +173,7 @@ def _dumps(host: Host, definition: Definition, state: State) -> None:
 
 
 def _dump(host: Host, definition: Definition, dump: Dump) -> str:
-    """Run the companion unit; returns the id of its snapshot, empty for borg. Raises ProgramError if it made none."""
+    """Run the companion unit; returns the id of its snapshot. Raises ProgramError if it made none, or an empty one."""
     program = os.path.basename(definition.binary)
     place = journal.cursor(host)
     done = host.command(["systemctl", "start", "--", dump.unit], timeout=definition.longest)
@@ -181,15 +181,20 @@ def _dump(host: Host, definition: Definition, dump: Dump) -> str:
         host.command(["systemctl", "stop", "--", dump.unit], timeout=120)
     if done.status:
         raise ProgramError(done.stderr.strip() or f"systemctl ended with exit status {done.status}")
-    if definition.borg is not None:
-        # Borg's exit status is enough: it has no id to tell.
-        return ""
     if not place:
         raise ProgramError("the journal cannot be read, so nobody knows whether it made a snapshot")
-    found = journal.until_summary(
-        host, lambda: journal.digest(journal.since(host, place, dump.unit), program, dump.unit)
-    )
-    snapshot = (found.summary or {}).get("snapshot_id")
-    if not snapshot:
+
+    def asked() -> journal.Digest:
+        entries = journal.since(host, place, dump.unit)
+        if definition.borg is not None:
+            created = borg.created([entry.text for entry in entries])
+            return journal.Digest(summary=created[1] if created else None)
+        return journal.digest(entries, program, dump.unit)
+
+    summary = journal.until_summary(host, asked).summary or {}
+    if not summary.get("snapshot_id"):
         raise ProgramError("it ended well, but made no snapshot")
-    return str(snapshot)
+    # A command that pipes may end well where the one that it asks did not. Restic takes no empty dump, and says so; borg does.
+    if definition.borg is not None and not borg.size_of(host, definition, summary["archive"]):
+        raise ProgramError("it ended well, but its command wrote nothing: the snapshot is empty")
+    return str(summary["snapshot_id"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 
-from . import borg, evidence, journal, show, sources
+from . import borg, evidence, journal, outcomes, show, sources
 from .definition import Definition
 from .host import Host, ProgramError
 from .journal import Digest
@@ -64,16 +64,9 @@ def pretend(host: Host, definition: Definition) -> int:
     sources.write(host, definition, extra)
     name = f"holdfast-dry-run@{definition.unit}.service"
     say(f"{definition.unit}: dry run, nothing is saved")
-    try:
-        if output is not None:
-            # Names of files are for root alone.
-            host.write(output, b"", mode=0o600)
-        status, said = _run(host, definition, name, copy)
-        if output is not None:
-            _tell_list(host, output, said)
-    finally:
-        if output is not None:
-            host.path(output).unlink(missing_ok=True)
+    # Another one would be ended by this one's end.
+    with outcomes.turn(host, f"dry-run-{definition.unit}"):
+        status, said = _pretend(host, definition, name, copy, output)
     for line in show.summary(said.summary) if said.summary else []:
         say(f"  {line}")
     problems = [*(f"declared but not there: {path}" for path in missing), *said.errors, *said.lines]
@@ -82,13 +75,31 @@ def pretend(host: Host, definition: Definition) -> int:
         complain(f"  {problem}")
     # borgmatic ends well although borg warned.
     warned = definition.borg is not None and said.errors and definition.incomplete_is != "ok"
-    return 1 if status or missing or warned else 0
+    lacking = missing and definition.incomplete_is != "ok"
+    return 1 if status or lacking or warned else 0
+
+
+def _pretend(host: Host, definition: Definition, name: str, copy: str, output: str | None) -> tuple[int, Digest]:
+    """Run the copy, and tell what is in borg's list of files, `output`; exit status, and what it said otherwise."""
+    try:
+        if output is not None:
+            # Names of files are for root alone.
+            host.write(output, b"", mode=0o600)
+        status, said = _run(host, definition, name, copy)
+        if output is not None:
+            _tell_list(host, output, said)
+        return status, said
+    finally:
+        if output is not None:
+            host.path(output).unlink(missing_ok=True)
 
 
 def _run(host: Host, definition: Definition, name: str, copy: str) -> tuple[int, Digest]:
     """Run the copy as the service `name`; exit status, and what it said in the journal."""
     host.write(f"{TRANSIENT}/{name}", copy.encode("utf-8"), mode=0o644)
     try:
+        # One that was cut off, with its shell say, is still there, and would answer for this one.
+        host.command(["systemctl", "stop", "--", name], timeout=120)
         host.command(["systemctl", "daemon-reload"], timeout=120)
         done = host.command(["systemctl", "start", "--", name], timeout=definition.longest)
         shown = host.command(["systemctl", "show", "--property=InvocationID", "--value", "--", name], timeout=60)

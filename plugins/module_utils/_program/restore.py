@@ -1,7 +1,7 @@
 # Copyright (c) 2026 holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`holdfast restore JOB`: files of a snapshot into a directory, verified, and never over what is already there."""
+"""`holdfast restore JOB`: files of a snapshot into a directory, never over what is already there; restic verifies them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from .. import _floors
 from .._model import parse_time
-from . import borg, place, restic
+from . import borg, engine, place, restic
 from . import definition as definitions
 from .definition import LONGEST_RUN, Definition
 from .host import Host, ProgramError
@@ -46,6 +47,10 @@ def restore(
     if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
     if definition.borg is not None:
+        version = engine.borg_version(host, definition.borg.binary)
+        if version is not None and _floors.below("borg-restore", version):
+            floor = _floors.floor("borg-restore")
+            complain(f"borg {version} is older than {floor.minimum}: {floor.reason}")
         return _restore_borg(host, definition, target, snapshot, wanted, dump, dry_run=dry_run)
     chosen = _choose(host, definition, snapshot, dump)
     for path in wanted:

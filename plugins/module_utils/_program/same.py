@@ -34,8 +34,13 @@ def doubt(host: Host, definition: Definition, since: float, saved_in: str | None
         return "no record", f"{definition.record} cannot be used: {error}; run the site playbook for this host"
     if definition.borg is not None and not definition.dumps_only:
         return compare(definition, known, saved_in or known)
-    if definition.borg is None and _opened(host, definition, since) == {known}:
-        return None
+    if definition.borg is None:
+        opened = _opened(host, definition, since)
+        # Also where the right one is back by now: what was saved is in the other.
+        for another in sorted(opened - {known}):
+            return compare(definition, known, another)
+        if opened:
+            return None
     try:
         found = (restic if definition.borg is None else borg).repository_id(host, definition)
     except ProgramError as error:
@@ -54,7 +59,10 @@ def compare(definition: Definition, known: str, found: str) -> tuple[str, str] |
 
 
 def _opened(host: Host, definition: Definition, since: float) -> set[str]:
-    """Ids of the repositories that restic opened with this unit's cache since then; empty where nothing is known."""
+    """Ids of the repositories that restic opened with this unit's cache since then; empty where nothing is known.
+
+    What the cache says of the future is from a time when the clock was ahead.
+    """
     directory = definition.environment.get("RESTIC_CACHE_DIR")
     if directory is None:
         return set()
@@ -64,7 +72,7 @@ def _opened(host: Host, definition: Definition, since: float) -> set[str]:
             return {
                 each.name
                 for each in entries
-                if _ID.match(each.name) and each.stat(follow_symlinks=False).st_mtime >= int(since)
+                if _ID.match(each.name) and int(since) <= each.stat(follow_symlinks=False).st_mtime <= host.now() + 1
             }
     except OSError:
         return set()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -66,10 +67,22 @@ def _local(seconds: float) -> str:
 
 def _with_dumps(host: Host, definition: Definition, entries: list[journal.Entry]) -> list[journal.Entry]:
     begin, end = entries[0].time, entries[-1].time
-    units = [part for dump in definition.dumps for part in ("+", f"_SYSTEMD_UNIT={dump.unit}")]
-    found = journal.read(host, "0" * 32, lines=LOG_LINES, more=tuple(units))
-    during = [entry for entry in found if begin <= entry.time <= end]
-    return sorted([*entries, *during], key=lambda entry: entry.time)
+    for dump in definition.dumps:
+        found = journal.read(host, "0" * 32, lines=LOG_LINES, more=("+", f"_SYSTEMD_UNIT={dump.unit}"))
+        during = [entry for entry in found if begin <= entry.time <= end]
+        entries = [*entries, *(during if definition.borg is None else _in_sentences(during))]
+    return sorted(entries, key=lambda entry: entry.time)
+
+
+def _in_sentences(entries: list[journal.Entry]) -> list[journal.Entry]:
+    """Lines of a dump of borg's, with sentences for the object that it prints over many of them."""
+    created = borg.created([entry.text for entry in entries])
+    if created is None:
+        return entries
+    where, said = created
+    last = entries[where.stop - 1]
+    sentences = [dataclasses.replace(last, text=line) for line in summary(said)]
+    return [*entries[: where.start], *sentences, *entries[where.stop :]]
 
 
 def _sentences(entry: journal.Entry, program: str) -> list[str]:

@@ -11,6 +11,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _host
@@ -114,6 +115,35 @@ def test_a_next_key_is_tried_where_the_server_takes_it_and_nothing_runs() -> Non
     # Check mode has made none.
     asked = {"__escrow_identity": identity(), "backup_rotate_ssh": True, "ansible_check_mode": True}
     assert faced("__holdfast_ssh_next", **asked) == ["offsite"]
+
+
+def test_a_package_is_judged_in_the_suite_that_its_role_installs_it_from() -> None:
+    """Else a version is judged good that is not the one which is installed, and the run fails after changes."""
+    tasks = {
+        role: yaml.safe_load((ROOT / f"roles/{role}/tasks/install.yml").read_text())[0]["ansible.builtin.apt"]
+        for role in ("restic", "borg")
+    }
+    suites = {role: task["default_release"] for role, task in tasks.items()}
+    assert suites == {role: f"{{{{ {role}_package_release or omit }}}}" for role in tasks}
+    said: dict[str, t.Any] = {
+        "restic_package": "restic",
+        "restic_package_release": "trixie",
+        "__restic_packages": ["restic=0.18.0-1", "age"],
+        "borg_package_release": "",
+        "borg_wanted": True,
+        "__borg_packages": ["borgbackup", "borgmatic"],
+    }
+    wanted = {"restic": "trixie", "age": "trixie", "borgbackup": "", "borgmatic": ""}
+    assert faced("common_package_releases", **said) == wanted
+    backports = {"borgbackup": "bookworm-backports", "borgmatic": "bookworm-backports"}
+    assert faced("common_package_releases", **{**said, "borg_package_release": "bookworm-backports"}) == {
+        **wanted,
+        **backports,
+    }
+    # What a server serves borg with is installed from no suite.
+    assert "borgbackup" not in faced("common_package_releases", **{**said, "borg_wanted": False})
+    preflight: dict[str, t.Any] = {"hosts": {"web1": {"client": None, "server": {}}}}
+    assert faced("common_package_releases", **{**said, "borg_wanted": False}, __holdfast_preflight=preflight) == {}
 
 
 def test_a_server_that_is_managed_elsewhere_says_by_file_what_it_takes() -> None:
@@ -433,8 +463,10 @@ def test_a_client_whose_escrow_its_server_has_is_known() -> None:
         }
         return faced("escrow_copied", **variables)
 
-    assert copied({"escrow_copies": ["web1--vault/0.age", "web11--other/0.age", "db--other/0.age"]}) == ["vault"]
-    odd: tuple[t.Any, ...] = (None, "text", {}, {"escrow_copies": None}, {"escrow_copies": []})
+    assert copied({"escrow_copies": {"web1--vault": ["0.age"], "web11--other": ["0.age"], "web1--other": []}}) == [
+        "vault"
+    ]
+    odd: tuple[t.Any, ...] = (None, "text", {}, {"escrow_copies": None}, {"escrow_copies": []}, {"escrow_copies": {}})
     for told in odd:
         assert copied(told) == []
     loader = DataLoader()

@@ -53,3 +53,17 @@ def test_what_the_host_never_had_is_told(state: Path, monkeypatch: pytest.Monkey
 def test_a_missing_bundle_is_told(state: Path) -> None:
     with pytest.raises(AnsibleActionFail, match="no escrow bundle of other"):
         act({"path": str(state), "repositories": ["other"]}, {"inventory_hostname": "web1"}, no_log=True)
+
+
+def test_which_bundle_is_taken(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Display, "warning", lambda _self, message, **_more: said.append(message))
+    forged = state / "hosts/web1/escrow/vault" / ("1" * 32 + ".json")
+    forged.write_text(json.dumps({"password": "forged", "made": 5}))
+    args = {"path": str(state), "repositories": ["vault"]}
+    assert act(args, {"inventory_hostname": "web1"}, no_log=True)["secrets"]["vault"]["password"] == "forged"
+    (told,) = said
+    assert told.startswith("web1: vault: its escrow bundles hold different passwords")
+    taken = act({**args, "bundles": "0" * 32 + ".json"}, {"inventory_hostname": "web1"}, no_log=True)
+    assert taken["secrets"] == {"vault": {"password": "geheim"}}
+    assert len(said) == 1

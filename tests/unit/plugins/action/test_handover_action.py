@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,20 @@ def test_the_exchange(tmp_path: Path) -> None:
     assert (found["location"], found["accepts"]) == ("rest:https://vault.example:8000/web9--vault/", [HASH])
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, check: bool) -> None:
+    """Not /dev/null by root, and nothing waits for somebody to write into a pipe."""
+    own, pipe, link = tmp_path / "administrator", tmp_path / "pipe", tmp_path / "link"
+    _state.update(str(own), "web9", write={"rest/vault.json": REST})
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link, tmp_path):
+        with pytest.raises(AnsibleActionFail, match=f"export_to = {path}: is no file"):
+            handed(own, ADMINISTRATOR, export_to=path, check=check)
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert link.is_symlink()
+
+
 def test_what_is_damaged_of_another_host_is_no_obstacle(tmp_path: Path) -> None:
     own, question = tmp_path / "administrator", tmp_path / "question.json"
     _state.update(str(own), "web9", write={"rest/vault.json": REST})
@@ -148,12 +163,9 @@ def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(AnsibleActionFail, match=r"file\.json: is not a hand-over file"):
         handed(state, OPERATOR, "web9", import_from=place)
     _state.update(str(state), "web9", write={"rest/vault.json": REST})
-    # What lies there is replaced, whatever it is, a link too; what it leads to is not.
-    link = tmp_path / "link.json"
-    link.symlink_to(place)
-    assert handed(state, ADMINISTRATOR, export_to=link)["changed"] is True
-    assert not link.is_symlink()
-    assert place.read_text() == "x"
+    # A file that lies there is replaced, whatever it holds.
+    assert handed(state, ADMINISTRATOR, export_to=place)["changed"] is True
+    assert "web9" in place.read_text()
     for check in (True, False):
         with pytest.raises(
             AnsibleActionFail, match=r"export_to = .*missing/file\.json: there is no directory .*missing\. Make it"
@@ -163,7 +175,7 @@ def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:
         handed(state, ADMINISTRATOR, "vault1", import_from=tmp_path / "nothing.json")
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(AnsibleActionFail, match="directory"):
+    with pytest.raises(AnsibleActionFail, match="is no file"):
         handed(state, ADMINISTRATOR, export_to=folder)
     assert not list(tmp_path.glob(".holdfast-*"))
 

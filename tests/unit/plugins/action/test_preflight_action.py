@@ -137,7 +137,10 @@ def write(folder: Path, host: str, name: str, content: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["ssh/other.pub", "rest/vault.json", "decommissioned.json", "ca.pem"])
+BUNDLE = f"escrow/vault/{'0' * 32}-{'0' * 16}.age"
+
+
+@pytest.mark.parametrize("name", ["ssh/other.pub", "rest/vault.json", "decommissioned.json", "ca.pem", BUNDLE])
 @pytest.mark.parametrize("limit", [["db1"], ["vault1"]])
 def test_a_damaged_file_of_a_host_outside_the_limit_is_a_warning(tmp_path: Path, name: str, limit: list[str]) -> None:
     variables = served(tmp_path)
@@ -145,7 +148,7 @@ def test_a_damaged_file_of_a_host_outside_the_limit_is_a_warning(tmp_path: Path,
     result = act({"state_dir": str(tmp_path), "limit": limit}, variables)
     (warning,) = result["warnings"]
     assert warning.startswith(f"web1: {path}: ")
-    assert "Bring it back, from version control say" in warning
+    assert "Bring it back, from version control" in warning
     # Nobody is revoked, and nobody is let in again.
     assert {user["name"] for user in result["hosts"]["vault1"]["server"]["users"]} == {"web1--vault", "db1--vault"}
     assert bool(result["known"]["web1"]["decommissioned"]) == (name == "decommissioned.json")
@@ -160,12 +163,20 @@ def test_a_damaged_file_of_a_host_in_the_limit_stops_and_is_named(tmp_path: Path
             act({"state_dir": str(tmp_path), "limit": limit, "mode": mode}, variables)
 
 
-def test_a_damaged_file_of_a_server_concerns_its_clients(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("rendered.json", "[]", "not a JSON object"),
+        ("rendered.json", {"users": None}, "not what a server"),
+        ("ssh_rendered.json", {"repositories": {"web1--vault": {"account": "bk-web1"}}}, "not what a server"),
+    ],
+)
+def test_a_damaged_file_of_a_server_concerns_its_clients(tmp_path: Path, name: str, content: Any, word: str) -> None:
     variables = served(tmp_path)
     variables["hostvars"]["vault2"] = {}
     variables["groups"]["backup_servers"].append("vault2")
-    write(tmp_path, "vault1", "rendered.json", "[]")
-    with pytest.raises(AnsibleActionFail, match=r"vault1: .*rendered\.json: not a JSON object"):
+    write(tmp_path, "vault1", name, content)
+    with pytest.raises(AnsibleActionFail, match=rf"vault1: .*{name}: {word}"):
         act({"state_dir": str(tmp_path), "limit": ["web1"]}, variables)
     assert len(act({"state_dir": str(tmp_path), "limit": ["vault2"]}, variables)["warnings"]) == 1
 

@@ -441,12 +441,11 @@ def test_inspect_opens_twice() -> None:
     }
 
 
-def test_inspect_asks_for_locks_instead_of_the_id_if_that_is_known() -> None:
-    runner = Runner({"snapshots": [recorded.NO_SNAPSHOTS], "list": [recorded.ids()]})
+def test_inspect_opens_the_repository_once_if_its_id_is_known() -> None:
+    runner = Runner({"snapshots": [recorded.NO_SNAPSHOTS]})
     found = restic(runner).inspect(known_id=ID, now=NOW)
-    assert runner.commands == ["snapshots", "list"]
-    assert runner.calls[1]["argv"][-3:] == ["--no-lock", "list", "locks"]
-    assert (found.locks, found.keys, found.size) == ([], None, None)
+    assert runner.commands == ["snapshots"]
+    assert (found.locks, found.keys, found.size) == (None, None, None)
     assert (found.id, found.format_version, found.snapshots.count, found.age_seconds) == (ID, None, 0, None)
 
 
@@ -488,17 +487,17 @@ def test_a_size_that_takes_too_long_is_not_known_and_takes_nothing_else_away() -
 def test_only_some_locks_are_read() -> None:
     """They are rare, and each costs an opening."""
     many = [name(number) for number in range(9)]
-    runner = Runner(
-        {"snapshots": [recorded.SNAPSHOTS], "list": [recorded.ids(*many)], "cat": [recorded.lock(True)] * 9}
-    )
-    found = restic(runner).inspect(known_id=ID, now=NOW)
+    lists = [recorded.ids(*many), recorded.ids(KEY)]
+    answers = {"snapshots": [recorded.SNAPSHOTS], "list": lists, "cat": [recorded.lock(True)] * 9}
+    found = restic(Runner({**answers, "stats": [recorded.STATS]})).inspect(known_id=ID, now=NOW, size=True)
     assert found.locks == [Lock(131, True, "web1")] * 4 + [Lock()] * 5
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"time": "yesterday"}', '{"time": 5, "exclusive": "no", "hostname": []}'])
 def test_a_lock_that_says_nothing(text: str) -> None:
-    answers = {"snapshots": [recorded.SNAPSHOTS], "list": [recorded.ids(name(1))], "cat": [Result(0, text)]}
-    assert restic(Runner(answers)).inspect(known_id=ID, now=NOW).locks == [Lock()]
+    answers = {"snapshots": [recorded.SNAPSHOTS], "cat": [Result(0, text)], "stats": [recorded.STATS]}
+    runner = Runner({**answers, "list": [recorded.ids(name(1)), recorded.ids(KEY)]})
+    assert restic(runner).inspect(known_id=ID, now=NOW, size=True).locks == [Lock()]
 
 
 def test_inspect_asks_the_directory_of_a_local_one(tmp_path: Path) -> None:

@@ -55,6 +55,21 @@ def test_by_file(tmp_path: Path, password: str) -> None:
     assert SECRET not in shown
 
 
+def test_certificates_that_the_environment_names(tmp_path: Path, password: str) -> None:
+    """As an argument: so they count beside those of another repository, where there is one variable for both."""
+    environment, cacert = tmp_path / "environment", tmp_path / "ca.pem"
+    environment.write_text(f"RESTIC_CACERT={cacert}\n")
+    options = {"repository": "/srv/r", "password_file": password, "environment_file": str(environment)}
+    wanted = rf"w[.]environment_file: RESTIC_CACERT: {cacert} does not exist"
+    with pytest.raises(MissingFileError, match=wanted):
+        load(options, "w.")
+    cacert.write_text("certificate")
+    assert load(options).cacert == str(cacert)
+    other = tmp_path / "other.pem"
+    other.write_text("certificate")
+    assert load({**options, "cacert": str(other)}).cacert == str(other)
+
+
 @pytest.mark.parametrize("options", [{}, {"repository": "/a", "repository_file": "/b"}, {"repository": ""}])
 def test_exactly_one_location(options: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"\Ax\.repository: give exactly one"):

@@ -16,7 +16,8 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UNBORN
 from ansible_collections.holdfast.backup.plugins.modules import escrow_copies
 
-FIRST, SECOND = (f"web1--vault/{digit * 32}-{'a' * 16}.age" for digit in "01")
+NAMES = [f"{digit * 32}-{'a' * 16}.age" for digit in "01"]
+FIRST, SECOND = (f"web1--vault/{name}" for name in NAMES)
 
 
 def sealed(text: bytes) -> str:
@@ -57,7 +58,7 @@ def test_added_once_and_readable_by_root_only(server: Server) -> None:
     assert not server.directory.exists()
     done = server(bundles)
     assert (announced["added"], announced["diff"]) == (done["added"], done["diff"])
-    assert done["added"] == [FIRST, SECOND]
+    assert done["added"] == {"web1--vault": NAMES}
     assert server.files() == {name: base64.b64decode(text) for name, text in bundles.items()}
     assert stat.S_IMODE((server.directory / FIRST).stat().st_mode) == 0o400
     for directory in (server.directory, server.directory / "web1--vault"):
@@ -69,7 +70,7 @@ def test_what_is_there_stays_as_it_is(server: Server) -> None:
     server({FIRST: sealed(b"1")})
     before = server.files()
     again = server({FIRST: sealed(b"other"), SECOND: sealed(b"2")})
-    assert again["added"] == [SECOND]
+    assert again["added"] == {"web1--vault": [NAMES[1]]}
     assert server.files() == {**before, SECOND: base64.b64decode(sealed(b"2"))}
     server({})
     assert set(server.files()) == {FIRST, SECOND}
@@ -96,4 +97,5 @@ def test_anything_else_is_refused_before_anything_is_written(
 
 
 def test_what_the_real_run_makes_is_announced(server: Server) -> None:
-    assert server({f"web1--vault/{UNBORN}": "", FIRST: ""}, check=True)["added"] == [FIRST, f"web1--vault/{UNBORN}"]
+    announced = server({f"web1--vault/{UNBORN}": "", FIRST: ""}, check=True)
+    assert announced["added"] == {"web1--vault": [NAMES[0], UNBORN]}

@@ -140,12 +140,19 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_copies_of_the_escrow(info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_info, "ESCROW", str(tmp_path / "escrow"))
-    assert info()["escrow_copies"] == []
+    assert info()["escrow_copies"] == {}
+    first, second = (f"{digit * 32}-{'a' * 16}.age" for digit in "01")
     (tmp_path / "escrow/web1--vault").mkdir(parents=True)
-    (tmp_path / "escrow/web1--vault/b.age").touch()
-    (tmp_path / "escrow/web1--vault/a.age").touch()
+    (tmp_path / "escrow/web2--vault").mkdir()
+    (tmp_path / "escrow/odd\udcff").mkdir()
+    for name in (second, first, ".tmp0", "x\udcff"):
+        (tmp_path / "escrow/web1--vault" / name).touch()
+        (tmp_path / "escrow/odd\udcff" / name).touch()
     (tmp_path / "escrow/file").touch()
-    assert info()["escrow_copies"] == ["web1--vault/a.age", "web1--vault/b.age"]
+    assert info()["escrow_copies"] == {"web1--vault": [first, second]}
+    # However many there are of one repository, it is an answer.
+    monkeypatch.setattr(host_info, "MOST_COPIES", 1)
+    assert info()["escrow_copies"] == {"web1--vault": [first]}
 
 
 def test_host_keys_of_ssh(info: Info, tmp_path: Path) -> None:
@@ -185,7 +192,8 @@ def test_accounts(info: Info) -> None:
 
 def test_packages(tools: Tools, info: Info) -> None:
     tools.say("apt-cache", POLICY)
-    result = info(packages=["restic", "age", "nosuch", "-o=x"], default_release="trixie")
+    names = ["restic", "age", "nosuch", "-o=x"]
+    result = info(packages=names, package_releases=dict.fromkeys([*names, "borg"], "trixie"))
     assert result["packages"] == {
         "restic": {"installed": None, "candidate": "0.14.0-1+b5", "versions": ["0.16.4-1~bpo12+1", "0.14.0-1+b5"]},
         "age": {"installed": "1.1.1-1+b3", "candidate": "1.1.1-1+b3", "versions": ["1.1.1-1+b3"]},
@@ -194,8 +202,26 @@ def test_packages(tools: Tools, info: Info) -> None:
     }
     assert ["apt-cache", "-o", "APT::Default-Release=trixie", "policy", "restic", "age", "nosuch"] in tools.calls
     assert info(packages=["-x"])["packages"] == {"-x": NOTHING}
-    info(packages=["restic"])
+    info(packages=["restic"], package_releases={"restic": ""})
     assert ["apt-cache", "policy", "restic"] in tools.calls
+
+
+def test_each_package_is_asked_for_in_the_suite_that_it_is_installed_from(tools: Tools, info: Info) -> None:
+    def policy(argv: list[str]) -> _run.Result:
+        candidate = "2" if "APT::Default-Release=trixie" in argv else "1"
+        names = argv[argv.index("policy") + 1 :]
+        return _run.Result(
+            0, "".join(f"{name}:\n  Installed: (none)\n  Candidate: {candidate}\n" for name in names), ""
+        )
+
+    tools.answers["apt-cache"] = policy
+    found = info(packages=["restic", "borgbackup", "age"], package_releases={"restic": "trixie", "age": "trixie"})
+    assert {name: each["candidate"] for name, each in found["packages"].items()} == {
+        "restic": "2",
+        "borgbackup": "1",
+        "age": "2",
+    }
+    assert len([argv for argv in tools.calls if argv[0] == "apt-cache"]) == 2
 
 
 @pytest.mark.parametrize(("said", "lists"), [(NO_LISTS, False), (LISTS, True)])

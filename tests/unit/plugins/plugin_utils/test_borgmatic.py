@@ -121,9 +121,10 @@ def test_patterns_mean_what_they_mean_for_restic(pattern: str, matches: list[str
 def test_a_dump_runs_as_its_own_account_only() -> None:
     definition = job(dumps=[{"kind": "postgresql", "name": "pg"}], limit_upload=10)
     arguments = _borgmatic.dump_arguments("system", definition, REMOTE, definition["dumps"][0])
-    assert arguments[:9] == [
+    assert arguments[:10] == [
         "--log-json",
         "create",
+        "--json",
         "--lock-wait=300",
         "--compression=auto,zstd",
         "--upload-ratelimit=10",
@@ -132,8 +133,8 @@ def test_a_dump_runs_as_its_own_account_only() -> None:
         "--content-from-command",
         "--",
     ]
-    assert arguments[9] == f"{REMOTE['location']}::web1--system--{_borgmatic.TIME}.pg"
-    assert arguments[10:14] == ["/bin/sh", "-c", _jobs.SWITCH, "postgres"]
+    assert arguments[10] == f"{REMOTE['location']}::web1--system--{_borgmatic.TIME}.pg"
+    assert arguments[11:15] == ["/bin/sh", "-c", _jobs.SWITCH, "postgres"]
     assert "--upload-ratelimit=10" not in _borgmatic.dump_arguments("system", job(), REPOSITORY, definition["dumps"][0])
 
 

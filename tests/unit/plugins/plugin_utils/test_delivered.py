@@ -74,7 +74,7 @@ HOST: dict[str, t.Any] = {
         "accounts": {"bk-web1": {"backup_id": "web1", "repositories": ["offsite"]}},
     },
     "foreign_accounts": ["bk-olga"],
-    "escrow_copies": [f"web1--vault/{'0' * 32}-{'1' * 16}.age"],
+    "escrow_copies": {"web1--vault": [f"{'0' * 32}-{'1' * 16}.age"]},
     "ssh_host_keys": [PUBLIC],
     "sandbox": {"works": True, "error": None},
     "systemd": 257,
@@ -472,3 +472,12 @@ def test_ansible_checks_it_and_renders_no_text_of_a_host(tmp_path: Path, systemd
     else:
         assert "host_info.systemd = '257': is not a version number or null" in done.stdout, done.stdout + done.stderr
         assert done.returncode != 0
+
+
+def test_many_copies_of_the_escrow_are_an_answer() -> None:
+    """They are never removed: 500 repositories have 10,000 after a few rotations."""
+    names = [f"{number:032x}-{'1' * 16}.age" for number in range(100)]
+    many = {f"web{number}--vault": names for number in range(500)}
+    said = {**GOOD["host_info"], "escrow_copies": many}
+    assert _delivered.accept("host_info", said)["escrow_copies"] == many
+    assert _delivered.accept("escrow_copies", {"added": many})["added"] == many

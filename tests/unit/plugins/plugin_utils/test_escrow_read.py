@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import typing as t
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _escrow_read
 
+NOW = 1_800_000_000
 BUNDLE: dict[str, t.Any] = {
     "password": "geheim",
     "rest_password": "rest",
@@ -31,6 +33,7 @@ class State:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = 0
+        self.told: list[str] = []
 
     def bundle(self, content: t.Any, suffix: str = ".json", repository: str = "vault", age: int = 0) -> Path:
         self.number += 1
@@ -43,7 +46,15 @@ class State:
         return directory / name
 
     def read(self, key: str | None = None, *repositories: str) -> dict[str, t.Any]:
-        return _escrow_read.secrets_of(str(self.path), repositories or ["vault"], key)
+        found, self.told = _escrow_read.secrets_of(str(self.path), repositories or ["vault"], key)
+        return found
+
+    def take(self, *bundles: Path, now: int = NOW) -> tuple[dict[str, t.Any], str]:
+        """The password of each repository, and what is told with it."""
+        names = [path.name for path in bundles]
+        repositories = sorted(path.name for path in (self.path / "escrow").iterdir())
+        found, told = _escrow_read.secrets_of(str(self.path), repositories, None, bundles=names, now=now)
+        return {name: secret["password"] for name, secret in found.items()}, "\n".join(told)
 
 
 @pytest.fixture
@@ -213,8 +224,78 @@ def test_bundles_of_another_backup_id_count_where_there_is_none_of_this_one(stat
     state.bundle({**BUNDLE, "password": "other", "host": "web1-new", "repository_id": "2", "made": 2})
 
     def read(backup_id: str | None) -> str:
-        found: str = _escrow_read.secrets_of(str(state.path), ["vault"], None, backup_id)["vault"]["password"]
+        found: str = _escrow_read.secrets_of(str(state.path), ["vault"], None, backup_id)[0]["vault"]["password"]
         return found
 
     assert (read("web1"), read("web1-new")) == ("own", "other")
     assert read("web2") == read(None) == "other"
+
+
+def test_a_bundle_from_the_future_is_not_preferred(state: State) -> None:
+    """A client that is in somebody else's hands writes what it likes; a clock may also be a little ahead."""
+    good = state.bundle({**BUNDLE, "password": "good", "repository_id": "1", "made": NOW + 3600})
+    assert state.take() == ({"vault": "good"}, "")
+    forged = state.bundle({**BUNDLE, "password": "good", "repository_id": "1", "made": NOW + 10**8})
+    never = state.bundle({**BUNDLE, "password": "good", "repository_id": "1", "made": 10**30})
+    found, told = state.take()
+    assert found == {"vault": "good"}
+    assert f"{forged.name} (2030-03-17T17:46:40Z)" in told
+    assert f"{never.name} (a time that no clock shows)" in told
+    assert f"{good.name} (2027-01-15T09:00:00Z) is taken" in told
+    # Where there is no other, one of them is.
+    good.unlink()
+    assert f"{never.name} (a time that no clock shows) is taken" in state.take()[1]
+
+
+def test_the_future_is_told_by_this_clock(state: State) -> None:
+    state.bundle({**BUNDLE, "password": "old", "repository_id": "1", "made": 1})
+    state.bundle({**BUNDLE, "password": "new", "repository_id": "1", "made": 10**11})
+    assert state.read()["vault"]["password"] == "old"
+    assert len(state.told) == 2
+
+
+def test_passwords_that_no_rotation_links_are_told(state: State) -> None:
+    known = {**BUNDLE, "repository_id": "1"}
+    state.bundle({**BUNDLE, "password": "first", "made": 1})
+    state.bundle({**known, "password": "first", "made": 2})
+    state.bundle({**known, "password": "first", "next_password": "second", "made": 3})
+    state.bundle({**known, "password": "third", "made": 5})
+    newest = state.bundle({**known, "password": "second", "next_password": "third", "made": 4})
+    newest = state.bundle({**known, "password": "third", "made": 6})
+    assert state.take() == ({"vault": "third"}, "")
+    forged = state.bundle({**known, "password": "forged", "made": 7})
+    odd = state.bundle({**known, "password": "odd"})
+    found, told = state.take()
+    assert found == {"vault": "forged"}
+    assert told.startswith(
+        "vault: its escrow bundles hold different passwords, and no rotation leads from one to the other"
+    )
+    assert (
+        f"{forged.name} (1970-01-01T00:00:07Z) is taken; the newest of the others: {newest.name} (1970-01-01T00:00:06Z),"
+        f" {odd.name} (an unknown time)"
+    ) in told
+    assert "-e bundle=NAME" in told
+    assert not re.search("first|third|odd", told)
+
+
+def test_its_user_says_which_bundle_is_taken(state: State) -> None:
+    known = {**BUNDLE, "repository_id": "1"}
+    good = state.bundle({**BUNDLE, "password": "good", "made": 1})
+    state.bundle({**known, "password": "forged", "made": 10**11})
+    other = state.bundle({**BUNDLE, "password": "other", "made": 1}, repository="offsite")
+    state.bundle({**BUNDLE, "password": "other", "made": 2}, repository="offsite")
+    assert state.take(good) == ({"vault": "good", "offsite": "other"}, "")
+    assert state.take(good, other) == ({"vault": "good", "offsite": "other"}, "")
+
+
+def test_a_bundle_that_cannot_be_taken(state: State) -> None:
+    first, second = state.bundle(BUNDLE), state.bundle(BUNDLE)
+    with pytest.raises(ValueError, match=f"bundle = nothing.age: .*{state.path}/escrow") as caught:
+        state.take(first, Path("nothing.age"))
+    assert first.name not in str(caught.value)
+    with pytest.raises(ValueError, match="bundle: names two of vault"):
+        state.take(first, second)
+    second.write_text("junk")
+    assert state.take() == ({"vault": "geheim"}, "")
+    with pytest.raises(ValueError, match=f"{second.name} is damaged"):
+        state.take(second)

@@ -569,6 +569,13 @@ def test_a_server_of_borg_needs_a_program_that_can_be_restrained(
     )
 
 
+@pytest.mark.parametrize("release", ["sid", "forky", "noble"])
+def test_a_release_that_no_test_boots_is_told(release: str) -> None:
+    assert any(
+        "is not a tested platform" in each for each in judged(facts={"distribution_release": release})["warnings"]
+    )
+
+
 @pytest.mark.parametrize("release", [["trixie"], {"a": 1}, 5])
 def test_a_fact_of_another_type_is_no_traceback(release: t.Any) -> None:
     assert judged(facts={"distribution_release": release})["errors"] == []

@@ -227,10 +227,47 @@ def test_values_refused(key: str, value: t.Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "calendar", ["daily", "Mon..Fri 02:30 Europe/Berlin", "*-*-* 00/6:00:00", "Sat *-*-1..7 18:00:00 UTC", "*:0/15"]
+    "calendar",
+    [
+        *(
+            "daily",
+            "daily UTC",
+            "weekly",
+            "02:00",
+            "2:0:0",
+            "Mon..Fri",
+            "Mon *-*-1..7 04:00",
+            "2099-01-01",
+            "*-*-* 00/6:00:00",
+        ),
+        *("Mon..Fri 02:30 Europe/Berlin", "Sat *-*-1..7 18:00:00 UTC", "8,20:30", "0,2,4:00", "00/2:15"),
+    ],
 )
 def test_calendars(calendar: str) -> None:
-    assert made(schedule={"calendar": calendar})["schedule"] == {"calendar": calendar, "spread": 0, "persistent": True}
+    """Hosts are spread over two hours unless their user says otherwise: not all of a fleet at a time."""
+    wanted = {"calendar": calendar, "spread": 7200, "persistent": True}
+    assert made(schedule={"calendar": calendar})["schedule"] == wanted
+    assert made(schedule={"calendar": calendar, "spread": 0})["schedule"] == {**wanted, "spread": 0}
+
+
+@pytest.mark.parametrize(
+    "calendar",
+    [
+        *("hourly", "minutely", "Hourly UTC", "*:0/15", "*:00", "*-*-* *:00:00", "*:*:00/20", "02:0,30", "02:00:0/20"),
+        *("8,9:00", "0,23:00", "0/1:00", "8..18:00", "8..18/3:00", "8,10,10:00", "0/23:00"),
+    ],
+)
+def test_a_calendar_that_comes_round_soon_has_no_spread_by_default(calendar: str) -> None:
+    """Systemd looks for the next time after the delayed one: within a longer delay, times are left out."""
+    assert made(schedule={"calendar": calendar})["schedule"]["spread"] == 0
+    assert made(schedule={"calendar": calendar, "spread": "5m"})["schedule"]["spread"] == 300
+
+
+def test_each_key_of_a_schedule_has_its_default() -> None:
+    daily = {"calendar": "daily", "spread": 7200, "persistent": True}
+    assert made()["schedule"] == made(schedule={})["schedule"] == made(schedule={"calendar": None})["schedule"] == daily
+    assert made(schedule={"spread": "1h"})["schedule"] == {**daily, "spread": 3600}
+    assert made(schedule={"persistent": False})["schedule"] == {**daily, "persistent": False}
 
 
 @pytest.mark.parametrize(
@@ -249,7 +286,6 @@ def test_calendars(calendar: str) -> None:
         "@0",
         "d" * 201,
         5,
-        None,
     ],
 )
 def test_calendars_refused(calendar: t.Any) -> None:
@@ -345,12 +381,19 @@ def test_dumps(dump: dict[str, t.Any], user: str, path: str, command: list[str])
         {"kind": "postgresql", "filename": "a/b"},
         {"kind": "postgresql", "name": "A"},
         {"kind": "postgresql", "user": "postgres;x"},
+        {"kind": "mariadb", "extra_args": ["--password=geheim"]},
+        {"kind": "mariadb", "extra_args": ["--quick", "--login-pass=geheim"]},
     ],
 )
 def test_dumps_refused(dump: t.Any) -> None:
     bad = refused(dumps=[dump])
     assert bad.where.startswith("jobs.system.dumps[0]")
     assert "geheim" not in shorten(bad.value)
+
+
+def test_options_of_dumps_that_hold_no_password() -> None:
+    for argument in ("--no-password", "--password", "--skip-password", "--passphrase-file", "--exclude-table=pass=x"):
+        assert argument in made(dumps=[{"kind": "postgresql", "extra_args": [argument]}])["dumps"][0]["command"]
 
 
 def test_dumps_have_names_of_their_own() -> None:

@@ -332,6 +332,13 @@ def test_the_variables_of_every_role_are_ours() -> None:
     assert [role for role in roles if not _limit.OURS.match(f"{role}_x")] == []
 
 
+def test_the_cure_for_a_damaged_bundle_is_its_copy() -> None:
+    for suffix, copied in ((f"-{'0' * 16}.age", True), (".json", False)):
+        (problem,) = _limit.damaged("web1", [f"/state/hosts/web1/escrow/vault/{'0' * 32}{suffix}: x"])
+        assert ("/var/lib/holdfast/escrow" in problem["message"]) is copied
+        assert "remove it and run site again" in problem["message"]
+
+
 def test_the_cure_for_a_damaged_file_lets_nobody_in_again() -> None:
     rest, given_up = (
         problem["message"]

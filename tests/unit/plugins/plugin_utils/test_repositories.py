@@ -318,6 +318,9 @@ def test_passwords_refused(password: t.Any) -> None:
         {"RESTIC_REPOSITORY": "geheim"},
         {"RESTIC_KEY_HINT": "geheim"},
         {"RESTIC_CACERT": "geheim"},
+        # restic takes several, between commas.
+        {"RESTIC_CACERT": "/geheim.pem,x"},
+        {"RESTIC_TLS_CLIENT_CERT": "/geheim.pem"},
         {"HOLDFAST_X": "geheim"},
         {"LD_PRELOAD": "geheim"},
     ],
@@ -326,6 +329,11 @@ def test_environments_refused(environment: t.Any) -> None:
     bad = refused(url="s3:h/b", environment=environment)
     assert bad.value == "<hidden>"
     assert "geheim" not in f"{bad.where}{bad.wrong}{bad.cure}"
+
+
+def test_the_certificates_of_a_users_own_server_may_be_named() -> None:
+    environment = {"RESTIC_CACERT": "/etc/ssl/vault.pem", "RESTIC_REST_USERNAME": "web1"}
+    assert made(url="rest:https://vault:8000/web1/", environment=environment)["environment"] == environment
 
 
 def test_options() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+import yaml
 from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt
 from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import Policy
 from ansible_collections.holdfast.backup.plugins.modules.identity import ARGUMENT_SPEC
@@ -57,6 +58,40 @@ def test_a_bad_type_and_a_bad_template_are_two_problems() -> None:
     assert len(found) == 2
     assert any("restic_package: cannot be evaluated: 'nobody' is undefined" in message for message in found)
     assert any("restic_extra_packages" in message for message in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("jobs_on_failure", "Set backup_on_failure"),
+        ("jobs_verify_repositories", "Set backup_verify_repositories"),
+        ("borg_privilege", "Set restic_privilege"),
+        ("rest_server_revoke_max", "Set backup_revoke_max"),
+        ("escrow_recipients", "docs/jobs.md says what a user sets"),
+        ("common_packages", "docs/jobs.md says what a user sets"),
+        # It only asks for restic_privilege.
+        ("jobs_capable_left", "docs/jobs.md says what a user sets"),
+    ],
+)
+def test_what_the_playbooks_set_is_refused_with_what_to_set(name: str, cure: str) -> None:
+    """A play's variables outrank the inventory: what the user wrote would be in force nowhere."""
+    assert said(**{name: 1}) == [f"web1: {name} = 1: is set by the playbooks themselves. {cure}"]
+
+
+def test_what_the_playbooks_set_are_variables_of_roles_and_what_to_set_is_none_of_them() -> None:
+    specs = [yaml.safe_load(path.read_text()) for path in _role_variables.ROLES.glob("*/meta/argument_specs.yml")]
+    points = [point for spec in specs for point in spec["argument_specs"].values()]
+    ours = _role_variables.set_by_playbooks()
+    assert set(ours) <= {name for point in points for name in point.get("options", {})}
+    assert len(ours) > 60
+    assert not {cure.removeprefix("Set ") for cure in ours.values()} & set(ours)
+
+
+def test_a_fact_named_like_that_is_of_its_own_host_only() -> None:
+    variables: dict[str, dict[str, t.Any]] = {"web1": {}, "db1": {"jobs_on_failure": ["a\nb"]}}
+    (problem,) = _role_variables.problems(variables, variables)
+    assert problem.hosts == ("db1",)
+    assert "\n" not in str(problem)
 
 
 def test_what_the_model_told_is_not_told_again() -> None:

@@ -172,6 +172,28 @@ def test_what_was_written_is_read(state: Path, certificate: str) -> None:
     assert (state / "hosts/web1" / AGE_PATH).read_bytes() == b"age-encryption.org/v1\nx\xff"
 
 
+SERVED = {
+    "account": "bk-web1", "kind": "sftp", "path": "/srv/x", "remote": None, "quota": None, "append_only": False,
+    "host": "web1", "from": [], "keys": ["SHA256:x"],
+}  # fmt: skip
+ODD_RENDERED: list[dict[str, Any]] = [
+    {"users": None},
+    {"users": ["web1--vault"]},
+    {"users": {"web1--vault": 5}},
+    {"quotas": []},
+    {"quotas": {"web1--vault": ["1G"]}},
+    {"names": "vault1"},
+    {"names": [5]},
+]
+ODD_SSH_RENDERED: list[dict[str, Any]] = [
+    {"repositories": []},
+    {"repositories": {"web1--vault": None}},
+    *({"repositories": {"web1--vault": {key: SERVED[key] for key in SERVED if key != left}}} for left in SERVED),
+    *({"repositories": {"web1--vault": {**SERVED, key: {"odd": 1}}}} for key in SERVED),
+    {"repositories": {"web1--vault": {**SERVED, "from": [5]}}},
+]
+
+
 def damage(state: Path, name: str, content: bytes | None) -> None:
     path = state / "hosts/web1" / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,6 +216,13 @@ def damage(state: Path, name: str, content: bytes | None) -> None:
         ("rendered.json", b"[" * 60000, "not a JSON object"),
         ("decommissioned.json", b" " * 70000, "larger than"),
         ("rendered.json", None, "is a link"),
+        (AGE_PATH, b"", "not encrypted by age"),
+        (AGE_PATH, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "not encrypted by age"),
+        (AGE_PATH, None, "is a link"),
+        (f"escrow/vault/{'0' * 32}.json", b'{"password": "x"', "not a JSON object"),
+        (f"escrow/vault/{'0' * 32}.json", b"[]", "not a JSON object"),
+        *(("rendered.json", json.dumps(odd).encode(), "not what a server") for odd in ODD_RENDERED),
+        *(("ssh_rendered.json", json.dumps(odd).encode(), "not what a server") for odd in ODD_SSH_RENDERED),
     ],
 )
 def test_damaged_files_are_named(state: Path, name: str, content: bytes | None, word: str) -> None:
@@ -215,6 +244,21 @@ def test_a_damaged_file_is_no_obstacle_to_the_others(state: Path, certificate: s
     assert [problem.partition(": ")[0].rpartition("web1/")[2] for problem in problems] == [
         "rest/other.json", "ssh/offsite.pub", "rendered.json",
     ]  # fmt: skip
+
+
+def test_a_damaged_bundle_is_nobody_s_escrow(state: Path) -> None:
+    """A checkout without git-lfs damages all of them: that is one message of each repository."""
+    names = [f"{digit * 32}-{'0' * 16}.age" for digit in "1234"]
+    update(state, {f"escrow/{name}/{names[0]}": AGE for name in ("vault", "other")})
+    for name in names[1:]:
+        damage(state, f"escrow/vault/{name}", b"")
+    damage(state, f"escrow/other/{names[0]}", b"version https://git-lfs.github.com/spec/v1\n")
+    found, problems = _state.examine_host(str(state), "web1")
+    assert found["escrow"] == {"vault": [names[0]]}
+    assert len(problems) == 2
+    assert f"{state}/hosts/web1/escrow/vault/{names[1]}" in problems[1]
+    assert "2 more" in problems[1]
+    assert "more" not in problems[0]
 
 
 def test_who_was_decommissioned_stays_so_when_the_file_is_damaged(state: Path) -> None:
@@ -288,6 +332,7 @@ def test_written_once_and_then_unchanged(state: Path) -> None:
 def test_a_server_may_have_many_clients(state: Path) -> None:
     served = {
         f"web{number}.prod.example.net--offsite": {
+            **SERVED,
             "account": f"bk-web{number}.prod.example.net",
             "host": f"web{number}.prod.example.net",
             "keys": [f"SHA256:{'x' * 43}"],

@@ -66,6 +66,8 @@ def test_a_job() -> None:
     ]
     definition = found["/etc/holdfast/units/web--vault.json"]
     assert "validate" not in definition
+    # It has the user's commands in it, and root's program alone reads it.
+    assert definition["mode"] == "0600"
     said = json.loads(definition["content"])
     assert (said["user"], said["paths"]) == ("holdfast", ["/srv/{{ x }}"]), "a value is no template"
     service = found[f"{SYSTEMD}/holdfast-web--vault.service"]

@@ -19,6 +19,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program import (
     cli,
     evidence,
     journal,
+    prepare,
     pretend,
     sources,
 )
@@ -80,6 +81,7 @@ ATTRIBUTE = (
     ' Operation not permitted", "levelname": "WARNING", "name": "borg.xattr"}'
 )
 # What is no word about what was saved.
+SLOW = line("", "Using a pure-python msgpack! This will result in lower performance.").replace(', "msgid": ""', "")
 CACHE = ATTRIBUTE.replace("borg.xattr", "borg.cache")
 DENIED = line("BackupPermissionError", "/srv/x: open: [Errno 13] Permission denied: 'x'")
 
@@ -116,10 +118,11 @@ def weighed(host: FakeHost, *lines: str, status: int = 0) -> evidence.Evidence:
 
 
 def test_ok(host: FakeHost) -> None:
-    found = weighed(host, CACHE, SUMMARY)
+    found = weighed(host, SLOW, CACHE, SUMMARY)
     assert (found.assessment.outcome, found.assessment.reason) == ("ok", None)
     assert found.digest.summary == {
         "snapshot_id": ARCHIVE,
+        "archive": "web1--system--2026-11-21T16:39:18.884009",
         "repository_id": said.ID,
         "total_files_processed": 188,
         "total_bytes_processed": 31719333,
@@ -429,6 +432,23 @@ def test_restore_of_nothing(host: FakeHost, capsys: Capture, arguments: list[str
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("version", "warned"), [("1.4.0", True), ("1.2.8", True), ("1.4.5", False), ("1.10.0", False), ("", False)]
+)
+def test_a_restore_by_a_borg_that_trusts_its_archives_says_so(
+    host: FakeHost, capsys: Capture, version: str, warned: bool
+) -> None:
+    defined(host)
+    archives(host)
+    host.answer("--version", stdout=f"borg {version}\n" if version else "")
+    assert cli.main(["restore", "system", "--target", "/root/r"], host) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == warned
+    for line in told:
+        assert line.startswith(f"borg {version} is older than 1.4.5: ")
+        assert "CVE-2026-62268" in line
+
+
 @pytest.mark.parametrize("status", [1, 101])
 def test_a_path_that_the_archive_does_not_hold(host: FakeHost, capsys: Capture, status: int) -> None:
     defined(host)
@@ -601,3 +621,82 @@ def test_dumps_alone_into_another_repository_are_no_backup(
     assert found.stopped == stopped
     asked = next(call for call in host.calls if "list" in call)
     assert asked[-4:] == ["--bypass-lock", "--json", "--last=1", "/srv/a"]
+
+
+# --- dumps -----------------------------------------------------------------------------------------------------------
+
+# Recorded from borg 1.2.4, which prints the same as 1.4; its command wrote to standard error, too.
+CREATED = """{
+    "archive": {
+        "command_line": [
+            "/usr/bin/borg",
+            "create"
+        ],
+        "duration": 0.06082,
+        "end": "2026-11-30T15:50:16.000000",
+        "id": "f31650398a6c1c369f9c43b0a46337d3e9e97dd48db9e1b4e47d12937c9265c5",
+        "limits": {
+            "max_archive_size": 2.7322822582041067e-05
+        },
+        "name": "a1",
+        "start": "2026-11-30T15:50:16.000000",
+        "stats": {
+            "compressed_size": 619,
+            "deduplicated_size": 619,
+            "nfiles": 1,
+            "original_size": 565
+        }
+    },
+    "encryption": {
+        "mode": "repokey-blake2"
+    },
+    "repository": {
+        "id": "343a279e0cc2364c5f27e88edde5cd4291612c37845d2535f9407376de31a0ba",
+        "last_modified": "2026-11-30T15:50:16.000000",
+        "location": "/tmp/bt/r"
+    }
+}""".splitlines()
+ENTRY = '{"type": "-", "mode": "-rw-rw----", "path": "x.sql", "healthy": true, "flags": 0, "size": %s}\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "answer", "problem"),
+    [
+        ([" progress", *CREATED], {"stdout": ENTRY % 3}, None),
+        (CREATED, {"stdout": ENTRY % 0}, "its command wrote nothing: the snapshot is empty"),
+        (CREATED, {"stdout": "{}"}, "borg's answer cannot be read"),
+        (CREATED, {"status": 2, "stderr": said.WRONG.stderr}, "passphrase"),
+        (CREATED[:-1], {"stdout": ENTRY % 3}, "made no snapshot"),
+        (["{", "}"], {"stdout": ENTRY % 3}, "made no snapshot"),
+        ([], {"stdout": ENTRY % 3}, "made no snapshot"),
+    ],
+)
+def test_a_dump(host: FakeHost, capsys: Capture, lines: list[str], answer: dict[str, Any], problem: str | None) -> None:
+    definition = defined(host, paths=[], optional_paths=[], dumps=[{"name": "pg", "unit": "pg.service"}])
+    host.answer("--show-cursor", stdout="-- cursor: s=1;i=2\n")
+    host.answer("_SYSTEMD_UNIT=pg.service", stdout=entries(*[("borg", each) for each in lines]))
+    host.answer("/usr/bin/borg", "list", "/srv/a::a1", **answer)
+    state = State(UNIT, INVOCATION, NOW)
+    prepare._dumps(host, definition, state)
+    archive = "f31650398a6c1c369f9c43b0a46337d3e9e97dd48db9e1b4e47d12937c9265c5"
+    assert state.dumps == ({} if problem else {"pg": archive})
+    assert state.dumps_failed == (["pg"] if problem else [])
+    assert (problem or "") in capsys.readouterr().err
+
+
+def test_a_dump_in_the_log(host: FakeHost, capsys: Capture) -> None:
+    defined(host, dumps=[{"name": "pg", "unit": "pg.service"}])
+    host.answer(
+        "systemctl", "show", stdout=f"Id=holdfast-{UNIT}.service\nInvocationID={INVOCATION}\nLoadState=loaded\n"
+    )
+    host.journal(*[("holdfast", f"{number}") for number in range(60)], ("borgmatic", SUMMARY))
+    lines = ["before", *CREATED, "after"]
+    host.answer("_SYSTEMD_UNIT=pg.service", stdout=entries(*[("borg", each) for each in lines]))
+    assert cli.main(["log", "system"], host) == 0
+    said = [line.split(" ", 2)[2] for line in capsys.readouterr().out.splitlines() if " borg: " in line]
+    assert said == [
+        "borg: before",
+        "borg: files: 1, 565 B in all; added 619 B",
+        "borg: snapshot f3165039",
+        "borg: after",
+    ]

@@ -22,6 +22,7 @@ def test_everything_is_read(host: FakeHost) -> None:
         access="rest",
         rest=rest,
         pre=[{"command": ["a", ""]}],
+        post=[{"command": ["b"], "timeout": 90}],
         dumps=[{"name": "pg", "unit": "x.service"}],
         on_failure={"command": ["tell"]},
         timeout_seconds=None,
@@ -31,7 +32,7 @@ def test_everything_is_read(host: FakeHost) -> None:
     assert found.timer == "holdfast-system--vault.timer"
     assert found.identity_file == "/etc/holdfast/secrets/vault.identity"
     assert found.job_tag == "job:system"
-    assert found.longest == 3 * definitions.LONGEST_RUN + 600
+    assert found.longest == 3 * definitions.LONGEST_RUN + 600 + 90
     assert found.pre == (definitions.Hook(("a", ""), "root", 3600),)
     assert found.on_failure == definitions.Hook(("tell",), "root", 60)
     assert found.rest == definitions.Rest(**rest)

@@ -505,6 +505,7 @@ def test_dry_run(ready: FakeHost, capsys: Capture) -> None:
         "show",
         "list-timers",
         "cat",
+        "stop",
         "daemon-reload",
         "start",
         "show",
@@ -543,11 +544,12 @@ def test_dry_run_of_something_else(ready: FakeHost, capsys: Capture) -> None:
     assert "its ExecStart= is no backup by restic" in capsys.readouterr().err
 
 
-def test_dry_run_names_what_is_missing(host: FakeHost, capsys: Capture) -> None:
-    define(host, paths=["/srv/gone"])
+@pytest.mark.parametrize(("incomplete_is", "status"), [("failed", 1), ("ok", 0)])
+def test_dry_run_names_what_is_missing(host: FakeHost, capsys: Capture, incomplete_is: str, status: int) -> None:
+    define(host, paths=["/srv/gone"], incomplete_is=incomplete_is)
     host.answer("systemctl", "show", stdout=shown())
     host.answer("systemctl", "cat", stdout=SERVICE_TEXT)
-    assert call(host, "run", "system", "--dry-run") == 1
+    assert call(host, "run", "system", "--dry-run") == status
     assert "declared but not there: /srv/gone" in capsys.readouterr().err
 
 

@@ -393,15 +393,27 @@ def test_restics_cache_says_that_it_is_the_repository_on_record(host: FakeHost) 
     assert not asked(host)
 
 
-@pytest.mark.parametrize("case", ["no cache", "an old cache", "another, too", "a shared cache"])
+@pytest.mark.parametrize("case", ["no cache", "an old cache", "a cache of the future"])
 def test_where_the_cache_proves_nothing_the_repository_is_opened(host: FakeHost, case: str) -> None:
-    if case != "no cache":
-        host.opened(seconds=NOW - 2 if case == "an old cache" else NOW)
-    if case in ("another, too", "a shared cache"):
-        host.opened("2" * 64)
+    if case == "an old cache":
+        host.opened(seconds=NOW - 2)
+    if case == "a cache of the future":
+        host.opened("2" * 64, NOW + 3600)
     host.answer("/usr/bin/restic", "config", stdout=config(ID))
     assert doubted(host) is None
     assert asked(host)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_another_repository_that_is_gone_by_now(host: FakeHost, both: bool) -> None:
+    """A mount that came late, say: what was saved is in the other one."""
+    host.opened("2" * 64)
+    if both:
+        host.opened()
+    host.answer("/usr/bin/restic", "config", stdout=config(ID))
+    reason, message = doubted(host) or ("", "")
+    assert reason == "another repository"
+    assert "22222222, and 11111111 is on record" in message
 
 
 def test_another_repository(host: FakeHost) -> None:

@@ -496,7 +496,11 @@ def test_a_recorder_unit_that_is_started_by_hand_finds_nothing_new(host: FakeHos
     assert record(host, define(host), monitor()) == 0
     assert outcomes.last(host, UNIT) == bad
     refused(host, 9, cursor="s=2")
+    host.calls.clear()
     assert recorded(host, monitor())["refusal"] == "s=2"
+    # The journal may lag behind what started the recorder.
+    asked = [call for call in host.calls if call[0] == "journalctl"]
+    assert asked[0] == ["journalctl", "--sync"]
 
 
 def test_a_refusal_is_told_by_the_run_that_systemd_knows_and_not_by_the_clock(host: FakeHost) -> None:
@@ -821,6 +825,22 @@ def test_it_went_down_before_anybody_was_told(host: FakeHost, tmp_path: Path) ->
     assert found is not None
     assert (found["reason"], found["told"]) == ("wrong password", True)
     assert (tmp_path / "told").read_text() == "wrong password\n"
+
+
+def test_a_later_refusal_stays_the_last_when_an_earlier_run_is_told_of(host: FakeHost, tmp_path: Path) -> None:
+    went_down(host)
+    host.journal()
+    marker = host.path(f"/var/lib/holdfast/running/{UNIT}.json")
+    content = marker.read_text()
+    recorded(host, monitor("exit-code", "12"))
+    refused(host, 5, cursor="s=1")
+    last = recorded(host, monitor("exit-code", "12"))
+    assert last["service_result"] == "dependency"
+    marker.write_text(content)
+    define(host, on_failure=hook(f"echo $HOLDFAST_REASON >>{tmp_path}/told"))
+    assert interrupted.settle_all(host) == 0
+    assert (tmp_path / "told").read_text() == "wrong password\n"
+    assert outcomes.last(host, UNIT) == last
 
 
 def test_runs_whose_definition_is_bad_or_gone(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
