@@ -103,6 +103,7 @@ class Certificate:
     names: frozenset[str]
     permitted: frozenset[str] | None
     fingerprint: str
+    not_before: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -375,12 +376,22 @@ def certificate_part(pem: str) -> str:
 
 def read_certificate(pem: str) -> Certificate:
     """Read the first certificate of a PEM text. Raises TlsError."""
-    argv = ["x509", "-noout", "-enddate", "-fingerprint", "-sha256", "-ext", "subjectAltName,nameConstraints"]
+    argv = [
+        "x509",
+        "-noout",
+        "-startdate",
+        "-enddate",
+        "-fingerprint",
+        "-sha256",
+        "-ext",
+        "subjectAltName,nameConstraints",
+    ]
     text = _openssl(argv, certificate_part(pem))
+    begin = re.search(r"^notBefore=(.+)$", text, re.MULTILINE)
     end = re.search(r"^notAfter=(.+)$", text, re.MULTILINE)
     digest = re.search(r"Fingerprint=([0-9A-F:]+)", text)
-    if end is None or digest is None:
-        raise TlsError("openssl does not tell when the certificate ends")
+    if begin is None or end is None or digest is None:
+        raise TlsError("openssl does not tell when the certificate begins and ends")
     names = re.search(r"Subject Alternative Name:.*\n(.+)", text)
     permitted = re.search(r"Permitted:\n((?: +\S.*\n?)+)", text)
     return Certificate(
@@ -388,6 +399,7 @@ def read_certificate(pem: str) -> Certificate:
         names=frozenset(_names_in(names.group(1) if names else "", "DNS:", "IP Address:")),
         permitted=frozenset(_names_in(permitted.group(1), "DNS:", "IP:")) if permitted else None,
         fingerprint=digest.group(1).replace(":", "").lower(),
+        not_before=int(ssl.cert_time_to_seconds(begin.group(1))),
     )
 
 
@@ -410,6 +422,35 @@ def check_pair(certificate: str, key: str) -> None:
     public = _openssl(["x509", "-noout", "-pubkey"], certificate_part(certificate))
     if _openssl(["pkey", "-pubout", "-passin", "pass:"], _key_part(key)) != public:
         raise TlsError("the key does not belong to the certificate")
+
+
+def check_usable(certificate: tuple[str, str], key: tuple[str, str], names: Iterable[str], now: float) -> Certificate:
+    """Read a certificate of the user's, given as (what it is called, PEM) like its key.
+
+    Raises TlsError unless they belong together, it is good now, and it has the names that clients dial.
+    """
+    file, text = certificate
+    try:
+        leaf = read_certificate(text)
+        check_pair(text, key[1])
+    except TlsError as error:
+        raise TlsError(f"{file} and {key[0]}: {error}") from error
+    if leaf.not_after <= now:
+        raise TlsError(f"{file} ended on {utc(leaf.not_after)}: renew it")
+    if leaf.not_before > now:
+        raise TlsError(f"{file} begins on {utc(leaf.not_before)} only: wait until then, or set the clock of this host")
+    missing = sorted(name for name in names if not covers(leaf.names, name))
+    if missing:
+        raise TlsError(
+            f"{file} does not have {', '.join(missing)}, which clients dial:"
+            " use a certificate with these names, or set `address` of the repositories to a name that it has"
+        )
+    return leaf
+
+
+def utc(moment: float) -> str:
+    """A moment as people read it."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
 
 
 def check_signature(leaf: str, authority: str) -> None:

@@ -253,24 +253,10 @@ def _provided(module: AnsibleModule, now: float) -> dict[str, Any]:
     # Nobody may dial it yet.
     wanted = _tls.parse_names(params["names"]) if params["names"] else frozenset()
     texts = {option: _read(option, params[option]) for option in ("certificate_file", "key_file", "ca_file")}
-    certificate, key = str(texts["certificate_file"]), str(texts["key_file"])
-    try:
-        leaf = _tls.read_certificate(certificate)
-        _tls.check_pair(certificate, key)
-    except _tls.TlsError as error:
-        message = f"`certificate_file` {params['certificate_file']} and `key_file` {params['key_file']}: {error}"
-        raise _tls.TlsError(message) from error
-    until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(leaf.not_after))
-    if leaf.not_after <= now:
-        raise _tls.TlsError(f"`certificate_file` {params['certificate_file']} ended on {until}: renew it")
-    missing = sorted(name for name in wanted if not _tls.covers(leaf.names, name))
-    if missing:
-        raise _tls.TlsError(
-            f"`certificate_file` {params['certificate_file']} does not have {', '.join(missing)}, which clients dial:"
-            " use a certificate with these names, or set `address` of the repositories to a name that it has"
-        )
+    certificate, key = ((f"`{name}` {params[name]}", str(texts[name])) for name in ("certificate_file", "key_file"))
+    leaf = _tls.check_usable(certificate, key, wanted, now)
     if leaf.not_after - now < _EXPIRES_SOON:
-        module.warn(f"{params['certificate_file']} ends on {until}")
+        module.warn(f"{params['certificate_file']} ends on {_tls.utc(leaf.not_after)}")
     return {
         "changed": False,
         "ca": _tls.certificate_part(texts["ca_file"]) if texts["ca_file"] is not None else None,

@@ -50,9 +50,19 @@ def _parser() -> argparse.ArgumentParser:
     mount.add_argument("job", metavar="JOB", help="JOB, or JOB--REPOSITORY if it has several repositories")
     mount.add_argument("mountpoint", metavar="MOUNTPOINT", help="directory that is empty, and only root may write to")
     certificate = add("certificate", "The certificate of the rest-server on this host.")
-    certificate.add_argument("action", choices=["renew"])
-    certificate.add_argument("--directory", default="/etc/holdfast/tls", metavar="DIR", help="(/etc/holdfast/tls)")
-    certificate.add_argument("--restart", metavar="SERVICE", help="what has to load a new certificate")
+    actions = certificate.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "Issue a new certificate when the old one nears its end."
+    renew = actions.add_parser("renew", help=text, description=text, allow_abbrev=False)
+    renew.add_argument("--directory", default="/etc/holdfast/tls", metavar="DIR", help="(/etc/holdfast/tls)")
+    renew.add_argument("--restart", metavar="SERVICE", help="what has to load a new certificate")
+    text = "Restart a service where it does not serve the certificate that you put in its place."
+    load = actions.add_parser("load", help=text, description=text, allow_abbrev=False)
+    load.add_argument("--certificate", required=True, metavar="FILE", help="with its chain, in PEM")
+    load.add_argument("--key", required=True, metavar="FILE", help="in PEM")
+    load.add_argument(
+        "--name", action="append", default=[], metavar="NAME", help="what it has to be good for; may be repeated"
+    )
+    load.add_argument("--restart", required=True, metavar="SERVICE", help="what has to load a new certificate")
     capable = add("capable-copy", "For systemd: make the copy of restic that may read every file.")
     for name in ("source", "path", "group"):
         capable.add_argument(name, metavar=name.upper())
@@ -119,19 +129,11 @@ def _for_people(host: Host, arguments: argparse.Namespace) -> int:
 
 
 def _certificate(host: Host, arguments: argparse.Namespace) -> int:
-    from .. import _tls
-    from .._files import UnsafePathError
+    from . import certificate
 
-    try:
-        renewed = _tls.renew(arguments.directory)
-    except (_tls.TlsError, UnsafePathError, OSError) as error:
-        raise ProgramError(f"the certificate in {arguments.directory} cannot be renewed: {error}") from error
-    say("a new certificate was issued" if renewed else "the certificate needs no renewal")
-    if renewed and arguments.restart:
-        done = host.command(["systemctl", "try-restart", "--", arguments.restart], timeout=120)
-        if done.status:
-            raise ProgramError(f"{arguments.restart} could not be restarted: {done.stderr.strip()}")
-    return 0
+    if arguments.action == "renew":
+        return certificate.renew(host, arguments.directory, arguments.restart)
+    return certificate.load(host, arguments.certificate, arguments.key, arguments.name, arguments.restart)
 
 
 def _capable_copy(arguments: argparse.Namespace) -> int:

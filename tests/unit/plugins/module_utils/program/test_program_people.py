@@ -978,6 +978,105 @@ def test_certificate(host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Ca
     assert "needs no renewal" in said.out
 
 
+LOAD = ("certificate", "load", "--certificate", "/le/full.pem", "--key", "/le/key.pem", "--restart", "rest.service")
+RESTART = ["systemctl", "try-restart", "--", "rest.service"]
+
+
+@pytest.fixture
+def pair(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """A certificate and a key that are usable, a server that was started with others, and what is asked about them."""
+    asked: list[tuple[Any, ...]] = []
+
+    def usable(*arguments: Any) -> _tls.Certificate:
+        asked.append(arguments)
+        return _tls.Certificate(int(NOW), frozenset(), None, "")
+
+    monkeypatch.setattr(_tls, "check_usable", usable)
+    host.put("/le/full.pem", "new")
+    host.put("/le/key.pem", "new key")
+    started_with(host, "old", "old key")
+    return asked
+
+
+def started_with(host: FakeHost, certificate: str, key: str) -> None:
+    host.put("/run/credentials/rest.service/certificate", certificate)
+    host.put("/run/credentials/rest.service/key", key)
+
+
+def takes_up(host: FakeHost) -> None:
+    """A restart of the service, after which systemd has copied the files."""
+
+    def restart(_argv: Sequence[str]) -> hosts.Done:
+        started_with(host, "new", "new key")
+        return hosts.Done(0)
+
+    host.answers.insert(0, (("try-restart",), restart))
+
+
+def test_a_certificate_that_was_replaced_is_taken_up(host: FakeHost, pair: list[Any], capsys: Capture) -> None:
+    takes_up(host)
+    assert call(host, *LOAD, "--name", "a.example", "--name", "B.example") == 0
+    assert pair == [(("/le/full.pem", "new"), ("/le/key.pem", "new key"), frozenset({"a.example", "b.example"}), NOW)]
+    assert host.calls.count(RESTART) == 1
+    assert "rest.service serves the new /le/full.pem; it ends on " in capsys.readouterr().out
+    # Served now: nothing happens.
+    assert call(host, *LOAD) == 0
+    assert host.calls.count(RESTART) == 1
+    assert "rest.service serves /le/full.pem as it is" in capsys.readouterr().out
+
+
+def test_a_key_alone_that_was_replaced_is_taken_up(host: FakeHost, pair: list[Any]) -> None:
+    started_with(host, "new", "old key")
+    takes_up(host)
+    assert call(host, *LOAD) == 0
+    assert len(pair) == host.calls.count(RESTART) == 1
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_an_unusable_certificate_leaves_the_server_alone(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Capture, running: bool
+) -> None:
+    def unusable(*_arguments: Any) -> None:
+        raise _tls.TlsError("/le/full.pem ended")
+
+    monkeypatch.setattr(_tls, "check_usable", unusable)
+    host.answer("is-active", status=0 if running else 3)
+    assert call(host, *LOAD) == 1
+    assert (
+        capsys.readouterr().err == "holdfast: rest.service is left as it is: /le/full.pem: No such file or directory\n"
+    )
+    host.put("/le/full.pem", "new")
+    host.put("/le/key.pem", "new key")
+    assert call(host, *LOAD) == 1
+    assert capsys.readouterr().err == "holdfast: rest.service is left as it is: /le/full.pem ended\n"
+    assert RESTART not in host.calls
+
+
+def test_a_server_that_does_not_run_is_not_started(host: FakeHost, pair: list[Any], capsys: Capture) -> None:
+    host.answer("is-active", status=3)
+    assert call(host, *LOAD) == 0
+    assert pair
+    assert "does not run, and reads /le/full.pem when it starts" in capsys.readouterr().out
+    assert RESTART not in host.calls
+
+
+def test_a_certificate_that_is_not_taken_up(host: FakeHost, pair: list[Any], capsys: Capture) -> None:
+    # It goes on with what a drop-in says, or ends over what openssl takes.
+    assert call(host, *LOAD) == 1
+    assert capsys.readouterr().err == (
+        "holdfast: rest.service was restarted and does not serve /le/full.pem: see journalctl -u rest.service\n"
+    )
+    host.answer("try-restart", status=1, stderr="x")
+    assert call(host, *LOAD) == 1
+    assert "rest.service could not be restarted: x" in capsys.readouterr().err
+    host.calls.clear()
+    host.path("/run/credentials/rest.service/key").unlink()
+    assert call(host, *LOAD) == 1
+    assert "what rest.service serves cannot be seen: " in capsys.readouterr().err
+    assert RESTART not in host.calls
+    assert len(pair) == 3
+
+
 # --- the host itself
 
 
