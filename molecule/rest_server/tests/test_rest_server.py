@@ -301,6 +301,84 @@ def test_the_certificate_is_renewed_without_ansible(scenario: Scenario) -> None:
     assert "needs no renewal" in scenario.on("vault1", "journalctl -u holdfast-certificate.service --no-pager")
 
 
+LIVE = "/etc/letsencrypt/live/backup"
+UNITS = "cd /etc/systemd/system && find . -name '*holdfast-*' | sort; systemctl list-unit-files --state=enabled 'holdfast-*' --no-legend"
+
+
+def link(scenario: Scenario, server: str, **numbers: int) -> None:
+    """Have certbot's links lead to the files of these numbers, as it does itself."""
+    for name, number in numbers.items():
+        scenario.on(server, f"ln -sfn ../../archive/backup/{name}{number}.pem {LIVE}/{name}.pem")
+
+
+def provided(scenario: Scenario, server: str, number: int) -> str:
+    """The user's certificate of this number."""
+    path = f"/etc/letsencrypt/archive/backup/fullchain{number}.pem"
+    return scenario.on(server, f"openssl x509 -in {path} -noout -fingerprint -sha256").strip()
+
+
+def assert_takes_up_what_was_replaced(scenario: Scenario, server: str, port: int, unit: str) -> None:
+    """The links lead to the first certificate before, and to the second one afterwards."""
+
+    def saved() -> None:
+        done = backup(scenario, "web1", unit)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def started() -> tuple[int, str, str]:
+        done = scenario.run(server, "systemctl start holdfast-certificate.service")
+        said = scenario.on(
+            server, "journalctl --sync; journalctl -u holdfast-certificate.service --no-pager -o cat -n 5"
+        )
+        return done.returncode, show(scenario, server, SERVICE, "InvocationID"), said
+
+    timer = scenario.host(server).service("holdfast-certificate.timer")
+    assert timer.is_running
+    assert timer.is_enabled
+    first, second = provided(scenario, server, 1), provided(scenario, server, 2)
+    assert fingerprint(scenario, server, port) == first
+    saved()
+    invocation = show(scenario, server, SERVICE, "InvocationID")
+    assert started()[:2] == (0, invocation)
+    link(scenario, server, fullchain=2, privkey=2)
+    status, renewed, said = started()
+    assert (status, fingerprint(scenario, server, port)) == (0, second), said
+    assert renewed != invocation
+    saved()
+    # What does not belong together is left where it is, and so is what is not there.
+    for break_it, reason in (
+        (f"ln -sfn ../../archive/backup/privkey1.pem {LIVE}/privkey.pem", "the key does not belong to the certificate"),
+        (f"rm {LIVE}/privkey.pem", "No such file or directory"),
+    ):
+        scenario.on(server, break_it)
+        status, invocation, said = started()
+        assert status != 0
+        assert f"{LIVE}/privkey.pem: {reason}" in said
+        assert f"{SERVICE} is left as it is" in said
+        assert (invocation, fingerprint(scenario, server, port)) == (renewed, second)
+    link(scenario, server, privkey=2)
+    assert started()[:2] == (0, renewed)
+    assert_exposure(scenario.host(server), SERVICE, 1.0)
+
+
+def test_a_certificate_of_the_users_is_served_and_its_renewal_taken_up(scenario: Scenario) -> None:
+    assert_takes_up_what_was_replaced(scenario, "vault3", 8000, "provided--provided")
+    scenario.on("web1", "holdfast restore provided --target /root/restored && diff -r /etc/apt /root/restored/etc/apt")
+
+
+def test_from_a_private_certificate_to_the_users_and_back(scenario: Scenario) -> None:
+    units, before = scenario.on("vault1", UNITS), fingerprint(scenario, "vault1", 9443)
+    limit = ("--limit", "vault1,web1")
+    scenario.playbook("site", *limit, "-e", "lab_vault_tls=provided")
+    assert scenario.on("vault1", UNITS) == units
+    assert_takes_up_what_was_replaced(scenario, "vault1", 9443, "system--vault")
+    scenario.playbook("site", *limit)
+    assert scenario.on("vault1", UNITS) == units
+    assert fingerprint(scenario, "vault1", 9443) == before
+    assert "Description=Renew" in scenario.on("vault1", "systemctl cat holdfast-certificate.service")
+    done = backup(scenario, "web1", "system--vault")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_who_loses_access_loses_it_whatever_else_fails(scenario: Scenario) -> None:
     """The certificate authority cannot be used, and comes before the users."""
     db1, web1 = own(scenario, "db1", "vault"), own(scenario, "web1", "vault")
