@@ -149,10 +149,16 @@ def integration(session: nox.Session) -> None:
     measured(session, "integration", "tests/integration")
 
 
+@nox.session(default=False)
+def demo(session: nox.Session) -> None:
+    """The demo with ansible-core 2.19: with KEEP=1 to its end, and interrupted (root)."""
+    run(session, "python", "-m", "pytest", "-q", "tests/demo", *session.posargs)
+
+
 @nox.session(name="demo-2.21", default=False)
 def demo_other(session: nox.Session) -> None:
-    """The demo with ansible-core 2.21, where a Python >= 3.12 is there: to its end, and interrupted (root)."""
-    run(session, "python", "-m", "pytest", "-q", "tests/demo", environment=other(session))
+    """The demo with ansible-core 2.21, where a Python >= 3.12 is there: to its end (root)."""
+    run(session, "python", "-m", "tests.demo.demo", environment=other(session))
 
 
 @nox.session(default=False)

@@ -7,7 +7,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +31,7 @@ class Running:
         self.temporary.mkdir()
         with self.out.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.demo.demo", "--lab", LAB],
+                [str(ROOT / "tests/demo/demo"), "--lab", LAB],
                 cwd=ROOT,
                 env={**os.environ, "KEEP": "1", "TMPDIR": str(self.temporary)},
                 stdin=subprocess.DEVNULL,
