@@ -9,6 +9,7 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.holdfast.backup.plugins.module_utils._program import text
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered
 
 
@@ -31,6 +32,11 @@ class ActionModule(ActionBase):
             result.update(_delivered.accept(module, said, check_mode=self._task.check_mode))
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from None
+        if self._task.no_log and result.get("failed"):
+            # No message of a module of ours holds a secret, and no_log would hide it from the person who needs it.
+            self._display.error(
+                f"{variables['inventory_hostname']}: {text.one_line(str(result.get('msg', 'unknown')))}"
+            )
         if self._discovered_interpreter_key:
             # Found by the controller: without it every task would look for Python again.
             result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}

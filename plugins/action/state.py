@@ -45,6 +45,9 @@ class ActionModule(ActionBase):
                 check_mode=self._task.check_mode,
             )
         except ValueError as error:
+            if self._task.no_log:
+                # The message holds no secret, and no_log would hide it from the person who needs it.
+                self._display.error(f"{variables['inventory_hostname']}: {error}")
             raise AnsibleActionFail(str(error)) from None
         lines = [f"{path}: directory 0700" for path in change.directories]
         lines += [f"{path}: written" for path in change.written] + [f"{path}: absent" for path in change.removed]

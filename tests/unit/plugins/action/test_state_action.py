@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
+from ansible.utils.display import Display
 from ansible_collections.holdfast.backup.plugins.action.state import ActionModule
 
 from tests.unit.plugins.action.acting import perform
@@ -48,3 +49,13 @@ def test_bad_contents_fail_the_task(tmp_path: Path) -> None:
 def test_never_inside_the_inventory(tmp_path: Path) -> None:
     with pytest.raises(AnsibleActionFail, match="inside the inventory directory"):
         act({"path": str(tmp_path / "state")}, {"ansible_inventory_sources": [str(tmp_path)]})
+
+
+@pytest.mark.parametrize("no_log", [True, False])
+def test_why_is_told_where_no_log_hides_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_log: bool) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Display, "error", lambda _self, message, **_more: said.append(message))
+    args = {"path": str(tmp_path / "state"), "write": {"rest/vault.json": "x"}}
+    with pytest.raises(AnsibleActionFail) as failed:
+        perform(ActionModule, args, {"inventory_hostname": "web1"}, no_log=no_log)
+    assert said == ([f"web1: {failed.value}"] if no_log else [])
