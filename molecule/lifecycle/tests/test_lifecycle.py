@@ -110,6 +110,11 @@ def bundles(fleet: Fleet, *hosts: str) -> set[str]:
     }
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of the state directory."""
+    return dict(json.loads(path.read_text()))
+
+
 def test_check_mode_on_bare_hosts_announces_what_the_first_run_does(fleet: Fleet) -> None:
     announced = fleet.good("site", "--check", "--diff")
     assert not fleet.state.exists()
@@ -241,9 +246,10 @@ def test_a_host_is_added_with_limit(fleet: Fleet) -> None:
     assert set(said.failed) == {"web3"}
     assert "web3: jobs_sandbox = 'full': the sandbox of the units cannot start on this host" in said.text
     assert "Set jobs_sandbox: reduced for this host" in said.text
-    fleet.host_variables["web3"] = {"jobs_sandbox": "reduced"}
+    fleet.host_variables["web3"] = {"jobs_sandbox": "reduced", "backup_escrow": {"mode": "controller"}}
     real = fleet.converge("--limit", "vault1,web3")
     assert {host for host, _task in real.changed} == {"vault1", "web3"}
+    assert "web3: vault: the escrow lies in plaintext on the controller" in real.text
     assert answer(fleet, secret(fleet, "web3")) == 200
     assert answer(fleet, secret(fleet, "web1")) == 200
     assert users(fleet) == {"web1--vault", "web2--vault", "web3--vault"}
@@ -344,8 +350,58 @@ def test_a_wiped_client_is_provisioned_again_and_restores(fleet: Fleet) -> None:
     assert snapshots(fleet, "web1--vault") == have
 
 
+def test_a_lost_client_comes_back_out_of_an_escrow_in_plaintext(fleet: Fleet) -> None:
+    """No key opens it, only the controller has it, and no run shows what is in it."""
+    web3 = fleet.on("web3")
+    before = web3.check_output("sha256sum /home/alice/photo").split()[0]
+    passwords = [web3.file("/etc/holdfast/secrets/vault.password").content_string.strip()]
+    passwords.append(str(urllib.parse.urlsplit(secret(fleet, "web3")[len("rest:") :]).password))
+    kept = list((fleet.state / "hosts/web3/escrow/vault").iterdir())
+    assert {(path.suffix, path.stat().st_mode & 0o777) for path in kept} == {(".json", 0o600)}
+    assert passwords in [[bundle["password"], bundle["rest_password"]] for bundle in map(read_json, kept)]
+    assert not [name for name in copies(fleet) if name.startswith("web3--")]
+    have = snapshots(fleet, "web3--vault")
+    fleet.lab.wipe("web3")
+    fleet.forget_connections()
+    said = fleet.run("site", "--limit", "web3")
+    assert set(said.failed) == {"web3"}
+    # The result itself is hidden.
+    assert "web3: repository `vault`:" in said.text
+    assert "restore_identity" in said.text
+    announced = fleet.good("restore_identity", "--limit", "web3", "--check", "--diff")
+    real = fleet.good("restore_identity", "--limit", "web3", "--diff")
+    assert announced.changed == real.changed
+    assert real.changed
+    protected = fleet.converge("--limit", "web3")
+    shown = [run.output for run in (said, announced, real, protected)]
+    assert not [output for output in shown if any(password in output for password in passwords)]
+    assert fleet.on("web3").file("/etc/holdfast/secrets/vault.password").content_string.strip() == passwords[0]
+    fleet.good("restore", "--limit", "web3", "-e", "job=system", "-e", "target=/root/restored")
+    assert fleet.on("web3").check_output("sha256sum /root/restored/home/alice/photo").split()[0] == before
+    assert snapshots(fleet, "web3--vault") == have
+
+
+def test_a_client_without_an_escrow_is_told_of_in_red(fleet: Fleet) -> None:
+    """In each run and table, of a new repository and one that had an escrow; backups are accepted all the same."""
+    web3 = fleet.host_variables["web3"]
+    kept = bundles(fleet, "web3")
+    web3["backup_escrow"] = {"mode": "none"}
+    web3["backup_repositories__more"] = {"bare": {"server": "vault1"}}
+    real = fleet.converge("--limit", "vault1,web3")
+    told = [f"web3: {name} has no escrow: when this host is gone, nobody can restore" for name in ("vault", "bare")]
+    assert [note for note in told if note in real.text] == told
+    assert "plaintext" not in real.text
+    assert not (fleet.state / "hosts/web3/escrow/bare").exists()
+    # What somebody may still need stays.
+    assert bundles(fleet, "web3") == kept
+    fleet.on("web3").check_output("holdfast run --wait system")
+    status = fleet.run("status", environment={"ANSIBLE_NOCOLOR": "false", "ANSIBLE_FORCE_COLOR": "true"})
+    assert [note for note in told if f"\x1b[0;31m{note}\x1b[0m" in status.output] == told, status.output
+    del web3["backup_repositories__more"]
+
+
 def test_L15_a_host_is_removed(fleet: Fleet) -> None:
-    """Its access is revoked, its line is gone (L15), its data stays."""
+    """Its access is revoked, to each repository, its line is gone (L15), its data stays."""
     web3 = secret(fleet, "web3")
     fleet.on("web3").check_output("holdfast run --wait system")
     have = snapshots(fleet, "web3--vault")
@@ -353,7 +409,7 @@ def test_L15_a_host_is_removed(fleet: Fleet) -> None:
     assert answer(fleet, web3) == 200
     fleet.groups["backup_clients"].remove("web3")
     real = fleet.converge()
-    assert real.results("revoked")["vault1"] == ["web3--vault"]
+    assert real.results("revoked")["vault1"] == ["web3--bare", "web3--vault"]
     assert answer(fleet, web3) == 401
     assert users(fleet) == {"web1--vault", "web2--vault"}
     assert answer(fleet, secret(fleet, "web1")) == 200
