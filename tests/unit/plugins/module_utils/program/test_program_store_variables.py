@@ -57,7 +57,10 @@ def rendered(url: str, environment: dict[str, str]) -> tuple[dict[str, str], str
     [
         ("b2:bucket:path", {"B2_ACCOUNT_ID": "0012ab", "B2_ACCOUNT_KEY": 'K001$"x y'}),
         ("azure:container:/", {"AZURE_ACCOUNT_NAME": "company", "AZURE_ACCOUNT_KEY": "c2VjcmV0/+=="}),
-        ("gs:bucket:/", {"GOOGLE_PROJECT_ID": "company-123", "GOOGLE_APPLICATION_CREDENTIALS": "/etc/backup/gs-secret.json"}),
+        (
+            "gs:bucket:/",
+            {"GOOGLE_PROJECT_ID": "company-123", "GOOGLE_APPLICATION_CREDENTIALS": "/etc/backup/gs-secret.json"},
+        ),
     ],
 )
 def test_everything_that_runs_restic_gets_them(host: FakeHost, url: str, environment: dict[str, str]) -> None:
