@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import json
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +64,75 @@ def assert_exposure(host: Any, unit: str, most: float) -> None:
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
     assert found, said
     assert float(found[1]) <= most, said
+
+
+@contextlib.contextmanager
+def frozen(host: Any, unit: str, server: Any, lock: str) -> Iterator[None]:
+    """A run of a unit that stands still while it holds its lock, which is a file of the server; it has ended well afterwards."""
+    service = f"holdfast-{unit}.service"
+    held = f"ls {lock} >/dev/null 2>&1"
+    # Another one would be taken for it.
+    assert server.run(held).rc != 0, lock
+    host.check_output(
+        f"rm -f /run/ended; (holdfast run {unit} --wait; echo $? >/run/ended) </dev/null >/dev/null 2>&1 &"
+    )
+    try:
+        # Not what comes before, a dump say, which has a lock of its own.
+        host.check_output(_until(f'[ "$(systemctl show -P MainPID {service})" -gt 0 ]'))
+        for _try in range(20):
+            server.check_output(_until(held))
+            host.check_output(f"systemctl kill --signal=STOP {service}")
+            if server.run(held).rc == 0:
+                break
+            host.check_output(f"systemctl kill --signal=CONT {service}")
+        yield
+        assert server.run(held).rc == 0, "it did not stand still"
+        assert host.run(f"systemctl is-active {service}").stdout == "activating\n"
+    finally:
+        host.run(f"systemctl kill --signal=CONT {service}")
+    assert host.check_output(f"{_until('[ -s /run/ended ]')}; cat /run/ended") == "0"
+
+
+def _until(condition: str) -> str:
+    """A script that waits half a minute for a condition."""
+    return f"n=0; until {condition}; do n=$((n+1)); [ $n -lt 1500 ] || exit 1; sleep 0.02; done"
+
+
+def look(host: Any, unit: str, script: str) -> str:
+    """What a script prints that looks into the snapshots of a unit, which are mounted in /mnt."""
+    return str(
+        host.check_output(
+            f"""
+            holdfast mount {unit} /mnt </dev/null >/run/look 2>&1 & pid=$!
+            for each in $(seq 600); do mountpoint -q /mnt && break; sleep 0.1; done
+            set -e
+            {script}
+            kill -INT $pid
+            wait $pid
+            ! mountpoint -q /mnt
+            """
+        )
+    )
+
+
+def assert_usable_meanwhile(host: Any, unit: str, server: Any, lock: str, path: str, content: str) -> None:
+    """While a run goes on: people list, restore and mount, and the second newest snapshot has a file with the content of another."""
+
+    def snapshots() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(host.check_output(f"holdfast snapshots {unit} --json"))["snapshots"]
+        return [each for each in found if each["dump"] is None]
+
+    before = snapshots()
+    with frozen(host, unit, server, lock):
+        assert snapshots() == before
+        older = before[-2]
+        target = f"/root/meanwhile-{unit}"
+        host.check_output(f"holdfast restore {unit} --snapshot {older['id'][:8]} --target {target}")
+        host.check_output(f"cmp {content} {target}{path} && ! cmp -s {content} {path}")
+        # Borg has a name for each, restic an id.
+        assert look(host, unit, f"cmp {content} /mnt/{older.get('name') or 'ids/' + older['id'][:8]}{path}; ls /mnt")
+    after = snapshots()
+    assert [each["id"] for each in after[:-1]] == [each["id"] for each in before]
+    outcome = json.loads(host.file(f"/var/lib/holdfast/outcomes/{unit}.json").content_string)
+    assert (outcome["outcome"], outcome["snapshot"]) == ("ok", after[-1]["id"])
+    host.check_output(f"rm -r {target}")

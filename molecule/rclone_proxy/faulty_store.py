@@ -1,8 +1,8 @@
 """Stands in front of an S3 store and answers in its place with the errors of real ones. Runs on a test host.
 
-    faulty_store.py PORT STORE_PORT FAULT_FILE
+    faulty_store.py PORT STORE_PORT FAULT_FILE LOG_FILE
 
-The file says what goes wrong: nothing, or `CODE NAME METHOD,METHOD… [TIMES]`, say `503 SlowDown PUT,POST 3` (then all is well
+The log has a line for each request: method and path, as they came. The fault file says what goes wrong: nothing, or `CODE NAME METHOD,METHOD… [TIMES]`, say `503 SlowDown PUT,POST 3` (then all is well
 again), or `hang 0 METHOD,METHOD…`, which never answers.
 """
 
@@ -16,8 +16,14 @@ import threading
 import time
 from pathlib import Path
 
-PORT, STORE, FAULTS = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+PORT, STORE, FAULTS, LOG = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
 LOCK = threading.Lock()
+
+
+def log(line: str) -> None:
+    """Note a request."""
+    with LOCK, LOG.open("a") as stream:
+        stream.write(f"{line}\n")
 
 
 def fault(method: str) -> tuple[str, str] | None:
@@ -39,6 +45,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        log(f"{self.command} {self.path}")
         wrong = fault(self.command)
         if wrong is not None and wrong[0] == "hang":
             time.sleep(600)

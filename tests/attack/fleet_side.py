@@ -5,7 +5,7 @@
 """A fleet as the playbook site makes it, for attacks with what a client really has: its credentials, units and accounts.
 
 web1 has repositories of every kind that promises to be append-only, and one over sftp, which does not. db1 is the other
-tenant, and has the capable copy.
+tenant, with one of each kind that promises it. app1 has the capable copy, which borg is refused with.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.fleet import ROOT, Fleet, escrow_key
 
-HOSTS = {name: "trixie:layer=server+borg" for name in ("vault1", "web1", "db1")}
+HOSTS = {name: "trixie:layer=server+borg" for name in ("vault1", "web1", "db1", "app1")}
 SCHEDULE = {"calendar": "Mon *-*-1..7 04:00"}
 PATHS = ["/etc", "/home", "/root", "/tmp"]
 # Where the server keeps the repositories of each kind.
@@ -32,14 +32,16 @@ REPOSITORIES: dict[str, dict[str, Any]] = {
     # The user's own, whose program restic starts by itself.
     "own": {"access": "url", "url": "rclone::local:/srv/own"},
 }
-# An account of web1 and db1 that has nothing to do with backups.
+# What the other tenant has, too.
+OTHERS = ("vault", "proxy", "archive")
+# An account of web1 and app1 that has nothing to do with backups.
 STRANGER = "mallory"
 PLACED = Path(__file__).parent
 
 
 def declared(lab: str, folder: Path) -> Fleet:
     """The fleet's inventory; nothing has run yet."""
-    fleet = Fleet(lab, folder, {"backup_servers": ["vault1"], "backup_clients": ["web1", "db1"]})
+    fleet = Fleet(lab, folder, {"backup_servers": ["vault1"], "backup_clients": ["web1", "db1", "app1"]})
     public = folder / "escrow.pub"
     if not public.exists():
         public.write_text(escrow_key(folder)[1])
@@ -48,8 +50,12 @@ def declared(lab: str, folder: Path) -> Fleet:
         "backup_repositories": REPOSITORIES,
         "backup_jobs": {"system": {"paths": PATHS, "schedule": SCHEDULE}},
     }
-    restic = {"paths": ["/etc"], "repositories": ["vault", "proxy"], "schedule": SCHEDULE}
-    fleet.host_variables["db1"] = {"restic_privilege": "setcap", "backup_jobs": {"system": restic}}
+    job = {"paths": ["/etc"], "schedule": SCHEDULE}
+    fleet.host_variables["db1"] = {"backup_jobs": {"system": {**job, "repositories": list(OTHERS)}}}
+    fleet.host_variables["app1"] = {
+        "restic_privilege": "setcap",
+        "backup_jobs": {"system": {**job, "repositories": ["vault"]}},
+    }
     return fleet
 
 
@@ -62,13 +68,13 @@ class Protected:
     def prepare(self) -> None:
         """A file that only root may read, a stranger, and a first backup of everything."""
         self.fleet.lab.put("web1", "/root/canary.py", (ROOT / "tests/canary.py").read_bytes())
-        for name in ("web1", "db1"):
+        for name in ("web1", "app1"):
             self.sh(name, f"id {STRANGER} >/dev/null 2>&1 || useradd --create-home {STRANGER}")
             self.sh(name, "install -m 0600 /etc/hostname /root/precious")
         self.sh("web1", "apt-get install -y -qq acl curl >/dev/null 2>&1; mkdir -p /srv/other; python3 /root/canary.py")
         for unit in ("vault", "proxy", "archive", "files"):
             assert self.ran("web1", unit) == "ok"
-        for unit in ("vault", "proxy"):
+        for unit in OTHERS:
             assert self.ran("db1", unit) == "ok"
 
     # -- hosts --------------------------------------------------------------
@@ -125,13 +131,14 @@ class Protected:
     def kept(self, repository: str) -> Iterator[None]:
         """Every object of web1's repository is there afterwards as it was, and nothing of the other tenant changed."""
         before = self.objects("web1", repository)
-        others = {each: self.objects("db1", each) for each in ("vault", "proxy")}
+        others = {each: self.objects("db1", each) for each in OTHERS}
         assert len(before) > 4
+        assert all(others.values())
         yield
         after = self.objects("web1", repository)
         lost = {path for path, content in before.items() if after.get(path) != content}
         assert not lost
-        assert {each: self.objects("db1", each) for each in ("vault", "proxy")} == others
+        assert {each: self.objects("db1", each) for each in OTHERS} == others
 
     # -- what an intruder on web1 does with web1's own credentials -----------
 

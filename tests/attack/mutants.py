@@ -263,7 +263,7 @@ FLEET_MUTANTS = {
         ("test_capability.py::test_nobody_else_can_run_the_capable_copy",),
         ("/usr/local/lib/holdfast-capable",),
         "chmod -R a+rx /usr/local/lib/holdfast-capable",
-        "db1",
+        "app1",
     ),
     "readable-secrets": Mutant(
         ("test_capability.py::test_another_user", "test_capability.py::test_the_account_alone_reads_nothing"),

@@ -109,15 +109,15 @@ def test_nobody_else_can_run_the_capable_copy(protected: Protected) -> None:
     steal = f"{read} init && {read} backup /root/precious"
     as_account, as_other = "runuser -u holdfast --", f"runuser -u {STRANGER} --"
     for who, rc in ((as_account, 0), (as_other, 126), (as_account, 0)):
-        protected.sh("db1", "rm -rf /tmp/stolen")
-        protected.fleet.lab.put("db1", "/run/attack", f"cd /; {steal}\n".encode(), mode=0o644)
-        done = protected.run("db1", f"{who} sh /run/attack")
+        protected.sh("app1", "rm -rf /tmp/stolen")
+        protected.fleet.lab.put("app1", "/run/attack", f"cd /; {steal}\n".encode(), mode=0o644)
+        done = protected.run("app1", f"{who} sh /run/attack")
         assert done.rc == rc, (who, done)
-        assert (protected.run("db1", "ls /tmp/stolen/snapshots/*").rc == 0) == (rc == 0), who
+        assert (protected.run("app1", "ls /tmp/stolen/snapshots/*").rc == 0) == (rc == 0), who
     for command in (f"cat {CAPABLE}", f"cp {CAPABLE} /tmp/mine", f"ls {CAPABLE}"):
-        assert protected.run("db1", f"{as_other} {command}").rc != 0, command
-    protected.sh("db1", "rm -rf /tmp/stolen")
-    assert protected.ran("db1", "vault") == "ok"
+        assert protected.run("app1", f"{as_other} {command}").rc != 0, command
+    protected.sh("app1", "rm -rf /tmp/stolen")
+    assert protected.ran("app1", "vault") == "ok"
 
 
 @pytest.mark.parametrize("repository", ["vault", "proxy", "archive"])

@@ -139,6 +139,10 @@ def test_backup_in_parts_restored_and_compared(fleet: Fleet) -> None:
     fleet.on("web1", "holdfast restore system--offsite --target /root/back")
     fleet.on("web1", "diff -r --no-dereference /etc /root/back/etc")
     assert any("/snapshots/" in path for path in fleet.objects())
+    # What came in parts has a tag that ends in their number.
+    status, listed = fleet.owner.request("GET", f"/{BUCKET}", {"prefix": f"{PLACE[len(BUCKET) + 2 :]}/data/"})
+    assert status == 200, listed
+    assert re.search(r'-\d+("|&quot;)?</ETag>', listed), listed
     # The policy lets locks go.
     assert not [path for path in fleet.objects() if "/locks/" in path]
     _seconds, counts, output = play(fleet.folder, "holdfast.backup.site")

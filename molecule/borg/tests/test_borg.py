@@ -16,7 +16,7 @@ import pytest
 
 from tests.attack.fleet_side import Protected
 from tests.fleet import ROOT, Fleet, escrow_key
-from tests.hosts import assert_exposure
+from tests.hosts import assert_exposure, assert_usable_meanwhile, look
 from tests.lab import mirror
 from tests.lab.services import MIRROR_NAME_URL
 from tests.lab.state import lab_directory
@@ -217,21 +217,9 @@ def test_a_dry_run_lists_what_would_be_saved(host: Any) -> None:
 
 def looked(host: Any, unit: str, script: str) -> str:
     """What a script prints that looks into the mounted archives in /mnt; backups go on meanwhile."""
-    return str(
-        host.check_output(
-            f"""
-            holdfast mount {unit} /mnt </dev/null >/run/look 2>&1 & pid=$!
-            for each in $(seq 600); do mountpoint -q /mnt && break; sleep 0.1; done
-            set -e
-            {script}
-            holdfast run {unit} --wait >/dev/null
-            kill -INT $pid
-            wait $pid
-            ! mountpoint -q /mnt
-            ! pgrep -f '[b]org mount'
-            """
-        )
-    )
+    found = look(host, unit, f"{script}\nholdfast run {unit} --wait >/dev/null")
+    assert host.run("pgrep -f '[b]org mount'").rc == 1
+    return found
 
 
 def test_archives_can_be_mounted(host: Any) -> None:
@@ -393,6 +381,18 @@ def test_one_key_reaches_one_repository(fleet: Fleet, host: Any) -> None:
     assert fleet.on("vault1").check_output("ls /srv/holdfast-ssh") == "web1--vault"
 
 
+def test_archives_can_be_used_while_a_run_goes_on(fleet: Fleet, host: Any) -> None:
+    marker = "/etc/marker"
+    for content in ("first", "second"):
+        host.check_output(f"echo {content} >{marker}")
+        assert ran(host, "system--vault") == ("ok", None)
+    host.check_output(f"echo first >/root/first; head -c 5000000 /dev/urandom >{marker}")
+    assert_usable_meanwhile(
+        host, "system--vault", fleet.on("vault1"), f"{SERVED}/lock.exclusive/*", marker, "/root/first"
+    )
+    host.check_output(f"rm {marker} /root/first")
+
+
 def test_another_address_of_the_server_is_the_same_repository(fleet: Fleet, host: Any) -> None:
     """Borg does not open what it takes for relocated without being told to, and nobody is there who could tell it."""
     address = fleet.lab.addresses("vault1")[1]
@@ -424,7 +424,9 @@ def test_nothing_of_it_can_be_deleted(fleet: Fleet, host: Any) -> None:
     before = segments(host, ARCHIVE)
     assert as_root(host, "system--archive", f"{copied}; {erase}").rc == 0
     assert len(set(segments(host, local).values()) & set(before.values())) < len(before)
-    host.check_output(f"rm -r {local} /var/lib/holdfast/borg-root/.config/borg/security")
+    host.check_output(
+        f"rm -r {local} /var/lib/holdfast/borg-root/.config/borg/security /var/lib/holdfast/borg-root/.cache"
+    )
 
 
 def test_what_an_intruder_tries(fleet: Fleet) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fleet import Fleet, released_restic
-from tests.hosts import assert_exposure
+from tests.hosts import assert_exposure, assert_usable_meanwhile
 
 PORT = 2222
 SERVED = "/srv/holdfast-ssh"
@@ -103,6 +103,19 @@ def test_every_kind_can_be_looked_into(fleet: Fleet) -> None:
         assert f"files--{repository} is mounted on /srv/look" in host.check_output(f"{script}\ncat /run/look")
 
 
+def test_every_kind_can_be_used_while_a_run_goes_on(fleet: Fleet) -> None:
+    host, photo = fleet.on("web1"), "/srv/data/photo"
+    units = " ".join(f"holdfast-files--{repository}.service" for repository in REPOSITORIES)
+    host.check_output(f"cp {photo} /root/first; echo second >{photo}; systemctl start {units}")
+    for repository in REPOSITORIES:
+        # Enough for a run that takes a while.
+        host.check_output(f"head -c 20000000 /dev/urandom >{photo}")
+        place = "/srv/holdfast" if repository == "vault" else SERVED
+        lock = f"{place}/web1--{repository}/locks/*"
+        assert_usable_meanwhile(host, f"files--{repository}", fleet.on("vault1"), lock, photo, "/root/first")
+    host.check_output(f"mv /root/first {photo}")
+
+
 def test_a_converged_host_runs_few_modules(fleet: Fleet) -> None:
     """At most a dozen with all of this in use, fact gathering included."""
     idle = fleet.good("site")
@@ -143,7 +156,9 @@ def test_a_client_cannot_delete_through_rclone(fleet: Fleet) -> None:
     definition = json.loads(host.file("/etc/holdfast/units/files--offsite.json").content_string)
     options = " ".join(f"-o '{name}={value}'" for name, value in definition["options"].items())
     files = f"--repository-file {definition['repository_file']} --password-file {definition['password_file']}"
-    host.run(f"timeout 60 restic {options} {files} --no-cache forget --prune --keep-last 1 --group-by ''")
+    refused = host.run(f"timeout 60 restic {options} {files} --no-cache forget --prune --keep-last 1 --group-by ''")
+    # What restic was told, and not only that nothing happened.
+    assert "403" in refused.stderr, refused
     assert snapshots(fleet, "web1--offsite") == before
     assert dial(fleet, "web1", "offsite").rc == 0
 
