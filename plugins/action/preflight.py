@@ -81,6 +81,10 @@ class ActionModule(ActionBase):
             fleet_id = _state.read_fleet_id(state_dir)
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from None
+        if arguments["mode"] == "read":
+            # Nothing is written there, and what is taken of it is what can be opened.
+            model["warnings"] += [problem for problem in damaged if _limit.is_of_bundle(problem)]
+            damaged = [problem for problem in damaged if not _limit.is_of_bundle(problem)]
         model["errors"] += damaged
         unsure = {host for problem in model["errors"] for host in problem["hosts"]}
         _limit.keep(model["hosts"], known, unsure)

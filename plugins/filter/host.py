@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _tree
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered, _sources, _tree
 
 
 class FilterModule:
@@ -17,6 +17,7 @@ class FilterModule:
         """Name to function."""
         return {
             "rest_accounts": _delivered.rest_accounts,
+            "shared_sources": _sources.shared_sources,
             "ssh_accounts": _delivered.ssh_accounts,
             "ssh_host_keys": _delivered.ssh_host_keys,
             "tree_differs": _tree.tree_differs,

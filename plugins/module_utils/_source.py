@@ -106,8 +106,9 @@ def load(options: Mapping[str, Any], where: str = "") -> Source:
     cacert, option = options.get("cacert"), "cacert"
     if not cacert:
         cacert, option = environment.get("RESTIC_CACERT"), "environment_file: RESTIC_CACERT"
-    if cacert:
-        _read(cacert, f"{where}{option}")
+    # Restic takes several files, between commas.
+    for path in cacert.split(",") if cacert else []:
+        _read(path, f"{where}{option}")
     return Source(
         location=location,
         password_file=password_file,

@@ -457,21 +457,25 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         host = _Host(module)
         had: list[str] = []
         left: dict[str, list[int]] = {}
+        ids: dict[int, str] = {}
         if params["phase"] != "accounts":
             ids = {current.system[name].uid: name for name in outcome.end if name in current.system}
             if real:
                 closed = set(ids.values())
                 texts = {name: text for name, text in keys.items() if everything or name in closed}
                 _write_keys(tree, directory, texts, files, closed)
-            had, left = _end(tree, directory, outcome, ids) if real else (sorted(_having(ids)), {})
-            for name in left:
-                if name in outcome.manifest and not outcome.manifest[name].locked:
-                    outcome.manifest[name] = dataclasses.replace(outcome.manifest[name], end=True)
-        if real and params["phase"] != "sessions":
-            try:
-                host.lock(sorted(outcome.locked) if everything else [])
-            finally:
+        try:
+            # Before its sessions end: who comes back meanwhile comes without the group.
+            if real and params["phase"] != "sessions":
                 host.leave_groups(current, outcome)
+        finally:
+            if params["phase"] != "accounts":
+                had, left = _end(tree, directory, outcome, ids) if real else (sorted(_having(ids)), {})
+                for name in left:
+                    if name in outcome.manifest and not outcome.manifest[name].locked:
+                        outcome.manifest[name] = dataclasses.replace(outcome.manifest[name], end=True)
+            if real and everything:
+                host.lock(sorted(outcome.locked))
         final = Manifest(policy.fleet_id, outcome.manifest)
         if real and params["phase"] != "accounts" and final != manifest:
             tree.write_json(manifest_path, render_manifest(final), mode=0o600)

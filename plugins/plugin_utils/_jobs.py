@@ -206,9 +206,10 @@ def _schedule(where: str, value: t.Any) -> dict[str, t.Any]:
         },
         where,
         value,
+        required=("calendar",),
     )
     # A longer delay than lies between two times would leave some out: systemd looks for the next one after the delayed one.
-    defaults = {**DEFAULTS["schedule"], **({"spread": 0} if _within_spread(schedule.get("calendar", "daily")) else {})}
+    defaults = {**DEFAULTS["schedule"], **({"spread": 0} if _within_spread(schedule["calendar"]) else {})}
     return {**defaults, **schedule}
 
 

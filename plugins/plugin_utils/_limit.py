@@ -73,6 +73,11 @@ def damaged(host: str, errors: t.Iterable[str]) -> list[dict[str, t.Any]]:
     ]
 
 
+def is_of_bundle(problem: t.Mapping[str, t.Any]) -> bool:
+    """Whether what is damaged is an escrow bundle, of which there are others."""
+    return bool(_BUNDLE.search(problem["message"]))
+
+
 def _cure(host: str, error: str) -> str:
     back = "Bring it back, from version control say, or"
     if "decommissioned.json" in error:
@@ -84,7 +89,7 @@ def _cure(host: str, error: str) -> str:
     if bundle[1]:
         back = "Bring it back, from version control or what its server has in /var/lib/holdfast/escrow, or"
     # One that was replaced since is not written again, but with what is no bundle nothing is lost.
-    return f"{back} remove it and run site again, which writes today's anew"
+    return f"{back}, if {host} is not lost, remove it and run site again, which writes today's anew"
 
 
 def still_let_in(hosts: dict[str, t.Any], known: dict[str, t.Any], client: str, limited: set[str]) -> list[str]:

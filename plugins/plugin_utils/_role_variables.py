@@ -40,7 +40,8 @@ def set_by_playbooks() -> dict[str, str]:
     """The cure for each variable of a role that the playbooks set: a play's variables outrank the inventory, so a user's would do nothing."""
     found = {}
     for name, value in yaml.safe_load(FACADE.read_text(encoding="utf-8")).items():
-        if not name.startswith("__"):
+        # The role common is for the playbooks alone, and many users have one of that name.
+        if not name.startswith(("__", "common_")):
             sources = set(_SOURCE.findall(str(value)))
             found[name] = f"Set {sources.pop()}" if len(sources) == 1 else "docs/jobs.md says what a user sets"
     return found

@@ -160,6 +160,18 @@ def test_an_old_status_does_not_stay_where_nobody_can_be_reached(project: Projec
     assert "Connection refused" in done.stdout
 
 
+def test_who_does_not_answer_is_told_of_whatever_the_reason(project: Project) -> None:
+    """sudo that wants a password, say; and a client that has no such job."""
+    project.hosts["web2"].update(ansible_become=True, ansible_become_user="nobody", ansible_become_exe="/nonexistent")
+    done = project.play("status")
+    assert done.returncode != 0, done.stdout
+    assert "/nonexistent" in done.stdout
+    done = project.play("backup", "-e", "job=db")
+    assert done.returncode != 0, done.stdout
+    assert "/nonexistent" in done.stdout
+    assert project.calls("web1") == [["run", "--wait", "db--one", "db--two"]]
+
+
 def test_only_who_runs_it_says_where_the_status_goes_and_what_is_asked(project: Project) -> None:
     """Not a host, in the answer of any module, and no variable of the inventory that happens to be called so."""
     path = project.folder / "overwritten"

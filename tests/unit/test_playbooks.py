@@ -69,6 +69,22 @@ def test_no_configuration_runs_a_play_in_another_order() -> None:
     assert own == dict.fromkeys(own, "ansible.builtin.linear")
 
 
+def test_a_play_that_looks_at_hosts_knows_what_each_may_need() -> None:
+    """What a host is asked for is made of variables of all these roles: a server may be a client, too."""
+    looking = 0
+    for name, play in plays():
+        imported = [
+            task["ansible.builtin.import_role"]
+            for task in play.get("tasks", [])
+            if "ansible.builtin.import_role" in task
+        ]
+        if any((each["name"], each.get("tasks_from")) == ("holdfast.backup.common", "preflight") for each in imported):
+            looking += 1
+            known = {each["name"].split(".")[-1] for each in imported if each.get("tasks_from") == "paths"}
+            assert known >= {"restic", "borg", "rest_server", "ssh_identity", "ssh_access", "rclone_proxy"}, name
+    assert looking == 2
+
+
 @pytest.mark.parametrize("playbook", ["site.yml", "rotate.yml"])
 def test_the_last_host_of_a_group_that_fails_ends_nothing(playbook: str) -> None:
     """Ansible ends the playbook where all hosts of a play fail; a server must still revoke what a client lost, say."""

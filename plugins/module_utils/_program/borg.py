@@ -75,7 +75,10 @@ def created(lines: Sequence[str]) -> tuple[range, dict[str, Any]] | None:
     """What `borg create --json` says of an archive, and where among lines of its command's; None if it is not there."""
     if "{" not in lines or "}" not in lines:
         return None
-    where = range(lines.index("{"), len(lines) - list(lines)[::-1].index("}"))
+    # Only its first and last line are a brace alone; the command may have said the like before.
+    end = len(lines) - list(lines)[::-1].index("}")
+    begin = max((number for number in range(end) if lines[number] == "{"), default=end)
+    where = range(begin, end)
     summary = _summary("[" + "\n".join(lines[number] for number in where) + "]")
     return None if summary is None else (where, summary)
 

@@ -39,22 +39,32 @@ def load(host: Host, certificate: str, key: str, names: Sequence[str], service: 
     except _tls.TlsError as error:
         raise ProgramError(f"{service} is left as it is: {error}") from error
     until = f"it ends on {_tls.utc(leaf.not_after)}"
-    if not _active(host, service):
+    state, _run = _seen(host, service)
+    if state == "inactive":
         say(f"{service} does not run, and reads {certificate} when it starts; {until}")
         return 0
+    if state != "active":
+        raise ProgramError(
+            f"{service} is {state or 'unknown to systemd'}, and serves nobody: see journalctl -u {service}"
+        )
     if _loaded(host, service) == files:
         say(f"{service} serves {certificate} as it is; {until}")
         return 0
     _restart(host, service)
+    run = _seen(host, service)
     host.sleep(_SETTLED)
-    if not _active(host, service) or _loaded(host, service) != files:
+    # One that ends is started again and again by systemd, and is active in between.
+    if run[0] != "active" or _seen(host, service) != run or _loaded(host, service) != files:
         raise ProgramError(f"{service} was restarted and does not serve {certificate}: see journalctl -u {service}")
     say(f"{service} serves the new {certificate}; {until}")
     return 0
 
 
-def _active(host: Host, service: str) -> bool:
-    return host.command(["systemctl", "is-active", "--quiet", "--", service], timeout=30).status == 0
+def _seen(host: Host, service: str) -> tuple[str, str]:
+    """The state of the service, as systemd calls it, and systemd's id of this run of it."""
+    done = host.command(["systemctl", "show", "--property=ActiveState,InvocationID", "--", service], timeout=30)
+    values = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    return values.get("ActiveState", ""), values.get("InvocationID", "")
 
 
 def _loaded(host: Host, service: str) -> dict[str, bytes]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import typing as t
 from pathlib import Path
 
-import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 
@@ -23,30 +22,6 @@ def faced(name: str, **variables: t.Any) -> t.Any:
         known.update(loader.load_from_file(str(ROLE / part / "main.yml"), trusted_as_template=True))
     known.update(variables)
     return Templar(loader=loader, variables=known).template(known[name])
-
-
-def account(name: str, *sources: t.Any) -> dict[str, t.Any]:
-    keys = [{"repository": f"r{number}", "from": each} for number, each in enumerate(sources)]
-    return {"name": f"bk-{name}", "backup_id": name, "keys": keys}
-
-
-@pytest.mark.parametrize(
-    ("accounts", "exempt"),
-    [
-        ([], []),
-        # Nobody shares it, and nobody but this client would be shut out: of several repositories, too.
-        ([account("web1", ["192.0.2.7"], ["192.0.2.7"]), account("web2", ["192.0.2.8"])], []),
-        (
-            [account("web1", ["192.0.2.7", "2001:db8::/64"]), account("web2", None, ["2001:db8::/64"])],
-            ["2001:db8::/64"],
-        ),
-        # Whoever has a tunnel that ends here comes from there.
-        ([account("web1", ["::1", "127.0.0.1"]), {"name": "bk-web2", "backup_id": "web2"}], ["127.0.0.1", "::1"]),
-        ([account("web1", ["127.0.0.0/8", "::1/128", "10.0.127.1"])], ["127.0.0.0/8", "::1/128"]),
-    ],
-)
-def test_only_shared_addresses_are_exempt_from_penalties(accounts: list[t.Any], exempt: list[str]) -> None:
-    assert faced("ssh_access_penalty_exempt", ssh_access_accounts=accounts) == exempt
 
 
 def test_one_address_does_not_take_all_logins() -> None:

@@ -163,6 +163,19 @@ def test_a_damaged_file_of_a_host_in_the_limit_stops_and_is_named(tmp_path: Path
             act({"state_dir": str(tmp_path), "limit": limit, "mode": mode}, variables)
 
 
+@pytest.mark.parametrize("revoked", [None, "web1", "db1"])
+def test_a_damaged_bundle_stops_only_what_writes_into_the_escrow(tmp_path: Path, revoked: str | None) -> None:
+    """Others are there; who looks, backs up, restores or revokes needs none of it, or another one."""
+    variables = served(tmp_path)
+    path = write(tmp_path, "web1", BUNDLE, "")
+    with pytest.raises(AnsibleActionFail, match=re.escape(f"- web1: {path}: ")):
+        act({"state_dir": str(tmp_path)}, variables)
+    arguments = {"state_dir": str(tmp_path), "mode": "read", **({"revoke": revoked} if revoked else {})}
+    (warning,) = act(arguments, variables)["warnings"]
+    assert warning.startswith(f"web1: {path}: ")
+    assert "if web1 is not lost, remove it" in warning
+
+
 @pytest.mark.parametrize(
     ("name", "content", "word"),
     [

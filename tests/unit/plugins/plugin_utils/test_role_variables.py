@@ -68,7 +68,6 @@ def test_a_bad_type_and_a_bad_template_are_two_problems() -> None:
         ("borg_privilege", "Set restic_privilege"),
         ("rest_server_revoke_max", "Set backup_revoke_max"),
         ("escrow_recipients", "docs/jobs.md says what a user sets"),
-        ("common_packages", "docs/jobs.md says what a user sets"),
         # It only asks for restic_privilege.
         ("jobs_capable_left", "docs/jobs.md says what a user sets"),
     ],
@@ -76,6 +75,10 @@ def test_a_bad_type_and_a_bad_template_are_two_problems() -> None:
 def test_what_the_playbooks_set_is_refused_with_what_to_set(name: str, cure: str) -> None:
     """A play's variables outrank the inventory: what the user wrote would be in force nowhere."""
     assert said(**{name: 1}) == [f"web1: {name} = 1: is set by the playbooks themselves. {cure}"]
+
+
+def test_a_role_of_the_users_own_may_be_called_common() -> None:
+    assert said(common_packages=["vim"], common_files={"a": 1}) == []
 
 
 def test_what_the_playbooks_set_are_variables_of_roles_and_what_to_set_is_none_of_them() -> None:

@@ -663,6 +663,8 @@ ENTRY = '{"type": "-", "mode": "-rw-rw----", "path": "x.sql", "healthy": true, "
     ("lines", "answer", "problem"),
     [
         ([" progress", *CREATED], {"stdout": ENTRY % 3}, None),
+        (["{", '  "level": 1', "}", *CREATED, "{"], {"stdout": ENTRY % 3}, None),
+        (["}", "{"], {"stdout": ENTRY % 3}, "made no snapshot"),
         (CREATED, {"stdout": ENTRY % 0}, "its command wrote nothing: the snapshot is empty"),
         (CREATED, {"stdout": "{}"}, "borg's answer cannot be read"),
         (CREATED, {"status": 2, "stderr": said.WRONG.stderr}, "passphrase"),

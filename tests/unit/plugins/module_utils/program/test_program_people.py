@@ -995,7 +995,12 @@ def pair(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...
     host.put("/le/full.pem", "new")
     host.put("/le/key.pem", "new key")
     started_with(host, "old", "old key")
+    is_in(host, "active")
     return asked
+
+
+def is_in(host: FakeHost, state: str, run: str = INVOCATION) -> None:
+    host.answer("systemctl", "show", stdout=f"ActiveState={state}\nInvocationID={run}\n")
 
 
 def started_with(host: FakeHost, certificate: str, key: str) -> None:
@@ -1032,15 +1037,15 @@ def test_a_key_alone_that_was_replaced_is_taken_up(host: FakeHost, pair: list[An
     assert len(pair) == host.calls.count(RESTART) == 1
 
 
-@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("state", ["active", "inactive", "failed"])
 def test_an_unusable_certificate_leaves_the_server_alone(
-    host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Capture, running: bool
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: Capture, state: str
 ) -> None:
     def unusable(*_arguments: Any) -> None:
         raise _tls.TlsError("/le/full.pem ended")
 
     monkeypatch.setattr(_tls, "check_usable", unusable)
-    host.answer("is-active", status=0 if running else 3)
+    is_in(host, state)
     assert call(host, *LOAD) == 1
     assert (
         capsys.readouterr().err == "holdfast: rest.service is left as it is: /le/full.pem: No such file or directory\n"
@@ -1053,11 +1058,37 @@ def test_an_unusable_certificate_leaves_the_server_alone(
 
 
 def test_a_server_that_does_not_run_is_not_started(host: FakeHost, pair: list[Any], capsys: Capture) -> None:
-    host.answer("is-active", status=3)
+    is_in(host, "inactive", "")
     assert call(host, *LOAD) == 0
     assert pair
     assert "does not run, and reads /le/full.pem when it starts" in capsys.readouterr().out
     assert RESTART not in host.calls
+
+
+@pytest.mark.parametrize("state", ["activating", "failed", ""])
+def test_a_server_that_ends_again_and_again_is_told_of(
+    host: FakeHost, pair: list[Any], capsys: Capture, state: str
+) -> None:
+    """Over what openssl takes and the server does not, say, since the day before."""
+    started_with(host, "new", "new key")
+    is_in(host, state)
+    assert call(host, *LOAD) == 1
+    assert pair
+    assert "and serves nobody: see journalctl -u rest.service" in capsys.readouterr().err
+    assert RESTART not in host.calls
+
+
+def test_a_server_that_was_started_anew_meanwhile_does_not_serve(
+    host: FakeHost, pair: list[Any], capsys: Capture
+) -> None:
+    takes_up(host)
+    runs = iter(["0", "1", "2"])
+    host.answers.insert(
+        0, (("systemctl", "show"), lambda _argv: hosts.Done(0, f"ActiveState=active\nInvocationID={next(runs)}\n"))
+    )
+    assert call(host, *LOAD) == 1
+    assert pair
+    assert "was restarted and does not serve" in capsys.readouterr().err
 
 
 def test_a_certificate_that_is_not_taken_up(host: FakeHost, pair: list[Any], capsys: Capture) -> None:
