@@ -2,8 +2,9 @@
 
     faulty_store.py PORT STORE_PORT FAULT_FILE LOG_FILE
 
-The log has a line for each request: method and path, as they came. The fault file says what goes wrong: nothing, or `CODE NAME METHOD,METHOD… [TIMES]`, say `503 SlowDown PUT,POST 3` (then all is well
-again), or `hang 0 METHOD,METHOD…`, which never answers.
+The log has a line for each request: method and path, as they came. The fault file says what goes wrong: nothing, or
+`CODE NAME METHOD,METHOD… [TIMES]`, say `503 SlowDown PUT,POST 3` (then all is well again), or `hang 0 METHOD,METHOD…`,
+which never answers.
 """
 
 from __future__ import annotations

@@ -134,8 +134,8 @@ def test_a_file_larger_than_a_part_is_uploaded_in_parts(scenario: Scenario) -> N
     assert backup(scenario, "web1", "offsite")["outcome"] == "ok"
     parts: dict[str, list[int]] = {}
     for line in scenario.on("store1", "cat /run/requests").splitlines():
-        method, _, location = line.partition(" ")
-        path, _, query = location.partition("?")
+        method, _space, location = line.partition(" ")
+        path, _mark, query = location.partition("?")
         asked = parse_qs(query)
         if method == "PUT" and {"uploadId", "partNumber"} <= set(asked):
             parts.setdefault(path, []).append(int(asked["partNumber"][0]))
