@@ -620,7 +620,7 @@ def _ssh_accounts() -> dict[str, Any] | None:
 
 def _foreign_accounts() -> list[str]:
     found = []
-    with contextlib.suppress(OSError), open(ACCOUNTS, encoding="utf-8", errors="replace") as stream:
+    with open(ACCOUNTS, encoding="utf-8", errors="replace") as stream:
         for line in stream:
             name, _password, uid, _gid, comment, *_rest = [*line.rstrip("\n").split(":"), *[""] * 5]
             if name.startswith(PREFIX) and (comment != comment_of(name[len(PREFIX) :]) or uid == "0"):

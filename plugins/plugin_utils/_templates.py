@@ -15,7 +15,7 @@ from ansible_collections.holdfast.backup.plugins.filter.units import FilterModul
 @functools.cache
 def environment(directory: str) -> jinja2.Environment:
     """How Ansible reads templates of this directory; kept, since compiling one costs more than rendering it."""
-    found = jinja2.Environment(  # noqa: S701 # no HTML
+    found = jinja2.Environment(  # noqa: S701 - unit files and configuration, no HTML
         loader=jinja2.FileSystemLoader(directory),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

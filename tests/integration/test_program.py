@@ -293,7 +293,7 @@ def _release(tool: str, version: str) -> bytes:
     mirror.build()
     found = mirror.describe()
     path = next(each["path"] for each in found["releases"] if (each["tool"], each["version"]) == (tool, version))
-    with urllib.request.urlopen(found["url"] + path, timeout=60) as answer:  # noqa: S310 the lab's own mirror
+    with urllib.request.urlopen(found["url"] + path, timeout=60) as answer:  # noqa: S310 - the lab's own mirror
         content: bytes = answer.read()
     return content
 

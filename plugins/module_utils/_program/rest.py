@@ -65,7 +65,7 @@ def probe(definition: Definition, rest: Rest, password: str) -> bool | None:
     """Whether the server takes the password; None when that cannot be known."""
     url = rest.url[len("rest:") :].rstrip("/") + "/config"
     login = base64.b64encode(f"{rest.user}:{password}".encode()).decode("ascii")
-    request = urllib.request.Request(url, method="HEAD", headers={"Authorization": f"Basic {login}"})  # noqa: S310 http or https, as the definition was checked
+    request = urllib.request.Request(url, method="HEAD", headers={"Authorization": f"Basic {login}"})  # noqa: S310 - http or https, as the definition was checked
     context = ssl.create_default_context(cafile=definition.environment.get("RESTIC_CACERT"))
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler(_proxies(definition.environment, url)),

@@ -68,6 +68,9 @@ def test_certificates_that_the_environment_names(tmp_path: Path, password: str) 
     other = tmp_path / "other.pem"
     other.write_text("certificate")
     assert load({**options, "cacert": str(other)}).cacert == str(other)
+    # Restic takes several.
+    environment.write_text(f"RESTIC_CACERT={cacert},{other}\n")
+    assert load(options).cacert == f"{cacert},{other}"
 
 
 @pytest.mark.parametrize("options", [{}, {"repository": "/a", "repository_file": "/b"}, {"repository": ""}])

@@ -491,6 +491,9 @@ def test_whom_a_server_serves_over_ssh(info: Info, tmp_path: Path) -> None:
 
 def test_accounts_that_look_like_those_of_clients(info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_info, "ACCOUNTS", str(tmp_path / "passwd"))
+    # What cannot be read is not taken for empty: somebody would be locked out.
+    assert "foreign_accounts" not in info()
+    (tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
     assert info()["foreign_accounts"] == []
     (tmp_path / "passwd").write_text(
         "root:x:0:0:root:/root:/bin/bash\nbk-web1:x:990:990:holdfast web1:/var/lib/holdfast/home:/bin/sh\n"

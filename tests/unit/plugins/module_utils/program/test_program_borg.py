@@ -680,6 +680,9 @@ def test_a_dump(host: FakeHost, capsys: Capture, lines: list[str], answer: dict[
     host.answer("/usr/bin/borg", "list", "/srv/a::a1", **answer)
     state = State(UNIT, INVOCATION, NOW)
     prepare._dumps(host, definition, state)
+    # Root's memory of where it was is not the account's.
+    looked = [env for call, env in zip(host.calls, host.environments) if "list" in call]
+    assert {env["BORG_RELOCATED_REPO_ACCESS_IS_OK"] for env in looked} <= {"yes"}
     archive = "f31650398a6c1c369f9c43b0a46337d3e9e97dd48db9e1b4e47d12937c9265c5"
     assert state.dumps == ({} if problem else {"pg": archive})
     assert state.dumps_failed == (["pg"] if problem else [])

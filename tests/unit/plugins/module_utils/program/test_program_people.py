@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import json
 import os
 import subprocess
@@ -494,7 +495,18 @@ def test_dry_run(ready: FakeHost, capsys: Capture) -> None:
     ready.answer("systemctl", "--value", stdout=f"{INVOCATION}\n")
     ready.journal(SUMMARY.replace('"snapshot_id"', '"dry_run":true,"snapshot_id"'))
     ready.put("/srv/optional")
+    held = []
+
+    def start(_argv: Sequence[str]) -> hosts.Done:
+        with open(ready.path(f"/run/holdfast/dry-run-{UNIT}.lock")) as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.append(True)
+        return hosts.Done(0)
+
+    ready.answers.insert(0, (("systemctl", "start"), start))
     assert call(ready, "run", "system", "--dry-run") == 0
+    # Another one waits: its end would be this one's.
+    assert held
     assert capsys.readouterr().out == (
         "system--vault: dry run, nothing is saved\n"
         "  files: 2 new, 0 changed, 1 unchanged, 2.9 MiB in all; would add 2.9 MiB\n"

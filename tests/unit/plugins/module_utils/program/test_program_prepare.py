@@ -169,6 +169,10 @@ def test_dumps(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     assert found(host).dumps_failed == ["bad", "slow", "silent", "blank"]
     assert ["systemctl", "start", "--", "good.service"] in host.calls
     assert ["systemctl", "stop", "--", "slow.service"] in host.calls
+    # With a cursor, --lines= is about the first ones: the summary comes last.
+    asked = [call for call in host.calls if "--cursor=s=1;i=2" in call]
+    assert asked
+    assert not [word for call in asked for word in call if word.startswith("--lines")]
     said = capsys.readouterr().err
     assert "dump bad failed: Job for bad.service failed.; see: journalctl -u bad.service" in said
     assert "dump slow failed: systemctl ended with exit status 124" in said
