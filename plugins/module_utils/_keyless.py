@@ -121,17 +121,38 @@ def _is_repository(path: str) -> bool:
 
 
 def below(path: str, depth: int, is_repository: Callable[[str], bool]) -> Iterator[str]:
-    """Yield the repositories below `path`, at most `depth` directories down; links are not followed."""
+    """Yield the repositories below `path`, at most `depth` directories down; links are not followed.
+
+    A directory that cannot be looked into may be one, and is yielded, too; of `path` itself the caller tells.
+    """
     try:
-        with os.scandir(path) as entries:
-            names = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+        names = _directories(path)
     except OSError:
         return
+    yield from _among(names, depth, is_repository)
+
+
+def _among(names: list[str], depth: int, is_repository: Callable[[str], bool]) -> Iterator[str]:
     for name in names:
         if is_repository(name):
             yield name
-        elif depth > 1:
-            yield from below(name, depth - 1, is_repository)
+            continue
+        try:
+            inside = _directories(name)
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        except OSError:
+            yield name
+            continue
+        if depth > 1:
+            yield from _among(inside, depth - 1, is_repository)
+
+
+def _directories(path: str) -> list[str]:
+    with os.scandir(path) as entries:
+        found = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    # Root's alone on many file systems, and nobody's repository.
+    return sorted(each for each in found if os.path.basename(each) != "lost+found")
 
 
 def probe_all(path: str, *, size: bool = False, now: float | None = None) -> list[Repository] | None:

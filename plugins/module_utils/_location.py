@@ -79,7 +79,8 @@ def parse_environment(text: str) -> dict[str, str]:
     Raises ValueError naming the line (never its value) that is not of that form, or sets what the module sets itself.
     """
     variables: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    # As systemd does, which takes what else may end a line for Python (U+0085, say) as it is.
+    for number, line in enumerate(text.split("\n"), start=1):
         stripped = line.strip()
         if not stripped or stripped[0] in "#;":
             continue
@@ -95,7 +96,8 @@ def parse_environment(text: str) -> dict[str, str]:
 def _mount_points(mountinfo: str) -> dict[str, str]:
     """Return type of file system by mount point; of several on one point the last, which is the visible one."""
     points = {}
-    for line in mountinfo.splitlines():
+    # Not splitlines(): of what may end a line for Python, the kernel writes all but the newline as it is.
+    for line in mountinfo.split("\n")[:-1]:
         fields, _separator, rest = line.partition(" - ")
         point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), fields.split(" ")[4])
         points[point] = rest.split(" ")[0]
@@ -114,6 +116,6 @@ def mount_problem(mount: str, path: str | None, mountinfo: str = "/proc/self/mou
         os.stat(os.path.join(point, "."))  # lets an automounter do its work
     except OSError:
         return f"nothing is mounted on {point}"
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as stream:
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
         kind = _mount_points(stream.read()).get(point)
     return f"nothing is mounted on {point}" if kind in (None, "autofs") else None

@@ -92,6 +92,16 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+@contextlib.contextmanager
+def _ended_when_interrupted(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """It has a session of its own: Ctrl-C of a person who waits for it reaches this program alone."""
+    try:
+        yield
+    except BaseException:
+        _end_group(process)
+        raise
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -138,7 +148,7 @@ def run(
             group=None if owner is None else owner.pw_gid,
             extra_groups=None if owner is None else os.getgrouplist(owner.pw_name, owner.pw_gid),
         )
-        with process:
+        with process, _ended_when_interrupted(process):
             selector.register(cast(Any, process.stdout), selectors.EVENT_READ, "stdout")
             selector.register(cast(Any, process.stderr), selectors.EVENT_READ, "stderr")
             while selector.get_map():

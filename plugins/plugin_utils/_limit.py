@@ -11,7 +11,7 @@ import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils._program.text import one_line
 from ansible_collections.holdfast.backup.plugins.module_utils._public_key import fingerprint
-from ansible_collections.holdfast.backup.plugins.plugin_utils._fleet import CLIENTS, CLIENTS_ELSEWHERE
+from ansible_collections.holdfast.backup.plugins.plugin_utils._fleet import CLIENTS, CLIENTS_ELSEWHERE, SERVERS
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import below
 
 OURS = re.compile(
@@ -50,6 +50,17 @@ def problems(hosts: dict[str, t.Any], known: dict[str, t.Any], limited: set[str]
             f" Run again with --limit {','.join(sorted(limited & set(hosts) | set(missing)))}"
         )
     return messages
+
+
+def nobody(hosts: dict[str, t.Any], limited: set[str]) -> list[str]:
+    """A message where a run would do nothing, and end well, since none of its hosts is one that it manages."""
+    managed = {host for host, entry in hosts.items() if not entry.get("elsewhere")}
+    if limited & managed:
+        return []
+    return [
+        f"--limit: no host of {CLIENTS} or {SERVERS} is in this run, so nothing would be done."
+        f" There are: {', '.join(sorted(managed)) or 'none'}"
+    ]
 
 
 def no_client(client: str, clients: t.Container[str], known: dict[str, t.Any]) -> list[str]:

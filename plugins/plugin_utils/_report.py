@@ -187,7 +187,9 @@ def table(state: dict[str, t.Any]) -> str:
                 )
             )
         if not client["answered"] and ELSEWHERE not in client["notes"]:
-            remarks.setdefault("gave no answer; is it provisioned?", []).append(text.one_line(host))
+            remarks.setdefault("gave no answer; is it in this run (--limit), and provisioned?", []).append(
+                text.one_line(host)
+            )
         for note in client["notes"]:
             remarks.setdefault(note, []).append(text.one_line(host))
     below = [f"{', '.join(hosts)}: {note}" for note, hosts in remarks.items()]

@@ -56,8 +56,8 @@ _SFTP = re.compile(
     r"\Asftp:(?://(?:(?P<user>[^/@:]+)@)?(?:\[(?P<ip>[^]/@]+)\]|(?P<host>[^/@:?#]+))(?::(?P<port>[0-9]{1,5}))?/"
     r"|(?!//)(?:(?P<login>[^/:]+)@)?(?P<name>[^/@:]+):)"
 )
-# What neither ssh takes for an option nor restic's own splitter of words for more than one word.
-_SSH_WORD = re.compile(r"\A(?!-)[^\s\x00-\x1f\x7f']*[^\s\x00-\x1f\x7f'\\]\Z")
+# What neither ssh takes for an option nor restic's own splitters, of words and of options, for more than one word.
+_SSH_WORD = re.compile(r"""\A(?!-)[^\s\x00-\x1f\x7f'",]*[^\s\x00-\x1f\x7f'",\\]\Z""")
 # What a backup starts does not inherit that it reads every file. env looks for the program as restic would.
 _WITHOUT_CAPABILITY = "capsh --noamb --shell=/usr/bin/env --"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -202,8 +202,13 @@ def _options(where: str, value: t.Any) -> dict[str, str]:
             raise BadInput(at, "", "is not an extended option of restic", "See 'restic options'")
         if re.search(r"command|program|args", key):
             raise BadInput(at, "", "would run a command of its own", "It cannot be set here")
-        content = str(entry).lower() if isinstance(entry, (bool, int)) else entry
-        result[str(key)] = f.line(at, content)
+        content = f.line(at, str(entry).lower() if isinstance(entry, (bool, int)) else entry)
+        # restic reads -o as a line of CSV: what follows a comma is an option of its own.
+        if re.search(r'[",]', content):
+            raise BadInput(
+                at, content, "has a comma or a quote, at which restic begins another option", "Leave them out"
+            )
+        result[str(key)] = content
     return result
 
 
@@ -378,7 +383,7 @@ def _ssh_words(where: str, url: str) -> list[str]:
         f"{where}.url",
         url,
         "is not the location of a repository over sftp",
-        "Use sftp:user@host:/path or sftp://user@host:port//path, with no quotes in user and host",
+        "Use sftp:user@host:/path or sftp://user@host:port//path, with no quotes and commas in user and host",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -38,6 +39,8 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.servers: list[str] = []
+        # Hosts of the inventory that have nothing to do with backups.
+        self.others: list[str] = []
         self.hosts: dict[str, dict[str, Any]] = {}
         self.client("web1", "system", "db")
         self.client("web2", "system")
@@ -59,9 +62,8 @@ class Project:
 
     def play(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         groups: dict[str, Any] = {"backup_clients": {"hosts": self.hosts}}
-        groups["backup_servers"] = {
-            "hosts": {name: {"ansible_python_interpreter": sys.executable} for name in self.servers}
-        }
+        for group, names in (("backup_servers", self.servers), ("others", self.others)):
+            groups[group] = {"hosts": {name: {"ansible_python_interpreter": sys.executable} for name in names}}
         (self.folder / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
         name = playbook if playbook.endswith(".yml") else f"holdfast.backup.{playbook}"
         environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "LC_ALL": "C.UTF-8"}
@@ -200,6 +202,38 @@ def test_a_server_is_not_decommissioned_by_a_mistake(project: Project) -> None:
     assert done.returncode != 0
     assert "client = vault1: is no host of backup_clients or backup_clients_elsewhere" in " ".join(done.stdout.split())
     assert not (project.folder / "holdfast-state").exists()
+
+
+# --- limits
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["backup"],
+        ["status"],
+        ["restore", "-e", "job=system", "-e", "target=/root/restored"],
+        ["restore_identity", "-e", "escrow_key=/root/key"],
+        ["site"],
+        ["rotate"],
+    ],
+)
+def test_a_run_that_reaches_nobody_does_not_end_well(project: Project, arguments: list[str]) -> None:
+    """A recovery script would take it for done: Ansible leaves out a play without hosts, and ends with 0."""
+    project.servers, project.others = ["vault1"], ["mon1"]
+    # A server is provisioned, and not asked.
+    for limit in ("mon1",) if arguments[0] in ("site", "rotate") else ("mon1", "vault1"):
+        done = project.play(*arguments, "--limit", limit)
+        assert done.returncode != 0, done.stdout
+        words = " ".join(done.stdout.split())
+        assert re.search(r"--limit: no host of backup_clients .*in this run.*There are: .*web1, web2", words), words
+    assert project.calls("web1") == project.calls("web2") == []
+
+
+def test_a_fleet_whose_clients_are_all_elsewhere_has_a_status(project: Project) -> None:
+    project.hosts, project.servers = {}, ["vault1"]
+    assert project.play("status").returncode == 0
+    assert project.play("backup").returncode != 0
 
 
 # --- variables

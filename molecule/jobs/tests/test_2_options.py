@@ -163,8 +163,10 @@ def test_resources(client: Client) -> None:
         "CPUQuotaPerSecUSec",
         "MemoryMax",
         "TimeoutStartUSec",
+        # Thousands of files that cannot be read are thousands of lines, and the summary comes last.
+        "LogRateLimitIntervalUSec",
     )
-    default = dict(zip(names, ("10", "3", "20", "20", "infinity", "infinity", "1d")))
+    default = dict(zip(names, ("10", "3", "20", "20", "infinity", "infinity", "1d", "0")))
     assert client.show("holdfast-plain--main.service", *names) == default
     options = {**default, "CPUQuotaPerSecUSec": "500ms", "MemoryMax": str(1 << 30), "TimeoutStartUSec": "15min"}
     assert client.show("holdfast-options--main.service", *names) == options

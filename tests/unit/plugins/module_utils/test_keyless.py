@@ -178,6 +178,33 @@ def test_many(tmp_path: Path) -> None:
     assert [each.snapshots.count for each in found] == [2, 2, 5]
 
 
+def test_what_cannot_be_looked_into_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rotten disk is when somebody asks; root is refused nothing, so the kernel's answer is made here."""
+    make(tmp_path / "a")
+    shut = [str(make(tmp_path / "b")), str(make(tmp_path / "user/repo"))]
+    (tmp_path / "lost+found").mkdir()
+    scan, look = os.scandir, os.lstat
+
+    def refused(path: str) -> None:
+        if any((path + "/").startswith(f"{each}/") for each in [*shut, str(tmp_path / "lost+found")]):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(_keyless.os, "scandir", lambda path: (refused(path), scan(path))[1])
+    monkeypatch.setattr(
+        _keyless.os.path,
+        "lexists",
+        lambda path: not any(path.startswith(each) for each in shut) and os.path.exists(path),
+    )
+    monkeypatch.setattr(_keyless.os, "lstat", lambda path: (refused(path), look(path))[1])
+    found = probe_all(str(tmp_path))
+    assert found is not None
+    assert [(each.location, each.state) for each in found] == [
+        (str(tmp_path / "a"), "present"),
+        (shut[0], "unreachable"),
+        (shut[1], "unreachable"),
+    ]
+
+
 def test_a_broken_one_among_many_is_reported(tmp_path: Path) -> None:
     make(tmp_path / "a")
     (make(tmp_path / "b") / "config").unlink()

@@ -123,6 +123,17 @@ def test_mount(tmp_path: Path, mount: str, mounted: bool, monkeypatch: pytest.Mo
     assert problem == (None if mounted else f"nothing is mounted on {mount}")
 
 
+def test_what_somebody_else_mounted_has_any_name(tmp_path: Path) -> None:
+    """A user's own (FUSE): the kernel writes what ends a line for Python as it is, and a name need not be UTF-8."""
+    names = [b"a\x0cb", b"a\rb", b"a\r", "a\u2028b\x85".encode(), b"a\xffb", b"a\x1cb"]
+    theirs = b"".join(b"90 22 0:50 / /home/mallory/%b rw - fuse.sshfs x rw\n" % name for name in names)
+    info = tmp_path / "mountinfo"
+    info.write_bytes(theirs + f"31 22 8:17 / {tmp_path} rw - ext4 /dev/sdb1 rw\n".encode() + theirs)
+    assert mount_problem(str(tmp_path), f"{tmp_path}/r", str(info)) is None
+    info.write_bytes(theirs)
+    assert mount_problem(str(tmp_path), f"{tmp_path}/r", str(info)) == f"nothing is mounted on {tmp_path}"
+
+
 def test_a_missing_mount_point_is_not_mounted(tmp_path: Path) -> None:
     assert mount_problem(str(tmp_path / "no"), str(tmp_path / "no/r")) == f"nothing is mounted on {tmp_path / 'no'}"
 

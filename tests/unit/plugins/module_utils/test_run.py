@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -69,6 +71,29 @@ def test_timeout_kills_what_ignores_the_friendly_signal(monkeypatch: pytest.Monk
     result = run([SHELL, "-c", "trap '' TERM; while :; do sleep 0.1; done"], timeout=0.5)
     assert result.timed_out
     assert result.code == -9
+
+
+def test_whoever_is_interrupted_ends_the_program_first(tmp_path: Path) -> None:
+    """It has a session of its own, so Ctrl-C does not reach it."""
+    program = f"""
+import sys
+from ansible_collections.holdfast.backup.plugins.module_utils import _run
+_run.run(["sh", "-c", "echo $$ >{tmp_path}/pid; exec sleep 60"], timeout=60)
+"""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    asking = subprocess.Popen([sys.executable, "-c", program], env={"PYTHONPATH": paths}, stderr=subprocess.DEVNULL)
+    pid = tmp_path / "pid"
+    try:
+        for _dummy in range(200):
+            if pid.exists() and pid.read_text().endswith("\n"):
+                break
+            time.sleep(0.1)
+        asking.send_signal(signal.SIGINT)
+        asking.wait(20)
+        assert not alive(int(pid.read_text()))
+    finally:
+        asking.kill()
+        asking.wait()
 
 
 def test_timeout_of_a_program_that_closed_its_pipes() -> None:

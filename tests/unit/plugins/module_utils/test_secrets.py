@@ -80,10 +80,16 @@ def test_other_locations_take_no_credentials(location: str) -> None:
 
 
 def test_environment_survives_writing_and_reading() -> None:
-    values = {"PLAIN": "a/b+c=", "EMPTY": "", "ODD": " \"quoted\" \\ $HOME `x` 'y' # ; ", "B_2": "ü"}
+    values = {
+        "PLAIN": "a/b+c=",
+        "EMPTY": "",
+        "ODD": " \"quoted\" \\ $HOME `x` 'y' # ; ",
+        "B_2": "ü",
+        "LINES": "a\x85b\u2028c",
+    }
     text = _secrets.render_environment(values)
     assert _secrets.parse_environment(text) == values
-    assert text.splitlines()[2] == 'ODD=" \\"quoted\\" \\\\ \\$HOME \\`x\\` \'y\' # ; "'
+    assert text.split("\n")[3] == 'ODD=" \\"quoted\\" \\\\ \\$HOME \\`x\\` \'y\' # ; "'
     assert _secrets.parse_environment("# comment\n\nA=1\n") == {"A": "1"}
     with pytest.raises(SecretsError, match="line 2"):
         _secrets.parse_environment("A=1\nnonsense\n")

@@ -352,6 +352,7 @@ def test_options() -> None:
         {"rclone.program": "x"},
         {"rclone.args": "x"},
     ]
+    + [{"rest.connections": '"5'}, {"rest.connections": "5,rclone.program=/tmp/x"}]
     + [{"a.b": []}, {"a.b": None}, {"a.b": "x\ny"}, {"a.b": ""}, {"A.b": "x"}],
 )
 def test_options_refused(options: t.Any) -> None:
@@ -396,6 +397,8 @@ def test_own_ssh(url: str, words: str) -> None:
         "sftp://a%0ab@host//a",
         "sftp://a%5C@host//a",
         "sftp:a'b@host:/a",
+        "sftp:us,er@host:/a",
+        'sftp:us"er@host:/a',
     ],
 )
 def test_own_ssh_refused(url: str) -> None:
