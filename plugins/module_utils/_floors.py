@@ -27,6 +27,12 @@ FLOORS: tuple[Floor, ...] = (
         " and below 0.16.4 zstd could corrupt data",
     ),
     Floor(
+        "restic-warns",
+        "the outcome of a run whose journal is lost",
+        "0.19",
+        "older versions leave out a path that they do not see and end with 0: only a line at the beginning says so",
+    ),
+    Floor(
         "rest-server",
         "append-only repositories",
         "0.13",

@@ -55,6 +55,8 @@ class Policy:
     revoke_max: int | None = None
     keep_foreign: bool = False
     switch: bool = False
+    # A password in somebody else's hands, who can always look busy.
+    switch_busy: bool = False
     check_mode: bool = False
     # Nobody gets anything: for a server that cannot follow.
     revoke_only: bool = False
@@ -238,7 +240,7 @@ def _line(user: User, now: str | None, policy: Policy, outcome: Outcome) -> str 
         return user.next_hash
     if not policy.switch:
         return user.hash
-    if user.busy:
+    if user.busy and not policy.switch_busy:
         outcome.deferred.append(user.name)
         return user.hash
     outcome.switched.append(user.name)

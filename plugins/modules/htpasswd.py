@@ -102,6 +102,12 @@ options:
     description: Whether users that are not busy get their O(users[].next_hash). Once switched a user is never switched back.
     type: bool
     default: false
+  switch_busy:
+    description:
+      - Whether O(switch) holds for busy users, too. For a password that is in somebody else's hands, who can always look busy - a lock is a file
+        that whoever has the password may write. What runs with the old password is cut off.
+    type: bool
+    default: false
   phase:
     description:
       - V(all) makes the file what is declared.
@@ -181,6 +187,7 @@ not_checked:
 """
 
 import dataclasses
+import functools
 import os
 import time
 from typing import Any
@@ -219,6 +226,14 @@ def _accounts(module: AnsibleModule, path: str) -> tuple[int, int, list[str]]:
     return _NO_ID if uid is None else uid, _NO_ID if gid is None else gid, missing
 
 
+def _made(directory: int, name: str) -> float:
+    """When a file was written, in seconds since 1970; 0 for one that went while we looked."""
+    try:
+        return os.lstat(name, dir_fd=directory).st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _locked(repositories: str, name: str) -> bool:
     """Whether somebody works in the repository of a user: restic makes its lock anew every five minutes."""
     descriptors = []
@@ -227,12 +242,13 @@ def _locked(repositories: str, name: str) -> bool:
         for part in (name, "locks"):
             descriptors.append(os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptors[-1]))
         now = time.time()
+        # One from the future is of a clock that was wrong, and would never be old.
         return any(
-            now - os.lstat(lock, dir_fd=descriptors[-1]).st_mtime < _LOCK_SECONDS
-            for lock in os.listdir(descriptors[-1])
+            0 <= now - made < _LOCK_SECONDS
+            for made in map(functools.partial(_made, descriptors[-1]), os.listdir(descriptors[-1]))
         )
     except FileNotFoundError:
-        # Nothing was ever stored, or the lock went while we looked.
+        # Nothing was ever stored.
         return False
     except OSError:
         return True
@@ -257,6 +273,7 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         revoke_max=params["revoke_max"],
         keep_foreign=params["adopt_foreign"] == "keep",
         switch=params["switch"],
+        switch_busy=params["switch_busy"],
         check_mode=module.check_mode,
         revoke_only=params["phase"] == "revoke",
     )
@@ -321,6 +338,7 @@ def main() -> None:
             "cost": {"type": "int", "default": COST},
             "revoke_max": {"type": "int"},
             "switch": {"type": "bool", "default": False},
+            "switch_busy": {"type": "bool", "default": False},
             "phase": {"type": "str", "choices": ["all", "revoke"], "default": "all"},
         },
         supports_check_mode=True,

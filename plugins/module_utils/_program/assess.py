@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from .. import _causes
 from .._outcome import FAILED, INCOMPLETE, OK, meaning
 from .definition import Definition
-from .journal import LOST, Digest
+from .journal import LOST, SKIPPED, Digest
 from .state import State
 
 LONGEST_LINE = 300
@@ -38,7 +38,7 @@ _TEXTS = (
 _CODES = {10: "no repository", 11: "locked", 12: "wrong password", 130: "interrupted"}
 # What the Go runtime says of a panic, and restic of a signal or of its own cancellation.
 _CRASHED, _CANCELLED = 2, 130
-_SKIPPED = re.compile(r"\A(.*) does not exist, skipping\Z", re.DOTALL)
+_SKIPPED = re.compile(rf"\A(.*){SKIPPED}\Z", re.DOTALL)
 _ENDING_SIGNALS = ("TERM", "INT", "HUP")
 # Exit statuses that systemd itself gives a process it could not start.
 _CREDENTIALS = 243
@@ -142,12 +142,12 @@ def _run(definition: Definition, ending: Ending, digest: Digest, lost: str | Non
     if definition.borg is not None and digest.errors:
         reason = "source missing" if digest.missing == len(digest.errors) else "source unreadable"
         return Assessment(INCOMPLETE, reason, _text([*digest.errors, *words]))
-    if not digest.whole:
-        return Assessment(INCOMPLETE, "unknown", _text([LOST, *words]))
     # Restic before 0.19 leaves out a path that it does not see, in its sandbox say, and ends with 0.
-    if outcome == INCOMPLETE or skipped:
+    if definition.borg is None and (outcome == INCOMPLETE or skipped):
         reason = "source missing" if skipped and not digest.errors else "source unreadable"
         return Assessment(INCOMPLETE, reason, _text([*digest.errors, *skipped, *words]))
+    if not digest.whole:
+        return Assessment(INCOMPLETE, "unknown", _text([LOST, *words]))
     empty = digest.summary.get("total_files_processed") == 0
     return Assessment(OK, None, "no file is in this snapshot: what is to be saved is empty" if empty else "")
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 import os
 
+from .. import _floors
 from . import journal
 from . import state as states
 from .assess import Assessment, Ending, assess
 from .definition import Definition
+from .engine import restic_version
 from .host import Host
 from .journal import Digest
 from .prepare import mounted
@@ -61,7 +63,15 @@ def _digest(host: Host, definition: Definition, invocation: str, *, expected: bo
         return journal.digest(journal.read(host, invocation, program=program), program, definition.service)
 
     found = journal.until_summary(host, ask, expected=expected)
-    if definition.borg is not None and found.summary is not None:
-        # Only the journal knows what borg warned of; of restic the exit code says so too.
-        found.whole = journal.has_beginning(host, invocation)
+    if found.summary is None:
+        return found
+    if definition.borg is None:
+        said = [line for line in journal.skipped(host, invocation, program) if line not in found.lines]
+        found.lines += said
+        if any(line.endswith(journal.SKIPPED) for line in found.lines):
+            return found
+    # Only the journal knows what borg warned of. Of restic the exit code says it, too, but for a path that is not there.
+    found.whole = journal.has_beginning(host, invocation) or (
+        definition.borg is None and not _floors.below("restic-warns", restic_version(host, definition) or "0")
+    )
     return found

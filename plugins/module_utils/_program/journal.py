@@ -21,10 +21,12 @@ TIMEOUT = 60
 LOOKS = 15
 PAUSE = 0.2
 _WARNING = 4
-# What prepare of a job of borg says first. Where it is gone, so may be what borg warned of: the oldest lines go first.
+# How restic ends its line about a path that is not there.
+SKIPPED = " does not exist, skipping"
+# What prepare says first. Where it is gone, so may be what the engine warned of: the oldest lines go first.
 BEGINNING = "the run begins"
 LOST = (
-    "the journal has lost the beginning of this run, so nobody knows whether borg warned of anything: give it more room"
+    "the journal has lost the beginning of this run, so nobody knows what it warned of: give it more room"
     " (SystemMaxUse=, or RuntimeMaxUse= where it is in memory, of journald.conf)"
 )
 # What programs send to move a terminal's cursor; restic does so when it is ended, also where there is no terminal.
@@ -83,8 +85,15 @@ def read(
 
 
 def has_beginning(host: Host, invocation: str) -> bool:
-    """Whether the first line of an invocation of a job of borg is still there."""
+    """Whether the first line of an invocation is still there."""
     return bool(_entries(host, ["--lines=1", f"_SYSTEMD_INVOCATION_ID={invocation}", f"MESSAGE={BEGINNING}"]))
+
+
+def skipped(host: Host, invocation: str, program: str) -> list[str]:
+    """What restic said of paths that are not there: before all else, so in a long run not among the last lines."""
+    ours = [f"_SYSTEMD_INVOCATION_ID={invocation}", f"SYSLOG_IDENTIFIER={program}"]
+    said = [entry.text.strip() for entry in _entries(host, [f"--grep={SKIPPED}$", *ours])]
+    return [line for line in said if line.endswith(SKIPPED)]
 
 
 def cursor(host: Host) -> str:

@@ -29,8 +29,7 @@ class _Refused(Exception):
 
 def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
     """Check, run `pre` hooks and dumps, write the list of sources. Returns the exit code: not 0 stops the run."""
-    if definition.borg is not None:
-        say(journal.BEGINNING)
+    say(journal.BEGINNING)
     if running.cut_off(host, definition.unit) is not None:
         # What happens once in years is imported when it does.
         from . import interrupted

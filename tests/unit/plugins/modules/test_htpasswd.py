@@ -384,7 +384,7 @@ def test_write_error_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "No space left on device" in run(users=[user("a")])["msg"]
 
 
-def test_a_backup_that_began_after_its_client_was_asked(run: Run, place: Path) -> None:
+def test_a_backup_that_began_after_its_client_was_asked(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds a lock on the server, and its password stays until it ends; what a killed run left is not waited for."""
     users = [user("web1", next_hash=hashed("n"), busy=False), user("web2", next_hash=hashed("n"), busy=False)]
     args = {"users": users, "repositories": str(place / "srv"), "switch": True}
@@ -397,6 +397,17 @@ def test_a_backup_that_began_after_its_client_was_asked(run: Run, place: Path) -
     assert lists(run(check=True, **args))["deferred"] == ["web1--vault", "web2--vault"]
     (place / "srv/web2--vault/locks").unlink()
     assert both(run, place, **args)["deferred"] == ["web1--vault"]
-    old = lock.stat().st_mtime - 31 * 60
-    os.utime(lock, (old, old))
+    now = lock.stat().st_mtime
+    # Whoever stole the password can write such a file, as often as need be.
+    assert lists(run(check=True, **args, switch_busy=True))["switched"] == ["web1--vault", "web2--vault"]
+    # A clock was wrong.
+    os.utime(lock, (now + 3600, now + 3600))
+    assert "deferred" not in lists(run(check=True, **args))
+    # What goes while it is looked at says nothing of the others.
+    os.utime(lock, (now, now))
+    listed = os.listdir
+    with monkeypatch.context() as patch:
+        patch.setattr(htpasswd.os, "listdir", lambda directory: ["went", *listed(directory)])
+        assert lists(run(check=True, **args))["deferred"] == ["web1--vault"]
+    os.utime(lock, (now - 31 * 60, now - 31 * 60))
     assert both(run, place, **args)["switched"] == ["web1--vault", "web2--vault"]

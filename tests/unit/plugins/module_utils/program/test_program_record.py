@@ -335,6 +335,40 @@ def test_what_restic_skips_makes_a_run_incomplete_whatever_its_status(host: Fake
     assert once_more(host, monitor())["outcome"] == "ok"
 
 
+BEGINNING = f"MESSAGE={journal.BEGINNING}"
+GREP = f"--grep={journal.SKIPPED}$"
+
+
+def test_what_restic_skips_is_seen_behind_any_number_of_lines(host: FakeHost) -> None:
+    """It says so first, and in a long run thousands of lines follow: the last ones are read."""
+    findings(host)
+    host.journal(*['{"message_type": "status"}'] * 3, SUMMARY)
+    host.answer(
+        "journalctl", GREP, f"_SYSTEMD_INVOCATION_ID={INVOCATION}", "SYSLOG_IDENTIFIER=restic", stdout=entries(SKIPPED)
+    )
+    found = recorded(host, monitor())
+    assert (found["outcome"], found["reason"], found["snapshot"]) == ("incomplete", "source missing", SNAPSHOT)
+    assert "/srv/gone" in found["message"]
+
+
+@pytest.mark.parametrize(("version", "outcome"), [("0.18.1", "incomplete"), ("0.19.0", "ok"), (None, "incomplete")])
+def test_where_the_journal_lost_what_restic_skips_nobody_knows(
+    host: FakeHost, version: str | None, outcome: str
+) -> None:
+    """A small journal removes the oldest lines while the run goes on; from 0.19 on the exit code says it, too."""
+    findings(host)
+    host.journal(SUMMARY)
+    host.answer("journalctl", GREP)
+    host.answer("journalctl", BEGINNING)
+    host.answer("/usr/bin/restic", "version", stdout=f"restic {version} compiled with go" if version else "")
+    found = recorded(host, monitor())
+    assert (found["outcome"], found["reason"]) == (outcome, None if outcome == "ok" else "unknown")
+    assert ("the journal has lost the beginning of this run" in found["message"]) == (outcome != "ok")
+    # While it is there, it is not asked which version it is.
+    host.answer("journalctl", BEGINNING, f"_SYSTEMD_INVOCATION_ID={INVOCATION}", stdout=entries(("holdfast", "x")))
+    assert once_more(host, monitor())["outcome"] == "ok"
+
+
 def test_without_its_findings_a_run_is_no_success(host: FakeHost) -> None:
     host.journal(SUMMARY)
     State(UNIT, "0" * 32, NOW - 30).save(host)
@@ -690,11 +724,12 @@ def test_two_recorders_take_turns(host: FakeHost) -> None:
     )
 
     def slow(argv: Sequence[str]) -> Done:
-        if f"_SYSTEMD_INVOCATION_ID={INVOCATION}" in argv:
+        if f"_SYSTEMD_INVOCATION_ID={INVOCATION}" in argv and not later.ident:
             later.start()
             later.join(0.5)
         return Done(0, entries(SUMMARY))
 
+    host.answer("journalctl", BEGINNING, stdout=entries(("holdfast", "x")))
     host.answers.insert(0, (("journalctl", "--output=json", "SYSLOG_IDENTIFIER=restic"), slow))
     findings(host)
     assert record(host, definition, monitor()) == 0
