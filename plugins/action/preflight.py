@@ -114,6 +114,8 @@ class ActionModule(ActionBase):
             )
         _limit.forget_others({host: entry for host, entry in model["hosts"].items() if host not in unsure}, known)
         result.update(changed=False, hosts=model["hosts"], state_dir=state_dir, known=known, warnings=warnings)
+        # With -v nobody wants to read it, and hashes of passwords are in it.
+        result["_ansible_verbose_override"] = True
         result.update(fleet_id=fleet_id, wanted_fleet_id=arguments["fleet_id"])
         if arguments["mode"] == "site":
             # Once for the fleet: building it for each host would cost more than everything else of that host's units.

@@ -5,10 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gc
+import os
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _templates, _unit_files
+from ansible.errors import AnsibleFilterError
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _state, _templates, _unit_files
+
+# Open as long as ansible-playbook runs.
+_held: dict[str, int] = {}
 
 
 def keep_loaded(value: t.Any, units: bool = False) -> t.Any:
@@ -24,9 +31,41 @@ def keep_loaded(value: t.Any, units: bool = False) -> t.Any:
     return value
 
 
+def hold_state(value: t.Any, path: str, sources: t.Iterable[str], check_mode: bool = False) -> t.Any:
+    """Return `value`; on the way, keep the state directory from other runs until this process ends.
+
+    A run serves clients by what was known when it began: what another one revokes or rotates meanwhile it would bring back.
+    Check mode holds nothing. Raises AnsibleFilterError where another run holds it.
+    """
+    try:
+        # Not the state directory itself, which is locked for each change of it. Before the first run there is neither.
+        directory = os.path.join(os.path.realpath(_state.resolve_state_dir(path, list(sources))), "hosts")
+        if check_mode or directory in _held:
+            return value
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (ValueError, OSError):
+        # What is wrong with it the task itself says.
+        return value
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AnsibleFilterError(
+            f"nothing was changed: another run of site, rotate or decommission works with {os.path.dirname(directory)}."
+            " Each would undo what the other changes: wait until it ends, and run again"
+        ) from None
+    except OSError:
+        # A file system without locks.
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    else:
+        _held[directory] = descriptor
+    return value
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
-        return {"keep_loaded": keep_loaded}
+        return {"hold_state": hold_state, "keep_loaded": keep_loaded}

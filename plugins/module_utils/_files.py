@@ -179,7 +179,7 @@ class Tree:
             self._links > _MAXIMUM_LINKS
             or info.st_uid != 0
             or parent.st_uid != 0
-            or _others_write(parent, sticky=False)
+            or _others_write(parent_fd, parent, sticky=False)
         ):
             raise UnsafePathError(
                 f"{path} is a symbolic link that somebody other than root can have made: "
@@ -194,7 +194,7 @@ class Tree:
         info = os.fstat(fd)
         if info.st_uid not in (0, os.geteuid()):
             problem = f"belongs to uid {info.st_uid}"
-        elif _others_write(info, sticky=True):
+        elif _others_write(fd, info, sticky=True):
             problem = f"is writable by others than root (mode {stat.S_IMODE(info.st_mode):04o})"
         else:
             return
@@ -397,8 +397,25 @@ class Tree:
             sleep(0.1)
 
 
-def _others_write(info: os.stat_result, *, sticky: bool) -> bool:
+def _others_write(directory: int, info: os.stat_result, *, sticky: bool) -> bool:
     """Tell whether others than root may create or rename names in a directory (``sticky``: not those of others)."""
     if sticky and info.st_mode & stat.S_ISVTX:
         return False
-    return bool(info.st_mode & stat.S_IWOTH or (info.st_mode & stat.S_IWGRP and info.st_gid != 0))
+    return bool(info.st_mode & stat.S_IWOTH) or group_writes(directory, info.st_mode, info.st_gid)
+
+
+def group_writes(directory: int, mode: int, gid: int) -> bool:
+    """Tell whether others than root may write to a directory as a group, or by name.
+
+    Where an ACL names somebody, what looks like the group's right is the most that any of them has.
+    """
+    if not mode & stat.S_IWGRP:
+        return False
+    if gid != 0:
+        return True
+    try:
+        # By name, since the descriptor may be one that cannot be read.
+        return "system.posix_acl_access" in os.listxattr(f"/proc/self/fd/{directory}")
+    except OSError as error:
+        # A file system without attributes has no ACLs.
+        return error.errno not in (errno.ENOTSUP, errno.ENODATA)

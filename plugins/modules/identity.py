@@ -602,7 +602,11 @@ class _Run:
 
     def _write(self, name: str, stored: _secrets.Stored, files: _secrets.Stored) -> None:
         before = stored.files()
-        for suffix, text in files.files().items():
+        wanted = files.files()
+        if before["identity"] is not None:
+            # Should the second write not happen, the next run of a unit finds the location's password among those of the identity.
+            wanted = {"repository": wanted["repository"], **wanted}
+        for suffix, text in wanted.items():
             path = self._path(name, suffix)
             if text is None:
                 self._remove(path, before[suffix])
@@ -645,6 +649,10 @@ class _Run:
         wanted = sorted(found) if self._module.params["prune"] else []
         pruned = [name for name in wanted if self._is_in_escrow(name)]
         self.warnings += [self._unproved(name) for name in wanted if name not in pruned]
+        # What a write of the host program left that was killed.
+        for file_name in self._tree.names(self._directory):
+            if file_name[:1] == "." and file_name[1:].partition(".")[0] in pruned and not self._check_mode:
+                self._tree.unlink(posixpath.join(self._directory, file_name))
         for name in pruned:
             # The identity goes last: it holds the proof that the next run needs to finish an interrupted one.
             for suffix in ("repository", "environment", "ssh_next", "ssh_key", "borg_key", *_PASSWORDS, "identity"):

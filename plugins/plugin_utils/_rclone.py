@@ -23,6 +23,8 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import (
 
 VARIABLE = "rclone_proxy_remotes"
 GROUP = "hfr-"
+# systemd-sysusers and useradd take no longer one.
+LONGEST_GROUP = 31
 HIDDEN = "<hidden>"
 _OPTION = re.compile(r"\A[a-z][a-z0-9_]{0,63}\Z")
 _PUBLIC = frozenset({"public-read", "public-read-write", "authenticated-read"})
@@ -37,7 +39,20 @@ def remotes(where: str, value: t.Any) -> dict[str, dict[str, str]]:
     """Checked remotes by name, each with rclone's options as text. No message holds a secret."""
     if not isinstance(value, dict):
         raise BadInput(where, type_of(value), "is not a dictionary", "Write name: {type: …}")
-    return {f.name(below(where, name), name): remote(below(where, name), entry) for name, entry in value.items()}
+    return {_name(below(where, name), name): remote(below(where, name), entry) for name, entry in value.items()}
+
+
+def _name(where: str, value: t.Any) -> str:
+    name = f.name(where, value)
+    if len(group(name)) > LONGEST_GROUP:
+        most = LONGEST_GROUP - len(GROUP)
+        raise BadInput(
+            where,
+            "",
+            f"is longer than {most} characters, and the name of its group on the server would be too long",
+            "Shorten it",
+        )
+    return name
 
 
 def remote(where: str, value: t.Any) -> dict[str, str]:

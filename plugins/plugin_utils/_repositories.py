@@ -237,7 +237,7 @@ def _remote(where: str, value: t.Any) -> str:
 
 
 _remote_text = f.text(
-    r"[a-z][a-z0-9-]{0,27}:/?([A-Za-z0-9_.@+=-]{1,200}(/[A-Za-z0-9_.@+=-]{1,200}){0,20})?",
+    r"[a-z][a-z0-9-]{0,26}:/?([A-Za-z0-9_.@+=-]{1,200}(/[A-Za-z0-9_.@+=-]{1,200}){0,20})?",
     "a remote of rclone and a path in it",
     "Use name:path, as s3-offsite:company-backups, with letters, digits and . _ @ + = - /, and no slash at the end",
 )

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -234,6 +235,49 @@ def test_a_fleet_whose_clients_are_all_elsewhere_has_a_status(project: Project) 
     project.hosts, project.servers = {}, ["vault1"]
     assert project.play("status").returncode == 0
     assert project.play("backup").returncode != 0
+
+
+# --- two runs at a time
+
+
+HOLDING = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - ansible.builtin.command: flock --nonblock holdfast-state/hosts true
+      args: {chdir: "{{ playbook_dir }}"}
+      run_once: "{{ true | holdfast.backup.hold_state('holdfast-state', ansible_inventory_sources, ansible_check_mode) }}"
+      register: tried
+      failed_when: tried.rc != (0 if ansible_check_mode else 1)
+      check_mode: false
+"""
+
+
+@pytest.mark.parametrize("arguments", [["site"], ["rotate"], ["decommission", "-e", "client=web1"]])
+def test_a_run_does_not_work_with_what_another_one_is_changing(project: Project, arguments: list[str]) -> None:
+    """Each serves clients by what was known when it began: it would let in again whom the other took out."""
+    project.servers = ["vault1"]
+    hosts = project.folder / "holdfast-state/hosts"
+    hosts.mkdir(parents=True)
+    descriptor = os.open(hosts, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        done = project.play(*arguments)
+    finally:
+        os.close(descriptor)
+    assert done.returncode != 0
+    wanted = "nothing was changed: another run of site, rotate or decommission works with"
+    assert wanted in " ".join(done.stdout.split()), done.stdout
+    assert list(hosts.iterdir()) == []
+
+
+def test_a_run_holds_the_state_directory_as_long_as_it_goes(project: Project) -> None:
+    (project.folder / "holdfast-state/hosts").mkdir(parents=True)
+    (project.folder / "play.yml").write_text(HOLDING)
+    for check in ([], ["--check"], []):
+        done = project.play("play.yml", *check)
+        assert done.returncode == 0, done.stdout
 
 
 # --- variables

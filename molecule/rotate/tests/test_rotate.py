@@ -348,6 +348,9 @@ def test_the_next_run_goes_on_with_it(fleet: Fleet, web1: Any, first: dict[str, 
     assert said.code != 0
     assert "archive: its old password still opens it" in said.failed["web1"], said.output
     assert "maintenance" in said.failed["web1"]
+    # What was asked for and is not done is no success either.
+    for name in RESTIC:
+        assert f"{name}: got no new password: this run ended the change before" in said.failed["web1"]
     assert len(said.failed["web1"].splitlines()) == 2, said.output
     assert (password(web1, "archive"), password(web1, "archive", "password_next")) == (
         first["archive"],

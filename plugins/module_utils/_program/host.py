@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import glob
 import importlib
 import json
 import os
@@ -147,6 +149,11 @@ class Host:
         """Replace a file atomically. Its directory is made if it is missing (0755)."""
         target = self.path(absolute)
         target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # What a write that was killed left; a living one takes no hour.
+        for left in target.parent.glob(f".{glob.escape(target.name)}.????????"):
+            with contextlib.suppress(FileNotFoundError):
+                if self.now() - left.lstat().st_mtime > 3600:
+                    left.unlink()
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
             with os.fdopen(descriptor, "wb") as stream:

@@ -13,7 +13,7 @@ import os
 import posixpath
 import stat
 
-from .._files import Tree, UnsafePathError
+from .._files import Tree, UnsafePathError, group_writes
 from .host import Host, ProgramError
 
 
@@ -62,10 +62,14 @@ def _own(host: Host, name: str, place: str, *, make: bool) -> None:
                 mode = 0o700 if number == len(missing) else 0o755
                 tree.make_directory(each, uid=os.geteuid(), gid=os.getegid(), mode=mode)
             entry = tree.directory_entry(os.path.normpath(host.path(place)))
+            # Within a sticky directory others may still make what is not there yet.
+            others = entry is not None and bool(
+                entry.mode & 0o002
+                or group_writes(tree.directory(os.path.normpath(host.path(place))), entry.mode, entry.gid)
+            )
     except UnsafePathError as error:
         raise _unsafe(name, place, str(error).split(",", 1)[0]) from None
-    # Within a sticky directory others may still make what is not there yet.
-    if entry is not None and entry.mode & (0o022 if entry.gid else 0o002):
+    if others:
         raise _unsafe(name, place, f"it is writable by others than root (mode {entry.mode:04o})")
 
 

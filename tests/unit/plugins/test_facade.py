@@ -331,6 +331,18 @@ def test_what_waits_is_said_with_its_reason() -> None:
     assert faced("__holdfast_passwords_kept") == faced("__holdfast_old_keys_kept") == []
 
 
+def test_who_got_no_new_password_is_told() -> None:
+    """The key of an older one was removed, and what leaked meanwhile is still the current one."""
+    old = {
+        "repositories": [{"name": name, "kept": "locked" if name == "kept" else None} for name in ("a", "b", "kept")]
+    }
+    new = {"repositories": [{"name": "a", "action": "use"}, {"name": "b", "action": "none"}]}
+    wanted = "b: got no new password: this run ended the change before. Run again for a new one"
+    assert faced("__holdfast_passwords_unmade", __jobs_old_passwords=old, __jobs_passwords=new) == [wanted]
+    assert len(faced("__holdfast_passwords_unmade", __jobs_old_passwords=old)) == 2
+    assert faced("__holdfast_passwords_unmade", __jobs_passwords=new) == []
+
+
 def test_what_servers_do_not_go_by_yet_is_said_with_its_reason() -> None:
     vault = {"name": "vault", "server": "vault1", "access": "rest", "rest_user": "web1--vault", "ssh": None}
     theirs = {**OFFSITE, "name": "theirs", "server": "vault2"}

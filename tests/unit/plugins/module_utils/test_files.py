@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,6 +209,36 @@ def test_directories_of_others(tree: Tree, tmp_path: Path, owner: tuple[int, int
         tree.trust([str(directory)])
         write(tree, directory / "file")
     assert (directory / "file").exists()
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """An access ACL as the kernel keeps it: tag, permissions and id of each entry."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+@pytest.mark.parametrize(("rights", "safe"), [(7, False), (5, True)])
+def test_directories_that_an_acl_gives_to_others(tree: Tree, tmp_path: Path, rights: int, safe: bool) -> None:
+    """What looks like the right of root's group is the most that those have whom the ACL names."""
+    directory = tmp_path / "dir"
+    directory.mkdir()
+    directory.chmod(0o755)
+    nobody = 0xFFFFFFFF
+    named = [(1, 7, nobody), (2, rights, NOBODY), (4, 5, nobody), (0x10, rights, nobody), (0x20, 5, nobody)]
+    os.setxattr(directory, "system.posix_acl_access", acl(*named))
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o705 | rights << 3
+    if safe:
+        write(tree, directory / "file")
+    else:
+        with pytest.raises(UnsafePathError, match="writable by others"):
+            write(tree, directory / "file")
+        (directory / "link").symlink_to("/")
+        with pytest.raises(UnsafePathError):
+            write(tree, directory / "link/etc/file")
+    # A mode of which no ACL tells is the group's own.
+    os.removexattr(directory, "system.posix_acl_access")
+    directory.chmod(0o775)
+    with Tree() as again:
+        write(again, directory / "file")
 
 
 def test_link_planted_below_a_trusted_directory_is_refused(tree: Tree, tmp_path: Path) -> None:

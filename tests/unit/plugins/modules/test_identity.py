@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import stat
 import time
@@ -425,11 +426,35 @@ def test_undeclared_repositories_are_kept_or_pruned_with_proof(client: Client) -
     announced = client.run(REST, prune=True, escrow=escrow, check=True)
     assert (announced["pruned"], announced["changed"]) == (["s3"], True)
     assert (client.directory / "s3.password").exists()
+    (client.directory / ".s3.repository.x1y2z3_4").write_text("a password")
     done = client.run(REST, prune=True, escrow=escrow)
     assert (done["stale"], done["pruned"], done["changed"]) == ([], ["s3"], True)
     assert sorted(path.name for path in client.directory.iterdir()) == ["notes.txt"] + [
         f"vault.{suffix}" for suffix in ("environment", "identity", "password", "repository")
     ]
+
+
+def test_a_promotion_that_is_cut_off_is_one_that_the_next_run_of_a_unit_ends(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unit looks whether the server takes another password than the identity's, and writes the location first, too."""
+    client.run(REST)
+    following = client.run(dict(REST, rest_rotate=True))["repositories"]["vault"]["rest_next_hash"]
+    before = {name: client.text(f"vault.{name}") for name in ("identity", "repository")}
+    write = Tree.write
+
+    def once(tree: Tree, path: str, *args: Any, **options: Any) -> None:
+        write(tree, path, *args, **options)
+        if "/vault." in path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tree, "write", once)
+        assert client.run(dict(REST, rest_promote=True, rest_server_hash=following))["failed"]
+    assert client.text("vault.identity") == before["identity"]
+    assert client.text("vault.repository") != before["repository"]
+    done = client.run(dict(REST, rest_promote=True, rest_server_hash=following))
+    assert done["repositories"]["vault"]["rest_next_hash"] is None
 
 
 def test_a_hash_that_does_not_verify_is_never_used(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

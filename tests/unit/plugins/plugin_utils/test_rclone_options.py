@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.holdfast.backup.plugins.module_utils import _rclone as engine
+from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import parse_accounts
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _rclone
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput
 
@@ -91,6 +92,16 @@ def test_sftp_needs_the_host_key_of_its_server(change: dict[str, Any]) -> None:
         _rclone.remote("r", {**SFTP, **change})
     with pytest.raises(BadInput, match="run a command"):
         _rclone.remote("r", {**SFTP, "ssh": "/bin/sh"})
+
+
+def test_the_longest_name_of_a_remote_is_a_group_that_the_server_makes() -> None:
+    """What preflight lets through must not stop the server in the middle, revocation included."""
+    longest = "a" * 27
+    assert list(_rclone.remotes("rclone_proxy_remotes", {longest: SFTP})) == [longest]
+    account = {"name": "bk-web1", "backup_id": "web1", "groups": [_rclone.group(longest)], "keys": []}
+    assert parse_accounts([account])[0].groups == {f"hfr-{longest}"}
+    with pytest.raises(BadInput, match="is longer than 27 characters"):
+        _rclone.remotes("rclone_proxy_remotes", {f"{longest}a": SFTP})
 
 
 @pytest.mark.parametrize("value", [[], "x", {"UPPER": S3}, {"a/b": S3}, {"a": None}, {"a": [S3]}, {"a\n[b": S3}])

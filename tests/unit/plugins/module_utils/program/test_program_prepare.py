@@ -671,3 +671,15 @@ def test_identity_is_damaged(host: FakeHost, capsys: pytest.CaptureFixture[str])
 )
 def test_proxies(environment: dict[str, str], proxies: dict[str, str]) -> None:
     assert rest._proxies(environment, "https://vault.example.org:8000/x/config") == proxies
+
+
+def test_what_a_killed_write_left_goes_with_the_next_one(host: FakeHost) -> None:
+    """A secret in a file that nobody looks for would stay for ever."""
+    target = "/etc/holdfast/secrets/vault.repository"
+    kept = [host.put(f"/etc/holdfast/secrets/.vault.{name}", "secret") for name in ("password.x1y2z3_4", "repository")]
+    old = [host.put(f"{target.replace('vault', '.vault')}.{name}", "secret") for name in ("x1y2z3_4", "abcdefgh")]
+    os.utime(old[0], (NOW - 3601, NOW - 3601))
+    os.utime(old[1], (NOW - 10, NOW - 10))
+    host.write(target, b"new", mode=0o400)
+    assert sorted(host.path(target).parent.iterdir()) == sorted([*kept, old[1], host.path(target)])
+    assert host.path(target).read_bytes() == b"new"
