@@ -44,6 +44,7 @@ PermitUserRC yes
 PermitTTY yes
 AcceptEnv *
 AllowUsers root ops control bk-nobody
+AllowGroups root ops control
 """
 # sshd only wants it to be there.
 XAUTH = "#!/bin/sh\ncat >/dev/null\n"

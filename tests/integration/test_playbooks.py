@@ -175,6 +175,31 @@ def test_who_does_not_answer_is_told_of_whatever_the_reason(project: Project) ->
     assert project.calls("web1") == [["run", "--wait", "db--one", "db--two"]]
 
 
+def test_who_hangs_does_not_keep_the_others_from_being_told(project: Project) -> None:
+    """A host whose power was cut while it was asked, or in somebody else's hands, answers never."""
+    python = project.folder / "python"
+    python.write_text("#!/bin/sh\nexec sleep 1000\n")
+    python.chmod(0o755)
+    project.hosts["web1"]["ansible_python_interpreter"] = str(python)
+    path = project.folder / "status.json"
+    done = project.play("status", "-e", "output=status.json", "-e", "backup_answer_timeout=5")
+    assert done.returncode != 0, done.stdout
+    found = json.loads(path.read_text())["hosts"]
+    assert {name: host["answered"] for name, host in found.items()} == {"web1": False, "web2": True}
+    assert "Timed out after 5" in done.stdout
+
+
+def test_hashes_of_passwords_are_not_shown_by_a_verbose_run(project: Project) -> None:
+    """What the state directory has of a host comes with the model of the fleet."""
+    found = project.folder / "holdfast-state/hosts/web1/rest/vault.json"
+    found.parent.mkdir(parents=True)
+    digest = "$2b$12$" + "a" * 53
+    found.write_text(json.dumps({"user": "web1--vault", "hash": digest, "next_hash": None}))
+    done = project.play("status", "-vv")
+    assert done.returncode == 0, done.stdout
+    assert digest not in done.stdout
+
+
 def test_only_who_runs_it_says_where_the_status_goes_and_what_is_asked(project: Project) -> None:
     """Not a host, in the answer of any module, and no variable of the inventory that happens to be called so."""
     path = project.folder / "overwritten"

@@ -681,5 +681,5 @@ def test_what_a_killed_write_left_goes_with_the_next_one(host: FakeHost) -> None
     os.utime(old[0], (NOW - 3601, NOW - 3601))
     os.utime(old[1], (NOW - 10, NOW - 10))
     host.write(target, b"new", mode=0o400)
-    assert sorted(host.path(target).parent.iterdir()) == sorted([*kept, old[1], host.path(target)])
+    assert sorted(host.path(target).parent.glob(".*")) == sorted([*kept, old[1]])
     assert host.path(target).read_bytes() == b"new"
