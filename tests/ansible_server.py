@@ -11,9 +11,12 @@ import importlib
 import json
 import os
 import pkgutil
+import runpy
 import signal
 import sys
+import tempfile
 import traceback
+from pathlib import Path
 from typing import Any
 
 from ansible import constants, plugins
@@ -37,6 +40,14 @@ def main() -> None:
     for kind in ("filter", "test"):
         for module in pkgutil.iter_modules([f"{path}/{kind}" for path in plugins.__path__]):
             importlib.import_module(f"ansible.plugins.{kind}.{module.name}")
+    with tempfile.TemporaryDirectory(prefix="holdfast-templates-") as templates:
+        # By its path: no plugin is to find a module of the tests.
+        runpy.run_path(str(Path(__file__).with_name("ansible_templates.py")))["keep"](Path(templates))
+        serve()
+
+
+def serve() -> None:
+    """Fork for each order."""
     # What is there stays: collecting garbage in a command need not look at it.
     gc.collect()
     gc.freeze()

@@ -185,17 +185,17 @@ def test_what_cannot_be_looked_into_is_not_left_out(tmp_path: Path, monkeypatch:
     (tmp_path / "lost+found").mkdir()
     scan, look = os.scandir, os.lstat
 
-    def refused(path: str) -> None:
+    def allowed(path: str) -> str:
         if any((path + "/").startswith(f"{each}/") for each in [*shut, str(tmp_path / "lost+found")]):
             raise OSError(5, "Input/output error")
+        return path
 
-    monkeypatch.setattr(_keyless.os, "scandir", lambda path: (refused(path), scan(path))[1])
-    monkeypatch.setattr(
-        _keyless.os.path,
-        "lexists",
-        lambda path: not any(path.startswith(each) for each in shut) and os.path.exists(path),
-    )
-    monkeypatch.setattr(_keyless.os, "lstat", lambda path: (refused(path), look(path))[1])
+    def there(path: str) -> bool:
+        return not any(path.startswith(each) for each in shut) and os.path.exists(path)
+
+    monkeypatch.setattr(_keyless.os, "scandir", lambda path: scan(allowed(path)))
+    monkeypatch.setattr(_keyless.os, "lstat", lambda path: look(allowed(path)))
+    monkeypatch.setattr(_keyless.os.path, "lexists", there)
     found = probe_all(str(tmp_path))
     assert found is not None
     assert [(each.location, each.state) for each in found] == [
