@@ -63,10 +63,10 @@ def _own(host: Host, name: str, place: str, *, make: bool) -> None:
                 tree.make_directory(each, uid=os.geteuid(), gid=os.getegid(), mode=mode)
             entry = tree.directory_entry(os.path.normpath(host.path(place)))
             # Within a sticky directory others may still make what is not there yet.
-            others = False
-            if entry is not None:
-                directory = tree.directory(os.path.normpath(host.path(place)))
-                others = bool(entry.mode & 0o002) or group_writes(directory, entry.mode, entry.gid)
+            if entry is None:
+                return
+            directory = tree.directory(os.path.normpath(host.path(place)))
+            others = bool(entry.mode & 0o002) or group_writes(directory, entry.mode, entry.gid)
     except UnsafePathError as error:
         raise _unsafe(name, place, str(error).split(",", 1)[0]) from None
     if others:
