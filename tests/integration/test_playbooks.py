@@ -256,6 +256,23 @@ def test_a_run_that_reaches_nobody_does_not_end_well(project: Project, arguments
     assert project.calls("web1") == project.calls("web2") == []
 
 
+def test_without_an_inventory_nothing_ends_well(project: Project) -> None:
+    """It moved, or -i was forgotten: a job of cron would stay green, and a client that was taken out its access."""
+    project.hosts = {}
+    for arguments in (
+        ["backup"],
+        ["status"],
+        ["restore", "-e", "job=system", "-e", "target=/root/restored"],
+        ["restore_identity", "-e", "escrow_key=/root/key"],
+        ["site"],
+        ["rotate"],
+        ["decommission", "-e", "client=web1"],
+        ["handover", "-e", "export_to=/root/handover.json"],
+    ):
+        done = project.play(*arguments, "-i", "/nonexistent/inventory.yml")
+        assert done.returncode != 0, done.stdout
+
+
 def test_a_fleet_whose_clients_are_all_elsewhere_has_a_status(project: Project) -> None:
     project.hosts, project.servers = {}, ["vault1"]
     assert project.play("status").returncode == 0
