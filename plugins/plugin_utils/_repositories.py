@@ -33,6 +33,7 @@ REST_PORT = 8000
 # `borg serve` does not start with less.
 BORG_LEAST_QUOTA = 10_000_000
 SCHEMES = ("rest", "s3", "sftp", "b2", "azure", "gs", "swift", "rclone")
+IN_BUCKETS = ("b2", "azure", "gs", "swift")
 DEFAULT_PORTS = {"http": 80, "https": 443, "sftp": 22}
 # What a unit sets itself, or what would change which code runs in it.
 OWN_VARIABLES = re.compile(
@@ -43,7 +44,15 @@ _CREDENTIALS = re.compile(
     r"\A(?!sftp:)[^/]*//[^/]*@|\A(?:rest|s3):[^/]*@|\Asftp:(?://)?[^@/:]*:[^@/]*@|\Arclone:.*(?:pass|secret|token|key)[a-z_]*=",
     re.IGNORECASE | re.DOTALL,
 )
-_REST = re.compile(r"\Arest:https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/.*)?\Z")
+_REST = re.compile(
+    r"\Arest:https?://(?:\[(?P<ip>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?(?:/.*)?\Z"
+)
+# As wide as restic, to whose client of S3 these are in no name of a host; of escapes it takes those of letters beyond ASCII.
+_S3_ADDRESS = re.compile(
+    r"\As3:(?:https?://|//|(?!http))"
+    r"(?:\[(?P<ip>[0-9A-Fa-f:.]+)\]|(?P<name>(?:[^]\[`~!@#$%^&*()+={}|\\\"';:><?/]|%[89A-Fa-f][0-9A-Fa-f])+))"
+    r"(?::(?P<port>[0-9]{0,5}))?/[^/]"
+)
 # Narrower than restic, which unquotes a path and cuts off ?query and #fragment only where the protocol is given, and takes
 # any name that begins with http for a protocol.
 _S3 = re.compile(
@@ -53,8 +62,8 @@ _S3 = re.compile(
 S3_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 # Both spellings of restic's: sftp://user@host:port/path and sftp:user@host:path.
 _SFTP = re.compile(
-    r"\Asftp:(?://(?:(?P<user>[^/@:]+)@)?(?:\[(?P<ip>[^]/@]+)\]|(?P<host>[^/@:?#]+))(?::(?P<port>[0-9]{1,5}))?/"
-    r"|(?!//)(?:(?P<login>[^/:]+)@)?(?P<name>[^/@:]+):)"
+    r"\Asftp:(?://(?:(?P<user>[^/@:]+)@)?(?:\[(?P<ip>[^]/@]+)\]|(?P<host>[^][/@:?#]+))(?::(?P<port>[0-9]{1,5}))?/"
+    r"|(?!//)(?:(?P<login>[^/:]+)@)?(?P<name>[^][/@:]+):)"
 )
 # What neither ssh takes for an option nor restic's own splitters, of words and of options, for more than one word.
 _SSH_WORD = re.compile(r"""\A(?!-)[^\s\x00-\x1f\x7f'",]*[^\s\x00-\x1f\x7f'",\\]\Z""")
@@ -97,9 +106,30 @@ def _url(where: str, value: t.Any) -> str:
             "is not the location of a repository elsewhere, as restic writes it",
             f"Begin with {', '.join(f'{scheme}:' for scheme in SCHEMES)}, no spaces; a directory of the host is access: local with path",
         )
-    if url.startswith("rest:") and not _REST.match(url):
+    found = _REST.match(url)
+    if url.startswith("rest:") and not (found and _is_address(**found.groupdict())):
         raise BadInput(where, value, "is not the location of a rest-server", "Use rest:https://host:port/path/")
+    found = _S3_ADDRESS.match(url)
+    if url.startswith("s3:") and not (found and _is_address(**found.groupdict())):
+        raise BadInput(
+            where,
+            value,
+            "is not the location of a repository in S3",
+            "Use s3:https://host/bucket/path, or s3:https://host:port/bucket/path",
+        )
     return url
+
+
+def _is_address(ip: str | None, name: str | None, port: str | None) -> bool:
+    """Whether a host may be there. What was between brackets, else a name, which may be one that only the client knows."""
+    if ip is not None:
+        try:
+            ipaddress.ip_address(ip)
+        except ValueError:
+            return False
+    elif name is not None and re.search(r"\A\.|\.\.", name):
+        return False
+    return not port or 1 <= int(port) <= 65535
 
 
 def identity_of(location: str) -> str:
@@ -110,32 +140,48 @@ def identity_of(location: str) -> str:
     if scheme in ("rest", "s3", "sftp"):
         kind, authority, path = _parts(scheme, rest)
         user, at, host = authority.rpartition("@")
-        found = re.match(r"\A(\[[^]]*\]|[^:]*)(?::([0-9]+))?\Z", host)
+        found = re.match(r"\A(\[[^]]*\]|[^:]*)(?::([0-9]*))?\Z", host)
         if not found:
             return location
-        name, port = found[1].lower().rstrip("."), int(found[2] or DEFAULT_PORTS[kind])
+        name = urllib.parse.unquote(found[1]).lower().rstrip(".")
+        port = int(found[2] or DEFAULT_PORTS[kind])
         with contextlib.suppress(ValueError):
             name = ipaddress.ip_address(name.strip("[]")).compressed
         relative = scheme == "sftp" and not path.startswith("/")
         return f"{scheme}:{user + at if relative else ''}{name}:{port}/{_plain_path(path, relative)}"
-    inner, colon, path = rest.rpartition(":")
-    return f"{scheme}:{inner}{colon}{_plain_path(path, False)}"
+    if scheme in IN_BUCKETS:
+        # The first colon ends the bucket's name. Nothing after it, or not even the colon, is all of the bucket.
+        bucket, _colon, path = rest.partition(":")
+        return f"{scheme}:{bucket}:{_normal(path)}"
+    remote, colon, path = rest.rpartition(":")
+    return f"{scheme}:{remote}{colon}{_plain_path(path, False)}"
 
 
 def _parts(scheme: str, rest: str) -> tuple[str, str, str]:
     """Protocol, authority and path of what follows the scheme."""
     if scheme == "sftp":
         url = rest.startswith("//")
-        parts = rest[2:].split("/", 1) if url else rest.split(":", 1)
+        parts = _before_query(rest[2:]).split("/", 1) if url else rest.split(":", 1)
         return "sftp", parts[0], parts[-1]
     found = re.match(r"\A(?:(https?):)?//", rest, re.IGNORECASE)
+    if found and found[1]:
+        rest = _before_query(rest)
     authority, slash, path = rest[found.end() if found else 0 :].partition("/")
     return (found[1] or "https").lower() if found else "https", authority, slash + path
 
 
+def _before_query(url: str) -> str:
+    """What restic looks at where it takes a location for a URL."""
+    return re.split("[?#]", url)[0]
+
+
 def _plain_path(path: str, relative: bool) -> str:
-    path = posixpath.normpath("/" + urllib.parse.unquote(path)).lstrip("/")
+    path = _normal(urllib.parse.unquote(path))
     return f"~/{path}" if relative else path
+
+
+def _normal(path: str) -> str:
+    return posixpath.normpath(f"/{path}").lstrip("/")
 
 
 def _secret(where: str, value: t.Any) -> str:
@@ -342,7 +388,7 @@ def _borg_bytes(size: str) -> int:
 def _in_s3(where: str, written: dict[str, t.Any]) -> None:
     """Refuse a location that restic would take for another one or for none, and credentials that are not there.
 
-    With ``access: url`` both are restic's to judge, which tries a wrong one again for a quarter of an hour.
+    With ``access: url`` all but the host is restic's to judge, which tries a wrong one again for a quarter of an hour.
     """
     found = _S3.match(written["url"])
     if not found or any(part in (".", "..") for part in found["path"].split("/")):
@@ -375,9 +421,11 @@ def _ssh_words(where: str, url: str) -> list[str]:
     """What restic itself would tell ssh."""
     found = _SFTP.match(url)
     if found:
-        host = urllib.parse.unquote(found["ip"] or "") or found["host"] or found["name"]
-        port, user = found["port"], urllib.parse.unquote(found["user"] or "") or found["login"]
-        if all(_SSH_WORD.match(word) for word in (host, user) if word):
+        ip, port = found["ip"] and urllib.parse.unquote(found["ip"]), found["port"]
+        host = ip or found["host"] or found["name"]
+        user = urllib.parse.unquote(found["user"] or "") or found["login"]
+        # A name may be one of the client's ssh_config, whatever it looks like.
+        if _is_address(ip, None, port) and all(_SSH_WORD.match(word) for word in (host, user) if word):
             return [host, *(["-p", port] if port else []), *(["-l", user] if user else []), "-s", "sftp"]
     raise BadInput(
         f"{where}.url",

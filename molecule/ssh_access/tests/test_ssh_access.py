@@ -40,6 +40,13 @@ def test_all_clients_are_there(vaults: dict[str, Side]) -> None:
         assert side.served("bk-victim", "victim")
 
 
+def test_dead_clients_are_given_up(vaults: dict[str, Side]) -> None:
+    """Who lost power says nothing any more, and its session would stay, with what it holds, for hours."""
+    for side in vaults.values():
+        settings = side.on_server("sshd -T -C user=bk-web1,host=h,addr=192.0.2.1").splitlines()
+        assert {"clientaliveinterval 60", "clientalivecountmax 5"} <= set(settings)
+
+
 @pytest.mark.parametrize("name", SOME)
 def test_the_client_cannot_and_others_can(side: Side, name: str) -> None:
     with side.unchanged():

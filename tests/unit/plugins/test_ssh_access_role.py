@@ -41,3 +41,25 @@ def test_one_address_does_not_take_all_logins() -> None:
         if "holdfast.backup.sshd_drop_in" in task
     ]
     assert task["where_default"] == "{{ __ssh_access_startups }}"
+
+
+def test_dead_clients_are_given_up() -> None:
+    """In five minutes, and with their sessions what these hold. What sshd makes of it is seen in molecule/ssh_access."""
+    lines = (
+        (ROLE / "templates/sshd.conf.j2").read_text().split("Match User bk-*\n")[1].split("Match all")[0].splitlines()
+    )
+    said = dict(line.split(maxsplit=1) for line in map(str.strip, lines))
+    assert (said["ClientAliveInterval"], said["ClientAliveCountMax"]) == ("60", "5")
+
+
+def test_accounts_do_not_see_what_others_may_do() -> None:
+    """Below a directory that everybody may enter, since all of them look for their own there."""
+    account = "bk-web1"
+    found = faced(
+        "__ssh_access_directories",
+        ssh_access_definitions=[{"name": "web1--vault", "account": account, "kind": "borg"}],
+    )
+    directories = {each["path"]: each for each in found}
+    assert directories["/etc/holdfast/serve"]["mode"] == "0755"
+    own = directories[f"/etc/holdfast/serve/{account}"]
+    assert own == {"path": f"/etc/holdfast/serve/{account}", "group": account, "mode": "0750"}

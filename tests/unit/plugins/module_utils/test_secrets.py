@@ -632,14 +632,16 @@ BORG = Wanted("archive", "borg", "local", "/var/backups/archive", repository_id=
 
 
 def test_the_bundle_holds_the_exported_key_and_no_older_one_will_do() -> None:
-    first = make(BORG)
+    before = make(changed(BORG, repository_id=None), now=NOW - 60)
+    first = make(BORG, before.files)
     assert first.bundle["borg_key"] is None
+    assert first.identity.accepted_fingerprints(NOW) == [first.identity.fingerprint, before.identity.fingerprint]
     stored = dataclasses.replace(first.files, borg_key=EXPORTED)
     second = make(BORG, stored, now=NOW + 60)
     assert second.bundle["borg_key"] == EXPORTED
     assert second.files.borg_key == EXPORTED
     assert second.identity.borg_key == KEY
-    # The one without the key is not good enough for an hour, as it is where a password of a server changes.
+    # Those without the key are not good enough for an hour, as they are where a password of a server changes.
     assert second.identity.accepted_fingerprints(NOW + 60) == [second.identity.fingerprint]
     assert first.identity.fingerprint != second.identity.fingerprint
     third = make(BORG, second.files, now=NOW + 120)

@@ -329,6 +329,26 @@ def test_a_run_that_is_cut_off_while_it_writes_is_gone_on_with(
     assert play.record.key == expected
 
 
+def test_a_run_that_is_cut_off_before_the_next_password_is_unlinked_keeps_the_old_one(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what opens the old key says which one is still to be removed."""
+    play = make()
+
+    def unlink(tree: Tree, path: str) -> None:
+        raise CutOffError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tree, "unlink", unlink)
+        with pytest.raises(CutOffError):
+            play()
+    assert (play.host.text("password"), play.host.text("password_next")) == (NEW, NEW)
+    play()
+    assert (play.host.text("password_next"), play.host.text("password_old")) == (None, OLD)
+    play("retire")
+    assert play.host.opened_by == [NEW]
+
+
 @pytest.mark.parametrize("encryption", ["repokey-blake2", "keyfile-blake2"])
 def test_borg_gets_another_passphrase(make: Any, encryption: str) -> None:
     play = make("borg", encryption=encryption)
@@ -417,6 +437,33 @@ def test_another_repository_is_not_taken_for_the_one_on_record(make: Any) -> Non
     play.host._restic = lambda argv, given: recorded.config(other) if "cat" in argv else recorded.keys(key_of(NEW))
     assert f"it has the id {other}" in kept(play())
     assert play.host.text("password") == OLD
+
+
+@pytest.mark.parametrize("remove", ["client", "server"])
+def test_no_key_is_removed_from_another_repository(make: Any, remove: str) -> None:
+    """That has come to be where the one on record was, and knows the old password."""
+    play = make(remove=remove)
+    play()
+    really, other = play.host._restic, recorded.config(recorded.OTHER_ID)
+    play.host._restic = lambda argv, given: other if "cat" in argv else really(argv, given)
+    done = play("retire")
+    assert kept(done) == "the old password does not open a key of its own there"
+    assert done["repositories"][0]["old_key"] is None
+    assert play.host.opened_by == [OLD, NEW]
+
+
+@pytest.mark.parametrize("remove", ["client", "server"])
+def test_the_key_in_use_is_not_taken_for_the_old_one(make: Any, remove: str) -> None:
+    """Of an old password that is the new one, but for the end of its line."""
+    play = make(remove=remove)
+    play()
+    path = play.host.root / "vault.password_old"
+    path.chmod(0o600)
+    path.write_text(NEW)
+    done = play("retire")
+    assert kept(done) == "the old password does not open a key of its own there"
+    assert done["repositories"][0]["old_key"] is None
+    assert play.host.opened_by == [OLD, NEW]
 
 
 @pytest.mark.parametrize("engine", ["restic", "borg"])

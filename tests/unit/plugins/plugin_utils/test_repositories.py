@@ -159,6 +159,13 @@ def test_a_quota_that_borg_takes_or_btrfs() -> None:
         "s3:https://host/bucket/a",
         "s3:host/bucket",
         "s3:host/bucket/a@b",
+        "s3://host:9000/bucket",
+        "s3:http://minio_1.lan.:9000/bucket",
+        "s3:https://[2001:db8::1]:9000/bucket",
+        "s3:[2001:db8::1]/bucket",
+        "s3:192.0.2.7:/bucket/?x",
+        "s3:https://bücher.example/bucket",
+        "s3:b%C3%BCcher.example/bucket",
         "sftp:user@host:/srv/a",
         "sftp://user@host:2222//srv/a",
         "b2:bucket:path",
@@ -210,7 +217,19 @@ def test_credentials_in_a_url_are_refused_and_not_shown(url: str) -> None:
         "rest:https://[::1",
         "ftp:host",
     ]
-    + ["s3:host/a b", " s3:host/a", "s3:host/a\n", "s3:", "", "s3:\u2028x", "rest:ftp://host/"],
+    + ["s3:host/a b", " s3:host/a", "s3:host/a\n", "s3:", "", "s3:\u2028x", "rest:ftp://host/"]
+    # Neither a host nor a port, or no bucket.
+    + ["rest:https://[1]/a/", "rest:https://host:0/a/", "rest:https://host:65536/a/", "rest:https://a..b/a/"]
+    + ["s3:https://[1", "s3:https://[1/bucket", "s3:https://[1]/bucket", "s3:[::1/bucket", "s3:2001:db8::1/bucket"]
+    + ["s3:https://host:port/bucket", "s3:https://host:65536/bucket", "s3:host:0/bucket", "s3:https://:9000/bucket"]
+    + [
+        "s3:.a/bucket",
+        "s3:https://a..b/bucket",
+        "s3:a;b/bucket",
+        "s3:https://host%41/bucket",
+        "s3:httpd.example/bucket",
+    ]
+    + ["s3:ftp://host/bucket", "s3:HTTPS://host/bucket", "s3:https:/host/bucket", "s3:///bucket", "s3:host"],
 )
 def test_urls_refused(url: str) -> None:
     assert refused(url=url).where == "repositories.vault.url"
@@ -229,10 +248,17 @@ def test_urls_refused(url: str) -> None:
         ["rest:http://host/a", "rest:http://host:80/x/../a/"],
         ["rest:https://[2001:db8::1]:8000/a/", "rest:https://[2001:DB8:0::1]:8000/a"],
         ["s3:host/bucket/a", "s3:https://host/bucket/a/", "s3:https://Host:443/bucket//a", "s3://host/bucket/a"],
+        # What follows ? or # is nothing to restic.
+        ["s3:host:/bucket/a", "s3:https://host/bucket/a?x", "s3:https://host/bucket/a#x"],
+        ["s3:https://b%C3%BCcher.example/bucket", "s3:bücher.example/bucket"],
         ["sftp:a@host:/srv/x", "sftp:b@HOST:/srv/x/", "sftp://c@host:22//srv/x", "sftp:host:/srv/x"],
         ["sftp:a@host:x", "sftp://a@host/x/", "sftp:a@host:./x"],
+        ["sftp:host:/srv/x", "sftp://host//srv/x?y", "sftp://host//srv/x#y"],
         ["b2:bucket:a", "b2:bucket:/a/"],
         ["gs:bucket:/a", "gs:bucket:/a//"],
+        # All of a bucket, and what has a colon of its own in its path.
+        *[[f"{each}:bucket{end}" for end in ("", ":", ":/", ":.", ":/.")] for each in ("b2", "azure", "gs", "swift")],
+        *[[f"{each}:bucket:{path}" for path in ("/a:b", "/a:b/", "./a:b")] for each in ("b2", "azure", "gs", "swift")],
         ["rclone:remote:a/b", "rclone:remote:a//b/"],
         ["/srv/a", "/srv//a/"],
     ],
@@ -259,9 +285,17 @@ def test_other_locations_are_other() -> None:
             "sftp://a@host:23/x",
         ],
         *[
+            "b2:bucket",
             "b2:bucket:a",
+            "b2:bucket:a:b",
+            "b2:other",
             "b2:other:a",
+            # Nothing in it is escaped.
+            "gs:bucket:%61",
             "gs:bucket:a",
+            "azure:bucket:a",
+            "swift:bucket:/a",
+            "s3:host/bucket/a%3Fx",
             "rclone:remote:a",
             "rclone:other:a",
             "/srv/a",
@@ -389,6 +423,10 @@ def test_own_ssh(url: str, words: str) -> None:
         "sftp:/srv/a",
         "sftp://host",
         "sftp://host:port//a",
+        "sftp://host:65536//a",
+        "sftp://[1//a",
+        "sftp://[1]//a",
+        "sftp:[2001:db8::1]:/a",
         "sftp://user@//a",
         "sftp:-oProxyCommand=x:/a",
         "sftp://-x@host//a",
