@@ -100,7 +100,8 @@ class ActionModule(ActionBase):
         messages = [problem["message"] for problem in stopping]
         warnings = [problem["message"] for problem in elsewhere + model["warnings"]]
         if arguments["mode"] == "site":
-            messages += _limit.nobody(model["hosts"], limited) + _limit.problems(model["hosts"], known, limited)
+            messages += _limit.problems(model["hosts"], known, limited)
+            (warnings if groups.get("all") else messages).extend(_limit.nobody(model["hosts"], limited))
             untold, unlet = _handover.missing(model["hosts"], known, limited)
             messages += untold
             warnings += unlet

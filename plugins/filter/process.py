@@ -14,8 +14,18 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _state, _templates, _unit_files
 
-# Open as long as ansible-playbook runs.
-_held: dict[str, int] = {}
+# Open as long as ansible-playbook runs, and not in the processes of its tasks: of a run that was killed, one may wait for a host for hours.
+_held: dict[str, int | None] = {}
+
+
+def _let_go() -> None:
+    for directory, descriptor in _held.items():
+        if descriptor is not None:
+            os.close(descriptor)
+        _held[directory] = None
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def keep_loaded(value: t.Any, units: bool = False) -> t.Any:
@@ -43,16 +53,17 @@ def hold_state(value: t.Any, path: str, sources: t.Iterable[str], check_mode: bo
         if check_mode or directory in _held:
             return value
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (ValueError, OSError):
+    except (ValueError, OSError, TypeError, AttributeError):
         # What is wrong with it the task itself says.
         return value
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        holder = _holder(os.fstat(descriptor).st_ino)
         os.close(descriptor)
         raise AnsibleFilterError(
-            f"nothing was changed: another run of site, rotate or decommission works with {os.path.dirname(directory)}."
-            " Each would undo what the other changes: wait until it ends, and run again"
+            f"nothing was changed: another run of site, rotate or decommission works with {os.path.dirname(directory)}{holder}."
+            " Each would undo what the other changes: wait until it ends, or end it, and run again"
         ) from None
     except OSError:
         # A file system without locks.
@@ -61,6 +72,16 @@ def hold_state(value: t.Any, path: str, sources: t.Iterable[str], check_mode: bo
     else:
         _held[directory] = descriptor
     return value
+
+
+def _holder(inode: int) -> str:
+    """Which process has locked a file, in words; empty where the kernel does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/locks", encoding="ascii") as locks:
+        for line in locks:
+            fields = line.split()
+            if fields[1] == "FLOCK" and int(fields[5].split(":")[2]) == inode:
+                return f" (process {fields[4]} of this machine)"
+    return ""
 
 
 class FilterModule:

@@ -80,7 +80,7 @@ def parse_environment(text: str) -> dict[str, str]:
     """
     variables: dict[str, str] = {}
     # As systemd does, which takes what else may end a line for Python (U+0085, say) as it is.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(re.split(r"\r\n|[\r\n]", text), start=1):
         stripped = line.strip()
         if not stripped or stripped[0] in "#;":
             continue

@@ -242,9 +242,9 @@ def _locked(repositories: str, name: str) -> bool:
         for part in (name, "locks"):
             descriptors.append(os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptors[-1]))
         now = time.time()
-        # One from the future is of a clock that was wrong, and would never be old.
+        # One from the far future is of a clock that was wrong, and would never be old; a file system of another host may be ahead.
         return any(
-            0 <= now - made < _LOCK_SECONDS
+            abs(now - made) < _LOCK_SECONDS
             for made in map(functools.partial(_made, descriptors[-1]), os.listdir(descriptors[-1]))
         )
     except FileNotFoundError:

@@ -148,6 +148,7 @@ SETTINGS: dict[str, f.Checker] = {
     "backup_on_failure": f.listing(f.text(r"[^\0]+", "an argument", "Give the command as a list of texts")),
     "rest_server_listen": _listen,
     "backup_revoke_max": f.integer(0, 10**6),
+    "backup_answer_timeout": f.integer(1, 86400, "s"),
 }
 
 

@@ -53,13 +53,16 @@ def problems(hosts: dict[str, t.Any], known: dict[str, t.Any], limited: set[str]
 
 
 def nobody(hosts: dict[str, t.Any], limited: set[str]) -> list[str]:
-    """A message where a run would do nothing, and end well, since none of its hosts is one that it manages."""
+    """A message where a run does nothing, and ends well, since none of its hosts is one that it manages.
+
+    In a playbook of the user's own that imports ours, other hosts have other things to be done.
+    """
     managed = {host for host, entry in hosts.items() if not entry.get("elsewhere")}
     if limited & managed:
         return []
     return [
-        f"--limit: no host of {CLIENTS} or {SERVERS} is in this run, so nothing would be done."
-        f" There are: {', '.join(sorted(managed)) or 'none'}"
+        f"no host of {CLIENTS} or {SERVERS} is in this run, so nothing is done. The inventory has there:"
+        f" {', '.join(sorted(managed)) or 'none'}"
     ]
 
 

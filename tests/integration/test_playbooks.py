@@ -6,17 +6,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.holdfast.backup.plugins.filter import process
 
 from tests.fleet import ROOT
 
@@ -240,20 +245,36 @@ def test_a_server_is_not_decommissioned_by_a_mistake(project: Project) -> None:
         ["status"],
         ["restore", "-e", "job=system", "-e", "target=/root/restored"],
         ["restore_identity", "-e", "escrow_key=/root/key"],
-        ["site"],
         ["rotate"],
     ],
 )
 def test_a_run_that_reaches_nobody_does_not_end_well(project: Project, arguments: list[str]) -> None:
     """A recovery script would take it for done: Ansible leaves out a play without hosts, and ends with 0."""
     project.servers, project.others = ["vault1"], ["mon1"]
-    # A server is provisioned, and not asked.
-    for limit in ("mon1",) if arguments[0] in ("site", "rotate") else ("mon1", "vault1"):
+    # A server is given new secrets, and not asked.
+    for limit in ("mon1",) if arguments[0] == "rotate" else ("mon1", "vault1"):
         done = project.play(*arguments, "--limit", limit)
         assert done.returncode != 0, done.stdout
         words = " ".join(done.stdout.split())
-        assert re.search(r"--limit: no host of backup_clients .*in this run.*There are: .*web1, web2", words), words
+        assert re.search(rf"no host of backup_clients .*is in this run \({limit}\), so nothing would be done", words), (
+            words
+        )
     assert project.calls("web1") == project.calls("web2") == []
+
+
+def test_in_a_playbook_of_the_users_own_other_hosts_go_on(project: Project) -> None:
+    """Which imports ours among others, and is run for a host that has nothing to do with backups."""
+    project.others = ["mon1"]
+    after = "- {hosts: all, gather_facts: false, tasks: [{ansible.builtin.debug: {msg: went on}}]}"
+    (project.folder / "own.yml").write_text(f"- import_playbook: holdfast.backup.site\n{after}\n")
+    done = project.play("own.yml", "--limit", "mon1")
+    assert done.returncode == 0, done.stdout
+    words = " ".join(done.stdout.split())
+    assert (
+        "no host of backup_clients or backup_servers is in this run, so nothing is done. The inventory has there: web1, web2"
+        in words
+    )
+    assert "went on" in words
 
 
 def test_without_an_inventory_nothing_ends_well(project: Project) -> None:
@@ -309,9 +330,44 @@ def test_a_run_does_not_work_with_what_another_one_is_changing(project: Project,
     finally:
         os.close(descriptor)
     assert done.returncode != 0
-    wanted = "nothing was changed: another run of site, rotate or decommission works with"
-    assert wanted in " ".join(done.stdout.split()), done.stdout
+    wanted = rf"nothing was changed: another run of site, rotate or decommission works with \S+ \(process {os.getpid()} of this machine\)"
+    assert re.search(wanted, " ".join(done.stdout.split())), done.stdout
     assert list(hosts.iterdir()) == []
+
+
+def test_a_run_that_was_killed_holds_nothing(project: Project) -> None:
+    """A process of a task may wait for a host for hours, which is when somebody kills the run."""
+    hosts = project.folder / "holdfast-state/hosts"
+    hosts.mkdir(parents=True)
+    waits = HOLDING.replace("flock --nonblock holdfast-state/hosts true", "sh -c 'echo $$ >waiting; exec sleep 100'")
+    (project.folder / "play.yml").write_text(waits)
+    waiting = project.folder / "waiting"
+    running = threading.Thread(target=project.play, args=("play.yml",))
+    running.start()
+    descriptor = os.open(hosts, os.O_RDONLY)
+    try:
+        for _dummy in range(300):
+            if waiting.exists() and waiting.read_text().endswith("\n"):
+                break
+            time.sleep(0.1)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = re.search(r"\(process ([0-9]+) of this machine\)", process._holder(hosts.stat().st_ino))
+        assert held
+        os.kill(int(held[1]), signal.SIGKILL)
+        for _dummy in range(100):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("a process of a task still holds it")
+        assert Path(f"/proc/{waiting.read_text().strip()}").exists()
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int(waiting.read_text()), signal.SIGKILL)
+        running.join(30)
 
 
 def test_a_run_holds_the_state_directory_as_long_as_it_goes(project: Project) -> None:

@@ -333,14 +333,17 @@ def test_what_waits_is_said_with_its_reason() -> None:
 
 def test_who_got_no_new_password_is_told() -> None:
     """The key of an older one was removed, and what leaked meanwhile is still the current one."""
-    old = {
-        "repositories": [{"name": name, "kept": "locked" if name == "kept" else None} for name in ("a", "b", "kept")]
-    }
-    new = {"repositories": [{"name": "a", "action": "use"}, {"name": "b", "action": "none"}]}
-    wanted = "b: got no new password: this run ended the change before. Run again for a new one"
-    assert faced("__holdfast_passwords_unmade", __jobs_old_passwords=old, __jobs_passwords=new) == [wanted]
-    assert len(faced("__holdfast_passwords_unmade", __jobs_old_passwords=old)) == 2
-    assert faced("__holdfast_passwords_unmade", __jobs_passwords=new) == []
+    name, old = "__holdfast_passwords_unmade", identity(password_next=False, password_old=True)
+    wanted = ["offsite: got no new password: this run ended the change before. Run again for a new one"]
+    assert faced(name, __escrow_identity=old) == wanted
+    # The client removed the key itself, and then forgot those that servers removed.
+    forgotten = {"repositories": [{"name": "vault", "kept": None}]}
+    assert faced(name, __escrow_identity=old, __jobs_old_passwords=forgotten) == wanted
+    used = {"repositories": [{"name": "offsite", "action": "use"}]}
+    kept = {"repositories": [{"name": "offsite", "kept": "locked"}]}
+    assert faced(name, __escrow_identity=old, __jobs_passwords=used) == []
+    assert faced(name, __escrow_identity=old, __jobs_old_passwords=kept) == []
+    assert faced(name, __escrow_identity=identity(password_next=False, password_old=False)) == []
 
 
 def test_what_servers_do_not_go_by_yet_is_said_with_its_reason() -> None:
