@@ -40,16 +40,15 @@ def folder(tmp_path: Path) -> Path:
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "made")], check=True, timeout=30
     )
     (tmp_path / "holdfast-state/hosts/web1/escrow/vault").mkdir(parents=True)
-    for number, more in enumerate(
-        (
-            {"password": "wanted"},
-            {"password": "before", "made": 4},
-            {"password": "before init", "made": 9, "repository_id": None},
-            # The client had another backup_id later, and somebody forged a bundle whose time has not come.
-            {"password": "of another identity", "made": 8, "host": "web-2"},
-            {"password": "forged", "made": time.time() + 10 * 86400},
-        )
-    ):
+    kept: list[dict[str, Any]] = [
+        {"password": "wanted"},
+        {"password": "before", "made": 4},
+        {"password": "before init", "made": 9, "repository_id": None},
+        # The client had another backup_id later, and somebody forged a bundle whose time has not come.
+        {"password": "of another identity", "made": 8, "host": "web-2"},
+        {"password": "forged", "made": time.time() + 10 * 86400},
+    ]
+    for number, more in enumerate(kept):
         keep(tmp_path, number, more)
     (tmp_path / "holdfast-state/hosts/vault1").mkdir()
     (tmp_path / "holdfast-state/hosts/vault1/ssh_host_keys").write_text(f"{HOST_KEY}\n")
