@@ -42,7 +42,8 @@ _ONLY = {
 }
 
 CURES = {
-    LOCKED: "let the other process end; a lock that nobody holds any more is removed by 'restic unlock', 'borg break-lock'",
+    LOCKED: "let the other process end; a lock that nobody holds any more is removed by 'holdfast unlock JOB' on the host"
+    " ('restic unlock', 'borg break-lock')",
     WRONG_KEY: "put the repository's own password into the password file; it is never initialised again",
     UNREACHABLE: "make it reachable and run again",
     DAMAGED: "repair it where it lies, or restore it from a copy",

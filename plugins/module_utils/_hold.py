@@ -32,6 +32,16 @@ def running(repository: str, *, runner: Callable[..., Result] = run) -> list[str
     return sorted(unit for unit in units if "@" not in unit)
 
 
+def held(repository: str, *, runner: Callable[..., Result] = run) -> bool:
+    """Tell whether somebody holds the repository's run units off now."""
+    done = runner(["systemctl", "is-active", _name(repository)], timeout=_COMMAND_SECONDS)
+    return done.stdout.strip() in _RUNNING.split(",")
+
+
+def _name(repository: str) -> str:
+    return f"holdfast-hold-{repository}.service"
+
+
 @contextlib.contextmanager
 def held_off(repository: str, *, units: str = UNITS, runner: Callable[..., Result] = run) -> Iterator[None]:
     """Keep the repository's run units from starting; they wait, and start with what is there afterwards.
@@ -39,7 +49,7 @@ def held_off(repository: str, *, units: str = UNITS, runner: Callable[..., Resul
     A unit of our own is ordered before them, and is starting for as long as this lasts. Raises EngineError.
     """
     services = [path.rpartition("/")[2] for path in sorted(glob.glob(f"{units}/holdfast-*--{repository}.service"))]
-    name = f"holdfast-hold-{repository}.service"
+    name = _name(repository)
     argv = ["systemd-run", "--quiet", "--no-block", "--collect", f"--unit={name}", "--property=Type=oneshot"]
     argv += [f"--property=Before={' '.join(services)}"] if services else []
     # One that an interrupted run left would be in the way of ours.

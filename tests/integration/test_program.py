@@ -866,8 +866,8 @@ def test_power_loss(client: Client) -> None:
     assert client.run(fails=False)["outcome"] == "ok"
 
 
-def test_locked(client: Client) -> None:
-    """Somebody else holds the repository for himself."""
+def _lock(client: Client) -> None:
+    """Let somebody hold the repository for himself until the process in /run/locker ends."""
     locker = "RESTIC_PASSWORD_FILE=/etc/holdfast/secrets/vault.password"
     # `check` holds an exclusive lock; stopped in the middle, it holds it for as long as the test needs.
     client.sh(
@@ -877,11 +877,42 @@ def test_locked(client: Client) -> None:
         " for i in $(seq 1500); do ls /srv/repository/locks | grep -Eqx '.{64}' && kill -STOP $(cat /run/locker) && exit; sleep 0.02;"
         " done; exit 1"
     )
+
+
+def test_locked(client: Client) -> None:
+    """Somebody else holds the repository for himself."""
+    _lock(client)
     try:
         found = client.run(fails=True)
     finally:
         client.sh("kill -CONT $(cat /run/locker); while kill -0 $(cat /run/locker) 2>/dev/null; do sleep 0.1; done")
     assert (found["outcome"], found["reason"], found["exit_status"]) == ("failed", "locked", 11)
+
+
+def test_unlock(client: Client) -> None:
+    """The exclusive lock of a check that was killed stops every run until somebody removes it; that of a living one stays."""
+    _lock(client)
+    try:
+        said = client.sh("holdfast unlock system")
+        assert "there is no lock that nobody holds" in said
+        assert "locks that are left: 1" in said
+    finally:
+        client.sh("kill -KILL $(cat /run/locker); while kill -0 $(cat /run/locker) 2>/dev/null; do sleep 0.1; done")
+    found = client.run(fails=True)
+    assert (found["outcome"], found["reason"]) == ("failed", "locked")
+    assert "removed 1 lock" in client.sh(f"holdfast unlock {UNIT}")
+    assert client.sh("ls /srv/repository/locks") == ""
+    assert client.run(fails=False)["outcome"] == "ok"
+
+
+def test_unlock_is_refused_while_a_run_goes_on(client: Client) -> None:
+    """Its lock is there for as long as it runs."""
+    client.define(more="--limit-upload=10000 --pack-size=4")
+    before = _start_slow(client)
+    refused = client.sh("holdfast unlock system", check=False)
+    assert f"vault is in use by {SERVICE}, whose lock it is" in refused
+    assert client.wait_recorded(before)["outcome"] == "ok"
+    client.sh("rm /srv/data/big")
 
 
 def test_people(client: Client) -> None:
@@ -1096,7 +1127,7 @@ def test_rest_password_rotation(client: Client) -> None:
         client.put("/run/htpasswd", f"web1--vault:{bcrypt.hashpw(b'third', bcrypt.gensalt(5)).decode()}\n")
         client.sh("systemctl kill --signal=HUP rest; sleep 1")
         found = client.run(fails=True)
-        assert (found["outcome"], found["reason"]) == ("failed", "wrong password")
+        assert (found["outcome"], found["reason"]) == ("failed", "wrong credentials")
         assert "second-word" not in json.dumps(found)
 
         client.sh("systemctl stop rest")

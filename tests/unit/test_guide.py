@@ -1,21 +1,22 @@
 # Copyright (c) 2026 holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What docs/operating.md says to type when the client and the controller are gone."""
+"""What docs/operating.md says to type when the client and the controller are gone, and when a server is full."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-GUIDE = Path(__file__).parents[2] / "docs/operating.md"
-HEADING = "## Restore without the client, the controller and this collection\n"
+from tests import guide
+
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwQ1vO8nJ9d6yqQpuyXkFBr1dVXtn9Pfx9YlyoHRTOY"
 TOOLS = ("jq", "ssh", "ssh-keygen", "bash")
 needs_tools = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason=f"needs {', '.join(TOOLS)}")
@@ -23,9 +24,8 @@ needs_tools = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason=f"nee
 
 def typed(folder: Path) -> list[str]:
     """The blocks of commands of the section, for the state directory and the programs of this test."""
-    section = GUIDE.read_text().partition(HEADING)[2].partition("\n## ")[0]
-    blocks = re.findall(r"^```\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
-    return [block.replace("/path/to", str(folder)) for block in blocks]
+    blocks = guide.blocks("Restore without the client, the controller and this collection")
+    return [block.replace("/path/to", str(folder)).replace("backup_id=web1", "backup_id=web-1") for block in blocks]
 
 
 @pytest.fixture
@@ -39,20 +39,29 @@ def folder(tmp_path: Path) -> Path:
     subprocess.run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "made")], check=True, timeout=30
     )
-    bundle = {"host": "web-1", "rest_user": "web-1--vault", "rest_password": "rest-_9", "made": 5, "repository_id": "1"}
-    bundle |= {"location": "rest:https://vault1:8000/web-1--vault/", "ssh_key": (tmp_path / "made").read_text()}
-    place = tmp_path / "holdfast-state/hosts/web1/escrow/vault"
-    place.mkdir(parents=True)
-    for name, more in (
-        ("0", {"password": "wanted"}),
-        ("1", {"password": "before", "made": 4}),
-        ("2", {"password": "before init", "made": 9, "repository_id": None}),
-    ):
-        (place / f"{name}.age").write_text(json.dumps({**bundle, **more}))
-        os.utime(place / f"{name}.age", (1e9 + int(name), 1e9 + int(name)))
+    (tmp_path / "holdfast-state/hosts/web1/escrow/vault").mkdir(parents=True)
+    kept: list[dict[str, Any]] = [
+        {"password": "wanted"},
+        {"password": "before", "made": 4},
+        {"password": "before init", "made": 9, "repository_id": None},
+        # The client had another backup_id later, and somebody forged a bundle whose time has not come.
+        {"password": "of another identity", "made": 8, "host": "web-2"},
+        {"password": "forged", "made": time.time() + 10 * 86400},
+    ]
+    for number, more in enumerate(kept):
+        keep(tmp_path, number, more)
     (tmp_path / "holdfast-state/hosts/vault1").mkdir()
     (tmp_path / "holdfast-state/hosts/vault1/ssh_host_keys").write_text(f"{HOST_KEY}\n")
     return tmp_path
+
+
+def keep(folder: Path, number: int, more: dict[str, Any]) -> None:
+    """Put a bundle into the state directory; the files' times say the contrary of what is true."""
+    bundle = {"host": "web-1", "rest_user": "web-1--vault", "rest_password": "rest-_9", "made": 5, "repository_id": "1"}
+    bundle |= {"location": "rest:https://vault1:8000/web-1--vault/", "ssh_key": (folder / "made").read_text(), **more}
+    path = folder / f"holdfast-state/hosts/web1/escrow/vault/{number}.age"
+    path.write_text(json.dumps(bundle))
+    os.utime(path, (1e9 + number, 1e9 + number))
 
 
 def run(folder: Path, *blocks: str) -> str:
@@ -97,3 +106,67 @@ def test_the_way_over_ssh(folder: Path) -> None:
     for line in ("hostname vault1.example.net", "user bk-web-1", "port 22", f"userknownhostsfile {place}/known_hosts"):
         assert f"{line}\n" in asked.stdout
     assert (place / "known_hosts").read_text() == f"holdfast-vault {HOST_KEY}\n"
+
+
+def bundles(folder: Path) -> Path:
+    return folder / "holdfast-state/hosts/web1/escrow/vault"
+
+
+@needs_tools
+def test_a_bundle_from_the_future_is_taken_where_there_is_no_other(folder: Path) -> None:
+    for name in ("0", "1", "2"):
+        (bundles(folder) / f"{name}.age").unlink()
+    run(folder, typed(folder)[0])
+    assert (folder / "restore/password").read_text() == "forged"
+
+
+@needs_tools
+def test_what_is_no_bundle_keeps_nobody_from_the_others(folder: Path) -> None:
+    """Whoever had the client may have brought anything to the escrow."""
+    for name, text in (("00", "{"), ("3a", "[1]"), ("9", '"x"')):
+        (bundles(folder) / f"{name}.age").write_text(text)
+    script = f"set +e\n{typed(folder)[0]}"
+    run(folder, script)
+    assert (folder / "restore/password").read_text() == "wanted"
+
+
+@needs_tools
+def test_no_bundle_of_this_backup_id_is_no_password(folder: Path) -> None:
+    newest = typed(folder)[0].replace("backup_id=web-1", "backup_id=web-3")
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        run(folder, newest)
+    assert "no bundle of it opens" in failed.value.stderr
+    assert not (folder / "restore/password").exists()
+
+
+@needs_tools
+def test_bundles_in_plain_text(folder: Path) -> None:
+    """As the guide says of backup_escrow.mode: controller."""
+    for path in bundles(folder).iterdir():
+        path.rename(path.with_suffix(".json"))
+    asked = 'age --decrypt --identity "$key" "$bundle"'
+    newest = typed(folder)[0]
+    assert asked in newest
+    run(folder, newest.replace(asked, 'cat "$bundle"').replace("*.age", "*.json"))
+    assert (folder / "restore/password").read_text() == "wanted"
+
+
+def test_a_full_server(folder: Path) -> None:
+    """In the order of the guide: out, look, forget, in. What is kept is a time and no number, and what root wrote is given back."""
+    blocks = guide.blocks("The server is full")
+    programs = ("systemctl", "touch", "pgrep", "chown", "rm", "restic")
+    for name in programs:
+        path = folder / "bin" / name
+        path.write_text(f'#!/bin/sh\necho "${{0##*/}} $*" >>{folder}/said\n')
+        path.chmod(0o755)
+    (folder / "restore").mkdir()
+    run(folder, *blocks)
+    place, flag = "/srv/holdfast/web1--vault", "/etc/holdfast/serve/maintenance/web1--offsite"
+    policy = "forget --group-by host,tags --keep-within 1y"
+    service = "holdfast-rest-server"
+    assert (folder / "said").read_text().splitlines() == [
+        f"systemctl stop {service}.socket {service}.service", f"touch {flag}", "pgrep -a -u bk-web1",
+        "restic snapshots --no-lock", "restic unlock --remove-all", f"restic {policy} --dry-run",
+        f"restic {policy} --prune", "restic check", f"chown -R --reference={place} {place}",
+        f"systemctl start {service}.socket", f"rm {flag}",
+    ]  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import guide
 from tests.attack.fleet_side import Protected
 from tests.fleet import ROOT, Fleet, escrow_key
 from tests.hosts import assert_exposure, assert_usable_meanwhile, look
@@ -425,6 +426,54 @@ def test_nothing_of_it_can_be_deleted(fleet: Fleet, host: Any) -> None:
     assert as_root(host, "system--archive", f"{copied}; {erase}").rc == 0
     assert len(set(segments(host, local).values()) & set(before.values())) < len(before)
     host.check_output(f"rm -r {local} /var/lib/holdfast/borg-root/.config/borg/security")
+
+
+LOCKED_OUT = "/etc/holdfast/serve/maintenance/web1--vault"
+
+
+def test_what_was_hid_comes_back(fleet: Fleet, host: Any) -> None:
+    """As docs/borg.md says, with a look by docs/operating.md before the client is let in again: what root wrote is given back."""
+    server, unit = fleet.on("vault1"), "system--vault"
+    assert ran(host, unit) == ("ok", None)
+    have = {each["id"] for each in archives(host, unit)}
+    good = int(server.check_output(f"sed -n '$s/^transaction \\([0-9]*\\),.*/\\1/p' {SERVED}/transactions"))
+    assert as_root(host, unit, "borg delete -a '*' $REPOSITORY").rc == 0
+    assert archives(host, unit) == []
+    server.check_output(f"touch {LOCKED_OUT}")
+    assert ran(host, unit) == ("failed", "locked")
+    server.check_output(
+        f"set -e; mkdir /root/away; cd {SERVED}; mv index.* hints.* integrity.* /root/away;"
+        f" for each in data/*/*; do [ ${{each##*/}} -le {good} ] || mv $each /root/away; done"
+    )
+    password = host.file(f"{SECRETS}/vault.password").content_string.strip()
+    server.check_output("umask 077; mkdir /root/restore; printf %%s %s >/root/restore/password", password)
+    commands = guide.blocks("Restore without the client, the controller and this collection")[1].splitlines()
+    look, give_back = (each.replace("web1--archive", "web1--vault") for each in commands if "web1--archive" in each)
+    assert len(server.check_output(f"cd /root/restore; {look}").splitlines()) == len(have)
+    # Control: there is something to give back.
+    assert server.check_output(f"find {SERVED} -user root")
+    server.check_output(give_back)
+    assert server.check_output(f"find {SERVED} -user root") == ""
+    server.check_output(f"rm {LOCKED_OUT}")
+    identity = host.check_output("sed -n 's/^HOLDFAST_REPOSITORY_ID=//p' /var/lib/holdfast/repositories/vault.env")
+    host.check_output(guide.blocks("On a server", "borg.md")[0].replace("/ID", f"/{identity}"))
+    assert ran(host, unit) == ("ok", None)
+    assert {each["id"] for each in archives(host, unit)} > have
+
+
+def test_space_is_freed_on_the_server(fleet: Fleet, host: Any) -> None:
+    """As docs/borg.md says: what was deleted goes, what is young stays, and the client goes on."""
+    server, unit = fleet.on("vault1"), "system--vault"
+    have = {each["id"] for each in archives(host, unit)}
+    size = f"du -s {SERVED} | cut -f1"
+    before = int(server.check_output(size))
+    typed = "".join(guide.blocks("On a server", "borg.md")[1:]).replace("web1--archive", "web1--vault")
+    assert "borg compact" in typed
+    server.check_output(f"touch {LOCKED_OUT}; set -e; cd /root\n{typed}\nrm {LOCKED_OUT}")
+    assert int(server.check_output(size)) < before
+    assert ran(host, unit) == ("ok", None)
+    assert {each["id"] for each in archives(host, unit)} > have
+    server.check_output("rm -r /root/restore /root/away")
 
 
 def test_what_an_intruder_tries(fleet: Fleet) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import guide
 from tests.hosts import assert_exposure
 from tests.scenario import Scenario
 
@@ -231,6 +232,28 @@ def test_a_full_quota_hits_only_the_one_who_filled_it(scenario: Scenario) -> Non
         assert other.returncode == 0, other.stdout + other.stderr
     finally:
         scenario.on("db1", "rm /etc/too-much")
+
+
+def test_what_the_guide_says_of_a_full_server(scenario: Scenario) -> None:
+    """docs/operating.md, as root on the server: clients are kept out meanwhile, and can use what root wrote afterwards."""
+    place = "/srv/repositories/db1--vault"
+    url, user, password = own(scenario, "db1", "vault")
+    secret = scenario.host("db1").file("/etc/holdfast/secrets/vault.password").content
+    stop, look, forget, start = (
+        block.replace("/srv/holdfast/web1--vault", place) for block in guide.blocks("The server is full")
+    )
+    # The other lines are for servers over SSH.
+    stop, start = (next(line for line in each.splitlines() if "holdfast-rest-server" in line) for each in (stop, start))
+    scenario.on("vault1", "apt-get install -y -q restic >/dev/null", timeout=300)
+    scenario.on("vault1", "umask 077; mkdir /root/restore; cat >/root/restore/password", stdin=secret)
+    scenario.on("vault1", stop)
+    assert ask(scenario, "db1", f"{url}config", user=user, password=password, ca=CA)[0] == 0
+    said = scenario.on("vault1", f"set -e; cd /root\n{look}{forget}", timeout=300)
+    assert "no errors were found" in said
+    assert scenario.on("vault1", f"find {place} ! -user holdfast-rest") == ""
+    scenario.on("vault1", f"{start}\nrm -r /root/restore")
+    done = backup(scenario, "db1", "system--vault")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # --- killed

@@ -29,7 +29,9 @@ _TEXTS = (
     ("disk full", r"no space left on device|disk quota exceeded|insufficient storage|\b507\b"),
     # A lock that cannot be written says nothing of other locks.
     ("locked", r"repository is already locked"),
-    ("wrong password", r"wrong password|no key found|\b401\b|unauthorized"),
+    ("wrong password", r"wrong password|no key found"),
+    # What rest-server says of its users is nothing about what opens the repository.
+    ("wrong credentials", r"\b401\b|unauthorized"),
     ("source missing", r"all source directories/files do not exist|nothing to backup"),
     ("no repository", r"repository does not exist"),
     ("interrupted", r"signal \w+ received"),

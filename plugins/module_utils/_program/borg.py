@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from .. import _borg, _causes
+from .. import _borg, _causes, _record
 from .._outcome import meaning
 from .._run import Result
 from .definition import Definition
@@ -20,6 +21,7 @@ from .journal import Digest
 QUESTION_TIMEOUT = 600
 # While a unit stops, which is given 90 s.
 ID_TIMEOUT = 60
+BREAK_TIMEOUT = 240
 # Root's own: what root wrote into the account's directory its runs could not read any more.
 BASE_DIRECTORY = "/var/lib/holdfast/borg-root"
 LOCATIONS = 4096
@@ -239,6 +241,41 @@ def mount(host: Host, definition: Definition, mountpoint: str) -> tuple[list[str
     chosen = f"--glob-archives={_OF_JOB.format(job=definition.job)}"
     argv = [_program(definition), "mount", "--foreground", "--bypass-lock", "--numeric-ids", chosen]
     return [*argv, "--", location(host, definition), mountpoint], environment(host, definition)
+
+
+def break_lock(host: Host, definition: Definition) -> None:
+    """Break every lock of the repository, whoever holds it, and that of the account's cache. Raises ProgramError.
+
+    What the account can write is left to the account: it may put a link in the place of a lock, and root would empty what
+    that leads to.
+    """
+    argv = [_program(definition), "--log-json", "break-lock", "--", location(host, definition)]
+    # It opens no key.
+    dropped = ("HOME", "BORG_PASSCOMMAND", "BORG_KEY_FILE")
+    env = {name: value for name, value in environment(host, definition).items() if name not in dropped}
+    if definition.access == "local":
+        env["BORG_BASE_DIR"] = _borg.BASE_DIRECTORY
+        done = host.command(argv, timeout=BREAK_TIMEOUT, env=env, user=definition.user)
+    else:
+        # Only root can read the key that SSH takes, so the cache is one of root's.
+        done = host.command(argv, timeout=BREAK_TIMEOUT, env=env)
+        if done.status == 0:
+            cache = f"{_borg.BASE_DIRECTORY}/.cache/borg/{_id_on_record(host, definition)}"
+            locks = [f"{cache}/lock.{kind}" for kind in ("exclusive", "roster")]
+            done = host.command(["rm", "-rf", "--", *locks], timeout=BREAK_TIMEOUT, user=definition.user)
+    if done.status:
+        why = failure(done.status, done.stderr)
+        if definition.access == "local" and why == "permission denied":
+            place = shlex.quote(location(host, definition))
+            why += f"; give back what root wrote there: chown -R --reference={place} {place}"
+        raise ProgramError(f"{definition.unit} cannot be unlocked: {why}")
+
+
+def _id_on_record(host: Host, definition: Definition) -> str:
+    try:
+        return _record.parse(host.path(definition.record).read_text(encoding="ascii")).id
+    except (OSError, ValueError) as error:
+        raise ProgramError(f"{definition.record} cannot be used: {error}; run the site playbook") from error
 
 
 def can_mount(host: Host, definition: Definition) -> bool:

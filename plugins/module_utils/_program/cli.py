@@ -49,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     mount = add("mount", "Show the snapshots of a job as directories, until Ctrl-C or umount.")
     mount.add_argument("job", metavar="JOB", help="JOB, or JOB--REPOSITORY if it has several repositories")
     mount.add_argument("mountpoint", metavar="MOUNTPOINT", help="directory that is empty, and only root may write to")
+    unlock = add("unlock", "Remove the locks that a program which was killed left in the repository of a job.")
+    unlock.add_argument("job", metavar="JOB", help="JOB, or JOB--REPOSITORY if it has several repositories")
     certificate = add("certificate", "The certificate of the rest-server on this host.")
     actions = certificate.add_subparsers(dest="action", required=True, metavar="ACTION")
     text = "Issue a new certificate when the old one nears its end."
@@ -116,6 +118,11 @@ def _for_people(host: Host, arguments: argparse.Namespace) -> int:
         return show.snapshots(host, arguments.job, as_json=arguments.json)
     if arguments.command == "mount":
         return mount.mount(host, arguments.job, arguments.mountpoint)
+    if arguments.command == "unlock":
+        # What knows of other runs is imported when somebody asks.
+        from . import unlock
+
+        return unlock.unlock(host, arguments.job)
     return restore.restore(
         host,
         arguments.job,

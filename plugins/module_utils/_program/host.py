@@ -98,10 +98,14 @@ class Host:
         """Wait."""
         time.sleep(seconds)
 
-    def command(self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> Done:
-        """Run a command for its output, with a clean environment and `timeout` in seconds."""
+    def command(
+        self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None, user: str | None = None
+    ) -> Done:
+        """Run a command for its output, with a clean environment and `timeout` in seconds, as `user` (root only)."""
         try:
-            done = run(argv, timeout=timeout, environment={"LC_ALL": "C.UTF-8", **(env or {})})
+            done = run(argv, timeout=timeout, environment={"LC_ALL": "C.UTF-8", **(env or {})}, user=user)
+        except ValueError as error:
+            return Done(127, stderr=str(error))
         except OSError as error:
             return Done(127, stderr=f"{argv[0]} cannot be started: {error.strerror}")
         if done.timed_out:

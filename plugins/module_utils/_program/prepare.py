@@ -108,7 +108,7 @@ def _settle(host: Host, definition: Definition) -> None:
 
     problem = rest.settle(host, definition)
     if problem:
-        raise _Refused("wrong password", problem)
+        raise _Refused("wrong credentials", problem)
 
 
 def _check_escrow(host: Host, definition: Definition) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from .definition import Definition
 from .host import Done, Host, ProgramError
 
 T = TypeVar("T")
+_LOCK = re.compile(r"\A[0-9a-f]{64}\Z")
 
 # The account's own directories: root writes nothing there.
 _ACCOUNTS_OWN = ("TMPDIR", "RESTIC_CACHE_DIR", "HOME", "XDG_CACHE_HOME")
@@ -75,6 +77,21 @@ def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProgramError(f"restic's list of snapshots cannot be read: {error}") from error
     return found
+
+
+def unlock(host: Host, definition: Definition) -> tuple[str, int]:
+    """Remove the locks that nobody holds; what restic said of it, and how many are left. Raises ProgramError."""
+    env = environment(host, definition)
+    argv = [*definition.restic, "unlock", "--no-cache"]
+    done = host.command(argv, timeout=QUESTION_TIMEOUT, env=env)
+    if done.status == 0:
+        said = done.stdout.strip()
+        # It ends with 0 also where it has to leave one.
+        argv = [*definition.restic, "list", "locks", "--no-lock", "--no-cache"]
+        done = host.command(argv, timeout=QUESTION_TIMEOUT, env=env)
+    if done.status:
+        raise ProgramError(f"{definition.unit} cannot be unlocked: {failure(done.status, done.stderr)}")
+    return said, sum(bool(_LOCK.match(line)) for line in done.stdout.splitlines())
 
 
 def holds(host: Host, definition: Definition, snapshot: str, path: str) -> bool:

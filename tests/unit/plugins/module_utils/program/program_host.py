@@ -63,6 +63,7 @@ class FakeHost(Host):
         self.answers: list[tuple[tuple[str, ...], Answer]] = []
         self.calls: list[list[str]] = []
         self.environments: list[Mapping[str, str]] = []
+        self.users: list[str | None] = []
         self.directories: list[str | None] = []
         self.slept = 0.0
         self.clock = NOW
@@ -79,10 +80,13 @@ class FakeHost(Host):
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
 
-    def command(self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> Done:
+    def command(
+        self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None, user: str | None = None
+    ) -> Done:
         assert timeout > 0
         self.calls.append(list(argv))
         self.environments.append(env or {})
+        self.users.append(user)
         for words, answer in self.answers:
             if all(word in argv for word in words):
                 return answer(argv) if callable(answer) else answer

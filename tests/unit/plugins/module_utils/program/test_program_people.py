@@ -170,6 +170,7 @@ def test_status_as_json(ready: FakeHost, capsys: Capture) -> None:
         ({"outcome": "failed", "reason": "no record"}, None),
         ({"outcome": "failed", "reason": "locked"}, "locked"),
         ({"outcome": "failed", "reason": "wrong password"}, "wrong_key"),
+        ({"outcome": "failed", "reason": "wrong credentials"}, "unreachable"),
         ({"outcome": "failed", "reason": "unreachable"}, "unreachable"),
         ({"outcome": "failed", "reason": "killed"}, None),
     ],

@@ -638,7 +638,7 @@ def test_neither_password(host: FakeHost, server: HTTPServer, capsys: pytest.Cap
     definition = _rotating(host, server.server_port)
     _Server.accepted = "third"
     reason, message = refused(host, definition, capsys)
-    assert reason == "wrong password"
+    assert reason == "wrong credentials"
     assert "second" not in message
     assert _passwords(host)["next"] is not None
 

@@ -1,0 +1,83 @@
+# Copyright (c) 2026 holdfast contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`holdfast unlock JOB`: takes the locks away that a program which was killed left in the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .. import _hold
+from .._restic import EngineError
+from .._run import Result
+from . import borg, restic
+from . import definition as definitions
+from .definition import Definition
+from .host import Host, ProgramError
+from .text import say
+
+SERVICES = "/etc/systemd/system"
+
+
+def unlock(host: Host, job: str) -> int:
+    """Unlock the repository of `job`, unless a run of this host uses it. Returns 0, or raises ProgramError."""
+    definition = definitions.resolve_one(host, job)
+    runner = _runner(host)
+    try:
+        _refuse_in_use(definition, runner)
+        if definition.borg is None:
+            _restic(host, definition)
+        else:
+            _borg(host, definition, runner)
+    except EngineError as error:
+        raise ProgramError(str(error)) from error
+    return 0
+
+
+def _restic(host: Host, definition: Definition) -> None:
+    said, left = restic.unlock(host, definition)
+    say(f"{definition.unit}: {said or 'there is no lock that nobody holds'}")
+    if left:
+        say(
+            f"  locks that are left: {left}; who holds them still runs, or did on another host within the last half hour:"
+            " try again when that is over"
+        )
+
+
+def _borg(host: Host, definition: Definition, runner: Callable[..., Result]) -> None:
+    say(
+        f"{definition.unit}: borg breaks every lock of the repository, also that of somebody who works in it by hand now, the"
+        " server's administrator say"
+    )
+    # Borg would break the lock of a run that begins just now as well.
+    with _hold.held_off(definition.repository, units=str(host.path(SERVICES)), runner=runner):
+        _refuse_running(definition, runner)
+        borg.break_lock(host, definition)
+    say(f"{definition.unit}: neither the repository nor its cache on this host is locked any more")
+
+
+def _refuse_in_use(definition: Definition, runner: Callable[..., Result]) -> None:
+    # To hold runs off ourselves would let go those that a playbook holds off.
+    if _hold.held(definition.repository, runner=runner):
+        raise ProgramError(
+            f"a playbook changes the passphrase of {definition.repository} now, or was cut off less than {_hold.HOLD_SECONDS} s"
+            " ago; try again later"
+        )
+    _refuse_running(definition, runner)
+
+
+def _refuse_running(definition: Definition, runner: Callable[..., Result]) -> None:
+    busy = _hold.running(definition.repository, runner=runner)
+    if busy:
+        raise ProgramError(
+            f"{definition.repository} is in use by {', '.join(busy)}, whose lock it is; wait until that has ended, or end it:"
+            f" systemctl stop {' '.join(busy)}"
+        )
+
+
+def _runner(host: Host) -> Callable[..., Result]:
+    def run(argv: Sequence[str], *, timeout: float) -> Result:
+        done = host.command(argv, timeout=timeout)
+        return Result(done.status, done.stdout, done.stderr)
+
+    return run
