@@ -59,7 +59,7 @@ def hold_state(value: t.Any, path: str, sources: t.Iterable[str], check_mode: bo
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = _holder(os.fstat(descriptor).st_ino)
+        holder = _holder(descriptor)
         os.close(descriptor)
         raise AnsibleFilterError(
             f"nothing was changed: another run of site, rotate or decommission works with {os.path.dirname(directory)}{holder}."
@@ -74,14 +74,25 @@ def hold_state(value: t.Any, path: str, sources: t.Iterable[str], check_mode: bo
     return value
 
 
-def _holder(inode: int) -> str:
-    """Which process has locked a file, in words; empty where the kernel does not tell."""
+def _holder(descriptor: int) -> str:
+    """Which process has locked the file of a descriptor, in words; empty where the kernel does not tell."""
+    info = os.fstat(descriptor)
     with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/locks", encoding="ascii") as locks:
         for line in locks:
             fields = line.split()
-            if fields[1] == "FLOCK" and int(fields[5].split(":")[2]) == inode:
+            # Files of several file systems have that number.
+            if fields[1] == "FLOCK" and int(fields[5].split(":")[2]) == info.st_ino and _has_open(fields[4], info):
                 return f" (process {fields[4]} of this machine)"
     return ""
+
+
+def _has_open(process: str, info: os.stat_result) -> bool:
+    directory = f"/proc/{process}/fd"
+    for name in os.listdir(directory):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(f"{directory}/{name}"), info):
+                return True
+    return False
 
 
 class FilterModule:

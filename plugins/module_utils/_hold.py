@@ -38,18 +38,21 @@ def held(repository: str, *, runner: Callable[..., Result] = run) -> bool:
     return done.stdout.strip() in _RUNNING.split(",")
 
 
-def _name(repository: str) -> str:
-    return f"holdfast-hold-{repository}.service"
+def _name(repository: str, by: str = "hold") -> str:
+    return f"holdfast-{by}-{repository}.service"
 
 
 @contextlib.contextmanager
-def held_off(repository: str, *, units: str = UNITS, runner: Callable[..., Result] = run) -> Iterator[None]:
+def held_off(
+    repository: str, *, units: str = UNITS, runner: Callable[..., Result] = run, by: str = "hold"
+) -> Iterator[None]:
     """Keep the repository's run units from starting; they wait, and start with what is there afterwards.
 
-    A unit of our own is ordered before them, and is starting for as long as this lasts. Raises EngineError.
+    A unit of our own is ordered before them, and is starting for as long as this lasts. Who holds off `by` another name does
+    not end it with theirs. Raises EngineError.
     """
     services = [path.rpartition("/")[2] for path in sorted(glob.glob(f"{units}/holdfast-*--{repository}.service"))]
-    name = _name(repository)
+    name = _name(repository, by)
     argv = ["systemd-run", "--quiet", "--no-block", "--collect", f"--unit={name}", "--property=Type=oneshot"]
     argv += [f"--property=Before={' '.join(services)}"] if services else []
     # One that an interrupted run left would be in the way of ours.

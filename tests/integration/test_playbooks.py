@@ -352,7 +352,7 @@ def test_a_run_that_was_killed_holds_nothing(project: Project) -> None:
             time.sleep(0.1)
         with pytest.raises(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = re.search(r"\(process ([0-9]+) of this machine\)", process._holder(hosts.stat().st_ino))
+        held = re.search(r"\(process ([0-9]+) of this machine\)", process._holder(descriptor))
         assert held
         os.kill(int(held[1]), signal.SIGKILL)
         for _dummy in range(100):

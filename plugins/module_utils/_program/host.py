@@ -81,6 +81,17 @@ class Host:
         """Seconds since 1970."""
         return time.time()
 
+    def name(self) -> str:
+        """What this host calls itself."""
+        return os.uname().nodename
+
+    def program(self, pid: object) -> str:
+        """The name of the program that a process runs, as far as the kernel keeps it; empty where there is no such process."""
+        try:
+            return self.path(f"/proc/{int(str(pid))}/comm").read_text(encoding="utf-8", errors="replace").rstrip("\n")
+        except (OSError, ValueError):
+            return ""
+
     def boot(self) -> str:
         """The kernel's id of this boot; empty if it does not say."""
         try:
@@ -99,11 +110,20 @@ class Host:
         time.sleep(seconds)
 
     def command(
-        self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None, user: str | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> Done:
-        """Run a command for its output, with a clean environment and `timeout` in seconds, as `user` (root only)."""
+        """Run a command for its output, with a clean environment and `timeout` in seconds, as `user` (root only).
+
+        Each of `files` becomes a file that only `user` can read, and whose name the variable holds.
+        """
         try:
-            done = run(argv, timeout=timeout, environment={"LC_ALL": "C.UTF-8", **(env or {})}, user=user)
+            done = run(argv, timeout=timeout, environment={"LC_ALL": "C.UTF-8", **(env or {})}, user=user, files=files)
         except ValueError as error:
             return Done(127, stderr=str(error))
         except OSError as error:

@@ -79,19 +79,56 @@ def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
     return found
 
 
-def unlock(host: Host, definition: Definition) -> tuple[str, int]:
-    """Remove the locks that nobody holds; what restic said of it, and how many are left. Raises ProgramError."""
-    env = environment(host, definition)
-    argv = [*definition.restic, "unlock", "--no-cache"]
-    done = host.command(argv, timeout=QUESTION_TIMEOUT, env=env)
-    if done.status == 0:
-        said = done.stdout.strip()
-        # It ends with 0 also where it has to leave one.
-        argv = [*definition.restic, "list", "locks", "--no-lock", "--no-cache"]
-        done = host.command(argv, timeout=QUESTION_TIMEOUT, env=env)
+def locks(host: Host, definition: Definition, most: int) -> list[dict[str, Any]]:
+    """What the locks of the repository say of who made them; empty objects for those that cannot be read.
+
+    Raises ProgramError, also where there are more than `most`.
+    """
+    done = _as_owner(host, definition, "list", "locks", "--no-lock")
     if done.status:
         raise ProgramError(f"{definition.unit} cannot be unlocked: {failure(done.status, done.stderr)}")
-    return said, sum(bool(_LOCK.match(line)) for line in done.stdout.splitlines())
+    names = [name for name in done.stdout.splitlines() if _LOCK.match(name)]
+    if len(names) > most:
+        raise ProgramError(
+            f"{definition.repository} has {len(names)} locks, more than are looked at; see: restic list locks"
+        )
+    return [_lock(host, definition, name) for name in names]
+
+
+def _lock(host: Host, definition: Definition, name: str) -> dict[str, Any]:
+    done = _as_owner(host, definition, "cat", "lock", name, "--no-lock")
+    try:
+        content = json.loads(done.stdout)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def remove_locks(host: Host, definition: Definition) -> None:
+    """Remove all locks. Raises ProgramError.
+
+    Without --remove-all restic would look itself whether somebody holds them, by a SIGHUP to the process id in a lock: after
+    a reboot that may be any program, which ends of it.
+    """
+    done = _as_owner(host, definition, "unlock", "--remove-all")
+    if done.status:
+        raise ProgramError(f"{definition.unit} cannot be unlocked: {failure(done.status, done.stderr)}")
+
+
+def _as_owner(host: Host, definition: Definition, *words: str) -> Done:
+    """Run restic as the account where the repository is on this host.
+
+    The account may put a link in the place of a file there, and restic makes writable to all what it is about to remove.
+    """
+    env, argv = environment(host, definition), [*definition.restic, *words, "--no-cache"]
+    if definition.access != "local":
+        return host.command(argv, timeout=QUESTION_TIMEOUT, env=env)
+    for name in ("HOME", "RESTIC_PASSWORD_FILE", "RESTIC_REPOSITORY_FILE"):
+        del env[name]
+    env["RESTIC_REPOSITORY"] = _read(host, definition.repository_file, str.strip)
+    # Which only root can read where it is kept.
+    files = {"RESTIC_PASSWORD_FILE": _read(host, definition.password_file, str).encode()}
+    return host.command(argv, timeout=QUESTION_TIMEOUT, env=env, files=files, user=definition.user)
 
 
 def holds(host: Host, definition: Definition, snapshot: str, path: str) -> bool:

@@ -5,17 +5,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .. import _hold
+from .._model import parse_time
 from .._restic import EngineError
 from .._run import Result
 from . import borg, restic
 from . import definition as definitions
 from .definition import Definition
 from .host import Host, ProgramError
-from .text import say
+from .text import one_line, say
 
+# What restic calls a stale lock, in seconds.
+STALE = 30 * 60
+# More locks than so many have no innocent reason, and to look at each takes a second.
+MOST = 50
+# Characters that the kernel keeps of a program's name.
+COMM = 15
 SERVICES = "/etc/systemd/system"
 
 
@@ -35,13 +44,27 @@ def unlock(host: Host, job: str) -> int:
 
 
 def _restic(host: Host, definition: Definition) -> None:
-    said, left = restic.unlock(host, definition)
-    say(f"{definition.unit}: {said or 'there is no lock that nobody holds'}")
-    if left:
-        say(
-            f"  locks that are left: {left}; who holds them still runs, or did on another host within the last half hour:"
-            " try again when that is over"
-        )
+    found = restic.locks(host, definition, MOST)
+    holders = [text for text in (_holder(host, definition, lock) for lock in found) if text]
+    if holders:
+        raise ProgramError(f"{definition.repository} is in use by {'; '.join(holders)}: wait until that is over")
+    if found:
+        restic.remove_locks(host, definition)
+    say(f"{definition.unit}: {f'locks that were removed: {len(found)}' if found else 'there is no lock'}")
+
+
+def _holder(host: Host, definition: Definition, lock: dict[str, Any]) -> str:
+    """Who holds a lock, in words; empty for nobody."""
+    where, pid, made = (lock.get(key) for key in ("hostname", "pid", "time"))
+    who = one_line(f"{lock.get('username')} on {where} (process {pid}, since {made})")
+    if where == host.name():
+        # Another program may have that process id by now.
+        return who if host.program(pid) in ("restic", os.path.basename(definition.binary)[:COMM]) else ""
+    try:
+        # Restic makes its lock anew every five minutes.
+        return who if host.now() - parse_time(str(made)) < STALE else ""
+    except ValueError:
+        return ""
 
 
 def _borg(host: Host, definition: Definition, runner: Callable[..., Result]) -> None:
@@ -50,7 +73,7 @@ def _borg(host: Host, definition: Definition, runner: Callable[..., Result]) -> 
         " server's administrator say"
     )
     # Borg would break the lock of a run that begins just now as well.
-    with _hold.held_off(definition.repository, units=str(host.path(SERVICES)), runner=runner):
+    with _hold.held_off(definition.repository, units=str(host.path(SERVICES)), runner=runner, by="unlock"):
         _refuse_running(definition, runner)
         borg.break_lock(host, definition)
     say(f"{definition.unit}: neither the repository nor its cache on this host is locked any more")

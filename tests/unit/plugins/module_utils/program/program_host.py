@@ -63,6 +63,7 @@ class FakeHost(Host):
         self.answers: list[tuple[tuple[str, ...], Answer]] = []
         self.calls: list[list[str]] = []
         self.environments: list[Mapping[str, str]] = []
+        self.files: list[Mapping[str, bytes]] = []
         self.users: list[str | None] = []
         self.directories: list[str | None] = []
         self.slept = 0.0
@@ -81,9 +82,16 @@ class FakeHost(Host):
         self.slept += seconds
 
     def command(
-        self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None, user: str | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> Done:
         assert timeout > 0
+        self.files.append(files or {})
         self.calls.append(list(argv))
         self.environments.append(env or {})
         self.users.append(user)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
 import pytest
@@ -16,8 +18,15 @@ from tests.unit.plugins.module_utils import recorded_borg as said
 from tests.unit.plugins.module_utils.program.program_host import ID, ME, UNIT, FakeHost, define
 
 Capture = pytest.CaptureFixture[str]
-HOLD = "holdfast-hold-vault.service"
-REMOVED = "successfully removed 1 locks\n"
+HOLD = "holdfast-unlock-vault.service"
+# As `restic cat lock` prints it.
+LOCK = {
+    "time": "2026-11-21T12:58:00.1Z",
+    "exclusive": True,
+    "hostname": os.uname().nodename,
+    "username": "root",
+    "pid": 4711,
+}
 BORG = {
     "binary": "/usr/bin/borg",
     "encryption": "repokey-blake2",
@@ -41,35 +50,107 @@ def borg(host: FakeHost, **changes: Any) -> None:
     define(host, engine="borg", binary="/usr/bin/borgmatic", borg={**BORG, **changes.pop("borg", {})}, **changes)
 
 
+def locked(host: FakeHost, *locks: dict[str, Any] | None) -> None:
+    """What restic says of the locks there are; of one that is None it can read nothing."""
+    names = [f"{number:064x}" for number in range(len(locks))]
+    host.answer("list", "locks", stdout="".join(f"{line}\n" for line in ["repository opened", *names]))
+    for name, lock in zip(names, locks):
+        host.answer(
+            "cat",
+            "lock",
+            name,
+            status=0 if lock is not None else 1,
+            stdout="" if lock is None else json.dumps({**LOCK, **lock}),
+        )
+
+
 def test_restic_removes_what_nobody_holds(host: FakeHost, capsys: Capture) -> None:
     """With the options and the environment of the unit, as root; nobody is held off, since it leaves the locks of the living."""
     define(host, access="sftp", options={"sftp.command": "ssh -F /c holdfast-vault sftp"})
-    host.answer("unlock", stdout=REMOVED)
+    locked(host, {})
     assert unlock(host) == 0
     option = "--option=sftp.command=ssh -F /c holdfast-vault sftp"
-    (first, user, environment), (second, *_) = tool(host, "/usr/bin/restic")
-    assert first == ["/usr/bin/restic", option, "unlock", "--no-cache"]
-    assert second == ["/usr/bin/restic", option, "list", "locks", "--no-lock", "--no-cache"]
-    assert (user, environment["RESTIC_PASSWORD_FILE"]) == (None, "/etc/holdfast/secrets/vault.password")
-    assert "RESTIC_CACHE_DIR" not in environment
-    assert capsys.readouterr().out == f"{UNIT}: successfully removed 1 locks\n"
+    calls = tool(host, "/usr/bin/restic")
+    assert [argv[2:] for argv, _user, _environment in calls] == [
+        ["list", "locks", "--no-lock", "--no-cache"],
+        ["cat", "lock", "0" * 64, "--no-lock", "--no-cache"],
+        ["unlock", "--remove-all", "--no-cache"],
+    ]
+    for argv, user, environment in calls:
+        assert argv[:2] == ["/usr/bin/restic", option]
+        assert (user, environment["RESTIC_PASSWORD_FILE"]) == (None, "/etc/holdfast/secrets/vault.password")
+        assert "RESTIC_CACHE_DIR" not in environment
+    assert capsys.readouterr().out == f"{UNIT}: locks that were removed: 1\n"
     assert not tool(host, "systemd-run")
 
 
-def test_restic_leaves_the_locks_of_the_living(host: FakeHost, capsys: Capture) -> None:
-    """It ends with 0 all the same, and says nothing."""
-    define(host)
-    host.answer("list", "locks", stdout=f"repository opened\n{'a' * 64}\n")
+def test_on_the_host_itself_the_account_removes_them(host: FakeHost) -> None:
+    """It may put a link in the place of a lock, and restic makes what it removes writable to all."""
+    define(host, access="local")
+    host.put("/etc/holdfast/secrets/vault.repository", "/srv/repository\n", 0o400)
+    host.put("/etc/holdfast/secrets/vault.password", "geheim\n", 0o400)
+    locked(host, {})
     assert unlock(host) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith(f"{UNIT}: there is no lock that nobody holds\n  locks that are left: 1; ")
-    assert "try again when that is over" in printed
+    calls = tool(host, "/usr/bin/restic")
+    assert len(calls) == 3
+    for _argv, user, environment in calls:
+        assert (user, environment["RESTIC_REPOSITORY"]) == (ME, "/srv/repository")
+        # What only root can read, and what is root's.
+        assert {"RESTIC_PASSWORD_FILE", "RESTIC_REPOSITORY_FILE", "HOME"}.isdisjoint(environment)
+    assert [files for files in host.files if files] == [{"RESTIC_PASSWORD_FILE": b"geheim\n"}] * 3
 
 
-@pytest.mark.parametrize("words", [("unlock",), ("list", "locks")])
+@pytest.mark.parametrize(
+    ("lock", "comm", "held"),
+    [
+        ({}, "restic", True),
+        ({}, None, False),
+        # After a boot another program has the process id: restic itself would end it by a SIGHUP, and leave the lock.
+        ({}, "sshd", False),
+        ({"pid": "x/../1"}, "restic", False),
+        ({"hostname": "vault1"}, None, True),
+        ({"hostname": "vault1", "time": "2026-11-21T12:29:00Z"}, None, False),
+        ({"hostname": "vault1", "time": "yesterday"}, None, False),
+        (None, None, False),
+    ],
+)
+def test_the_locks_of_the_living_stay(
+    host: FakeHost, capsys: Capture, lock: dict[str, Any] | None, comm: str | None, held: bool
+) -> None:
+    """Who is on this host is there or not; who is on another one makes the lock anew every five minutes."""
+    define(host)
+    if comm:
+        host.put("/proc/4711/comm", f"{comm}\n")
+    locked(host, {"pid": 1}, lock)
+    assert unlock(host) == (1 if held else 0)
+    assert any("--remove-all" in argv for argv, *_ in tool(host, "/usr/bin/restic")) != held
+    if held:
+        said = capsys.readouterr().err
+        assert (
+            f"vault is in use by root on {(lock or {}).get('hostname', host.name())} (process 4711, since 2026" in said
+        )
+
+
+def test_where_there_is_none_nothing_is_removed(host: FakeHost, capsys: Capture) -> None:
+    define(host)
+    locked(host)
+    assert unlock(host) == 0
+    assert capsys.readouterr().out == f"{UNIT}: there is no lock\n"
+    assert len(tool(host, "/usr/bin/restic")) == 1
+
+
+def test_more_locks_than_anybody_makes(host: FakeHost, capsys: Capture) -> None:
+    define(host)
+    locked(host, *[{}] * 51)
+    assert unlock(host) == 1
+    assert "vault has 51 locks" in capsys.readouterr().err
+    assert len(tool(host, "/usr/bin/restic")) == 1
+
+
+@pytest.mark.parametrize("words", [("--remove-all",), ("list", "locks")])
 def test_restic_that_fails(host: FakeHost, capsys: Capture, words: tuple[str, ...]) -> None:
     define(host)
-    host.answer("unlock", stdout=REMOVED)
+    locked(host, {})
     host.answer(*words, status=12)
     assert unlock(host) == 1
     printed = capsys.readouterr()
