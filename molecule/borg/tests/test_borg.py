@@ -263,7 +263,7 @@ def test_the_key_is_in_the_escrow_and_no_backup_is_made_without(fleet: Fleet, ho
         (f"mv {ARCHIVE}/config /root/c", f"mv /root/c {ARCHIVE}/config", "failed", "no repository"),
         (
             f"mkdir {ARCHIVE}/lock.exclusive; touch {ARCHIVE}/lock.exclusive/other@1.99-0; chown -R holdfast: {ARCHIVE}",
-            f"rm -r {ARCHIVE}/lock.exclusive",
+            f"holdfast unlock system--archive; ! test -e {ARCHIVE}/lock.exclusive",
             "failed",
             "locked",
         ),
@@ -429,6 +429,16 @@ def test_nothing_of_it_can_be_deleted(fleet: Fleet, host: Any) -> None:
 
 
 LOCKED_OUT = "/etc/holdfast/serve/maintenance/web1--vault"
+# Of a program on another host that was killed: borg cannot know.
+LEFT = f"mkdir {SERVED}/lock.exclusive; touch {SERVED}/lock.exclusive/other@1.99-0; chown -R --reference={SERVED} {SERVED}/lock.exclusive"
+
+
+def test_a_lock_that_nobody_holds_is_removed_over_ssh(fleet: Fleet, host: Any) -> None:
+    """Also where nothing else can be deleted."""
+    fleet.on("vault1").check_output(LEFT)
+    assert ran(host, "system--vault") == ("failed", "locked")
+    host.check_output("holdfast unlock system--vault")
+    assert ran(host, "system--vault") == ("ok", None)
 
 
 def test_what_was_hid_comes_back(fleet: Fleet, host: Any) -> None:
@@ -469,7 +479,7 @@ def test_space_is_freed_on_the_server(fleet: Fleet, host: Any) -> None:
     before = int(server.check_output(size))
     typed = "".join(guide.blocks("On a server", "borg.md")[1:]).replace("web1--archive", "web1--vault")
     assert "borg compact" in typed
-    server.check_output(f"touch {LOCKED_OUT}; set -e; cd /root\n{typed}\nrm {LOCKED_OUT}")
+    server.check_output(f"{LEFT}; touch {LOCKED_OUT}; set -e; cd /root\n{typed}\nrm {LOCKED_OUT}")
     assert int(server.check_output(size)) < before
     assert ran(host, unit) == ("ok", None)
     assert {each["id"] for each in archives(host, unit)} > have
