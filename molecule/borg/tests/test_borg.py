@@ -263,7 +263,7 @@ def test_the_key_is_in_the_escrow_and_no_backup_is_made_without(fleet: Fleet, ho
         (f"mv {ARCHIVE}/config /root/c", f"mv /root/c {ARCHIVE}/config", "failed", "no repository"),
         (
             f"mkdir {ARCHIVE}/lock.exclusive; touch {ARCHIVE}/lock.exclusive/other@1.99-0; chown -R holdfast: {ARCHIVE}",
-            f"holdfast unlock system--archive; ! test -e {ARCHIVE}/lock.exclusive",
+            f"holdfast unlock system--archive && ! test -e {ARCHIVE}/lock.exclusive || exit 1",
             "failed",
             "locked",
         ),
