@@ -80,28 +80,32 @@ def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
 
 
 def locks(host: Host, definition: Definition, most: int) -> list[dict[str, Any]]:
-    """What the locks of the repository say of who made them; empty objects for those that cannot be read.
-
-    Raises ProgramError, also where there are more than `most`.
-    """
-    done = _as_owner(host, definition, "list", "locks", "--no-lock")
-    if done.status:
-        raise ProgramError(f"{definition.unit} cannot be unlocked: {failure(done.status, done.stderr)}")
-    names = [name for name in done.stdout.splitlines() if _LOCK.match(name)]
+    """What the locks of the repository say of who made them. Raises ProgramError, also where there are more than `most`."""
+    names = [name for name in _looked(host, definition, "list", "locks").splitlines() if _LOCK.match(name)]
     if len(names) > most:
         raise ProgramError(
             f"{definition.repository} has {len(names)} locks, more than are looked at; see: restic list locks"
         )
-    return [_lock(host, definition, name) for name in names]
+    found = []
+    for name in names:
+        try:
+            content = json.loads(_looked(host, definition, "cat", "lock", name))
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            # Nobody can say that nobody holds it.
+            raise ProgramError(f"{definition.unit} cannot be unlocked: what its lock {name[:8]} says cannot be read")
+        found.append(content)
+    return found
 
 
-def _lock(host: Host, definition: Definition, name: str) -> dict[str, Any]:
-    done = _as_owner(host, definition, "cat", "lock", name, "--no-lock")
-    try:
-        content = json.loads(done.stdout)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
+def _looked(host: Host, definition: Definition, *words: str) -> str:
+    """What restic prints to root, whoever made what it reads."""
+    argv = [*definition.restic, *words, "--no-lock", "--no-cache"]
+    done = host.command(argv, timeout=QUESTION_TIMEOUT, env=environment(host, definition))
+    if done.status:
+        raise ProgramError(f"{definition.unit} cannot be unlocked: {failure(done.status, done.stderr)}")
+    return done.stdout
 
 
 def remove_locks(host: Host, definition: Definition) -> None:
@@ -110,25 +114,18 @@ def remove_locks(host: Host, definition: Definition) -> None:
     Without --remove-all restic would look itself whether somebody holds them, by a SIGHUP to the process id in a lock: after
     a reboot that may be any program, which ends of it.
     """
-    done = _as_owner(host, definition, "unlock", "--remove-all")
+    env, argv = environment(host, definition), [*definition.restic, "unlock", "--remove-all", "--no-cache"]
+    user, files = None, {}
+    if definition.access == "local":
+        # The account may put a link in the place of a file there, and restic makes writable to all what it is about to remove.
+        for name in ("HOME", "RESTIC_PASSWORD_FILE", "RESTIC_REPOSITORY_FILE"):
+            del env[name]
+        env["RESTIC_REPOSITORY"] = _read(host, definition.repository_file, str.strip)
+        # Which only root can read where it is kept.
+        user, files = definition.user, {"RESTIC_PASSWORD_FILE": _read(host, definition.password_file, str).encode()}
+    done = host.command(argv, timeout=QUESTION_TIMEOUT, env=env, user=user, files=files)
     if done.status:
         raise ProgramError(f"{definition.unit} cannot be unlocked: {failure(done.status, done.stderr)}")
-
-
-def _as_owner(host: Host, definition: Definition, *words: str) -> Done:
-    """Run restic as the account where the repository is on this host.
-
-    The account may put a link in the place of a file there, and restic makes writable to all what it is about to remove.
-    """
-    env, argv = environment(host, definition), [*definition.restic, *words, "--no-cache"]
-    if definition.access != "local":
-        return host.command(argv, timeout=QUESTION_TIMEOUT, env=env)
-    for name in ("HOME", "RESTIC_PASSWORD_FILE", "RESTIC_REPOSITORY_FILE"):
-        del env[name]
-    env["RESTIC_REPOSITORY"] = _read(host, definition.repository_file, str.strip)
-    # Which only root can read where it is kept.
-    files = {"RESTIC_PASSWORD_FILE": _read(host, definition.password_file, str).encode()}
-    return host.command(argv, timeout=QUESTION_TIMEOUT, env=env, files=files, user=definition.user)
 
 
 def holds(host: Host, definition: Definition, snapshot: str, path: str) -> bool:

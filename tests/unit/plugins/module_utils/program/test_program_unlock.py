@@ -50,8 +50,8 @@ def borg(host: FakeHost, **changes: Any) -> None:
     define(host, engine="borg", binary="/usr/bin/borgmatic", borg={**BORG, **changes.pop("borg", {})}, **changes)
 
 
-def locked(host: FakeHost, *locks: dict[str, Any] | None) -> None:
-    """What restic says of the locks there are; of one that is None it can read nothing."""
+def locked(host: FakeHost, *locks: dict[str, Any]) -> None:
+    """What restic says of the locks there are."""
     names = [f"{number:064x}" for number in range(len(locks))]
     host.answer("list", "locks", stdout="".join(f"{line}\n" for line in ["repository opened", *names]))
     for name, lock in zip(names, locks):
@@ -91,13 +91,14 @@ def test_on_the_host_itself_the_account_removes_them(host: FakeHost) -> None:
     host.put("/etc/holdfast/secrets/vault.password", "geheim\n", 0o400)
     locked(host, {})
     assert unlock(host) == 0
-    calls = tool(host, "/usr/bin/restic")
-    assert len(calls) == 3
-    for _argv, user, environment in calls:
-        assert (user, environment["RESTIC_REPOSITORY"]) == (ME, "/srv/repository")
-        # What only root can read, and what is root's.
-        assert {"RESTIC_PASSWORD_FILE", "RESTIC_REPOSITORY_FILE", "HOME"}.isdisjoint(environment)
-    assert [files for files in host.files if files] == [{"RESTIC_PASSWORD_FILE": b"geheim\n"}] * 3
+    *looked, (argv, user, environment) = tool(host, "/usr/bin/restic")
+    # A lock of root's the account cannot read.
+    assert [user for _argv, user, _environment in looked] == [None, None]
+    assert argv == ["/usr/bin/restic", "unlock", "--remove-all", "--no-cache"]
+    assert (user, environment["RESTIC_REPOSITORY"]) == (ME, "/srv/repository")
+    # What only root can read, and what is root's.
+    assert {"RESTIC_PASSWORD_FILE", "RESTIC_REPOSITORY_FILE", "HOME"}.isdisjoint(environment)
+    assert [files for files in host.files if files] == [{"RESTIC_PASSWORD_FILE": b"geheim\n"}]
 
 
 @pytest.mark.parametrize(
@@ -111,11 +112,10 @@ def test_on_the_host_itself_the_account_removes_them(host: FakeHost) -> None:
         ({"hostname": "vault1"}, None, True),
         ({"hostname": "vault1", "time": "2026-11-21T12:29:00Z"}, None, False),
         ({"hostname": "vault1", "time": "yesterday"}, None, False),
-        (None, None, False),
     ],
 )
 def test_the_locks_of_the_living_stay(
-    host: FakeHost, capsys: Capture, lock: dict[str, Any] | None, comm: str | None, held: bool
+    host: FakeHost, capsys: Capture, lock: dict[str, Any], comm: str | None, held: bool
 ) -> None:
     """Who is on this host is there or not; who is on another one makes the lock anew every five minutes."""
     define(host)
@@ -126,9 +126,18 @@ def test_the_locks_of_the_living_stay(
     assert any("--remove-all" in argv for argv, *_ in tool(host, "/usr/bin/restic")) != held
     if held:
         said = capsys.readouterr().err
-        assert (
-            f"vault is in use by root on {(lock or {}).get('hostname', host.name())} (process 4711, since 2026" in said
-        )
+        assert f"vault is in use by root on {lock.get('hostname', host.name())} (process 4711, since 2026" in said
+
+
+@pytest.mark.parametrize("answer", [(1, ""), (0, ""), (0, "[]")])
+def test_a_lock_that_cannot_be_read_may_be_held(host: FakeHost, capsys: Capture, answer: tuple[int, str]) -> None:
+    """The connection broke, or it was made anew just now."""
+    define(host)
+    locked(host, {})
+    host.answer("cat", "lock", status=answer[0], stdout=answer[1])
+    assert unlock(host) == 1
+    assert f"{UNIT} cannot be unlocked: " in capsys.readouterr().err
+    assert not any("--remove-all" in argv for argv, *_ in tool(host, "/usr/bin/restic"))
 
 
 def test_where_there_is_none_nothing_is_removed(host: FakeHost, capsys: Capture) -> None:
