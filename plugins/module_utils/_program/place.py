@@ -61,12 +61,12 @@ def _own(host: Host, name: str, place: str, *, make: bool) -> None:
                 # Nobody else looks into what is being restored; restic sets modes below it.
                 mode = 0o700 if number == len(missing) else 0o755
                 tree.make_directory(each, uid=os.geteuid(), gid=os.getegid(), mode=mode)
-            entry = tree.directory_entry(os.path.normpath(host.path(place)))
+            path = os.path.normpath(host.path(place))
+            entry = tree.directory_entry(path)
             # Within a sticky directory others may still make what is not there yet.
             if entry is None:
                 return
-            directory = tree.directory(os.path.normpath(host.path(place)))
-            others = bool(entry.mode & 0o002) or group_writes(directory, entry.mode, entry.gid)
+            others = bool(entry.mode & 0o002) or group_writes(tree.directory(path), entry.mode, entry.gid)
     except UnsafePathError as error:
         raise _unsafe(name, place, str(error).split(",", 1)[0]) from None
     if others:
