@@ -37,7 +37,8 @@ timeout 60 ceph -s >/dev/null
 systemd-run -q --unit lab-mgr ceph-mgr -f -i x
 ceph osd new "$osd" >/dev/null
 ceph-osd -i 0 --mkfs --osd-uuid "$osd"
-systemd-run -q --unit lab-osd ceph-osd -f -i 0
+# Now and then it asks the monitor before it has learnt its identity, is refused, and aborts.
+systemd-run -q --unit lab-osd -p Restart=on-failure -p RestartSec=1 ceph-osd -f -i 0
 systemd-run -q --unit lab-rgw radosgw -f -n client.rgw.a --rgw-frontends "beast port=7480"
 for _attempt in $(seq 120); do
   (exec 3<>/dev/tcp/127.0.0.1/7480) 2>/dev/null && break
