@@ -17,6 +17,7 @@ import re
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _units
+from ansible_collections.holdfast.backup.plugins.module_utils._program.sources import swallowed
 from ansible_collections.holdfast.backup.plugins.module_utils._serve import sets_itself
 from ansible_collections.holdfast.backup.plugins.plugin_utils import (
     _borgmatic,
@@ -865,12 +866,22 @@ def _unit(
             f"does nothing in {repository['name']}, which is to have repository_version 1",
             "Use compression: auto, or repository_version: 2",
         )
+    for key in ("paths", "optional_paths"):
+        for path in job[key]:
+            if inside := swallowed(own, path):
+                raise BadInput(
+                    f"{where}.{key}",
+                    path,
+                    f"lies in {inside}, which holdfast writes itself and no job saves",
+                    "Leave it out. A repository's directory holds nothing else, and what it holds a job gives another one by"
+                    " naming both in repositories",
+                )
     if repository["engine"] == "borg":
         _borgmatic.check(where, job, repository)
         # Where a job has only dumps there is nothing for borgmatic to do.
         arguments = _borgmatic.run_arguments(unit) if job["paths"] or job["optional_paths"] else []
         return {
-            **_described(unit, name, job, repository, arguments, _borgmatic.dump_arguments),
+            **_described(unit, name, job, repository, own, arguments, _borgmatic.dump_arguments),
             "borgmatic": _borgmatic.configuration(unit, name, job, repository, own),
             "keep": _borgmatic.keep_options(f"{where}.keep", job["keep"], repository["append_only"]),
         }
@@ -886,7 +897,7 @@ def _unit(
             "Name the directories above them, or split the job",
         )
     return {
-        **_described(unit, name, job, repository, arguments, _jobs.dump_arguments),
+        **_described(unit, name, job, repository, own, arguments, _jobs.dump_arguments),
         "keep": _jobs.keep_options(f"{where}.keep", job["keep"], repository["append_only"]),
     }
 
@@ -896,6 +907,7 @@ def _described(
     name: str,
     job: dict[str, t.Any],
     repository: dict[str, t.Any],
+    own: list[str],
     arguments: list[str],
     dump_arguments: t.Callable[..., list[str]],
 ) -> dict[str, t.Any]:
@@ -904,6 +916,7 @@ def _described(
         "job": name,
         "repository": repository["name"],
         "proxy": job["proxy"] or repository["proxy"],
+        "left_out": own,
         "arguments": arguments,
         "dumps": [
             {

@@ -967,6 +967,38 @@ def test_people(client: Client) -> None:
     assert client.sh("holdfast log nothing", check=False).startswith("holdfast: there is no job 'nothing'")
 
 
+@pytest.mark.parametrize("wanted", ["", "--path /etc/ --path /var"])
+def test_an_older_snapshot_in_place_takes_no_password_back(client: Client, wanted: str) -> None:
+    """The repository's password was changed since, and nobody else has the new one."""
+    secret = "/etc/holdfast/secrets/vault.password"
+    client.sh("mkdir -p /etc/probe /var/lib/probe; for each in /etc /var/lib; do echo old >$each/probe/one; done")
+    client.define(paths=["/srv/data", "/etc/holdfast", "/etc/probe", "/var/lib/holdfast", "/var/lib/probe"])
+    client.run(fails=False)
+    saved = client.sh(f"cat {secret}")
+    record = client.sh("cat /var/lib/holdfast/repositories/vault.env")
+    client.sh(
+        f"printf 'the next one' >/root/next; {client.binary} -r /srv/repository --password-file {secret} --quiet key add"
+        f" --new-password-file /root/next; cat /root/next >{secret}; chown -R holdfast: /srv/repository;"
+        " for each in /etc /var/lib; do echo new >$each/probe/one; done; echo new >/var/lib/holdfast/repositories/vault.env"
+    )
+    try:
+        refused = client.sh(f"holdfast restore system --target / --force --path {secret}", check=False)
+        assert f"--path {secret} is what this host's backups go by today" in refused
+        dry = client.sh(f"holdfast restore system --target / --force --dry-run {wanted}")
+        assert "would stay as they are on this host" in dry
+        said = client.sh(f"holdfast restore system --target / --force {wanted}")
+        assert "/etc/holdfast and /var/lib/holdfast stay as they are on this host" in said
+        assert client.sh("cat /etc/probe/one /var/lib/probe/one") == "old\nold\n"
+        assert client.sh(f"cat {secret}; cat /var/lib/holdfast/repositories/vault.env") == "the next onenew\n"
+        client.sh(f"rm -rf /srv/out; holdfast restore system --target /srv/out {wanted}")
+        assert client.sh(f"cat /srv/out{secret}") == saved
+    finally:
+        client.put(secret, saved, 0o400)
+        client.put("/var/lib/holdfast/repositories/vault.env", record)
+        client.sh("rm -rf /etc/probe /var/lib/probe /srv/out /root/next")
+        client.define()
+
+
 def test_people_look_while_a_backup_runs(client: Client) -> None:
     """snapshots and restore answer in the middle of a run, with its lock there, and the run goes on to its end."""
     client.sh("rm -f /srv/repository/locks/*; rm -rf /srv/out /srv/before")

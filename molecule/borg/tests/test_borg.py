@@ -147,6 +147,7 @@ def test_what_is_announced_is_done(fleet: Fleet, host: Any) -> None:
 )
 def test_everything_comes_back(fleet: Fleet, name: str, unit: str) -> None:
     host = fleet.on(name)
+    host.check_output("for each in /etc /etc/holdfast; do echo saved >$each/probe; done")
     assert ran(host, unit) == ("ok", None)
     for service in (unit, f"{unit}--words"):
         assert_exposure(host, f"holdfast-{service}.service", 2.0)
@@ -184,6 +185,12 @@ def test_everything_comes_back(fleet: Fleet, name: str, unit: str) -> None:
         "/root/restored-part/root:",
         "canary",
     ]
+    # In place, what this host's backups go by today stays.
+    host.check_output("for each in /etc /etc/holdfast; do echo today >$each/probe; done")
+    told = host.check_output(f"holdfast restore {unit} --path /etc --target / --force")
+    assert "/etc/holdfast and /var/lib/holdfast stay as they are on this host" in told
+    assert host.check_output("cat /etc/probe /etc/holdfast/probe").split() == ["saved", "today"]
+    host.check_output("rm /etc/probe /etc/holdfast/probe")
     # The flag that makes a file immutable comes back where it could be set.
     host.run("chattr -R -i /root/restored")
     host.check_output("rm -rf /root/restored*")

@@ -222,15 +222,16 @@ def _snapshot(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def extract(
-    host: Host, definition: Definition, archive: str, paths: list[str], *, dry_run: bool
+    host: Host, definition: Definition, archive: str, paths: list[str], kept: Sequence[str] = (), *, dry_run: bool
 ) -> tuple[list[str], dict[str, str]]:
-    """The command that extracts into the current directory as root, and its environment.
+    """The command that extracts into the current directory as root, all but what is `kept`, and its environment.
 
     Paths are taken literally: pp: is a prefix of whole components, and borg's paths have no leading slash. It warns of a path
     that matches nothing (of a pattern it does not).
     """
     argv = [_program(definition), "extract", "--bypass-lock", "--sparse", "--numeric-ids"]
     argv += ["--dry-run"] if dry_run else []
+    argv += [f"--exclude=pp:{path.lstrip('/')}" for path in kept]
     wanted = [f"pp:{path.lstrip('/')}" for path in paths]
     return [*argv, "--", f"{location(host, definition)}::{archive}", *wanted], environment(host, definition)
 

@@ -92,6 +92,7 @@ class Definition:
     borg: Borg | None = None
     options: dict[str, str] = dataclasses.field(default_factory=dict)
     one_file_system: bool = False
+    left_out: tuple[str, ...] = ()
 
     @property
     def unit(self) -> str:
@@ -321,6 +322,7 @@ _OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "options": _options,
     "borg": _optional(_borg),
     "one_file_system": _boolean,
+    "left_out": _list(_absolute),
 }
 
 

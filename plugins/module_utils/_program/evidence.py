@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from .. import _floors
+from .. import _floors, _secrets
 from . import journal
 from . import state as states
 from .assess import Assessment, Ending, assess
@@ -72,3 +72,28 @@ def _digest(host: Host, definition: Definition, invocation: str, *, expected: bo
         definition.borg is None and not _floors.below("restic-warns", restic_version(host, definition) or "0")
     )
     return found
+
+
+def without_secrets(host: Host, definition: Definition, text: str) -> str:
+    """A message without any of the repository's secrets, should a tool have repeated one."""
+    for secret in _secrets_of(host, definition):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _secrets_of(host: Host, definition: Definition) -> list[str]:
+    secrets = []
+    for path in (definition.password_file, definition.environment_file, definition.identity_file):
+        try:
+            text = host.path(path).read_text(encoding="utf-8") if path else ""
+            if path == definition.password_file:
+                secrets.append(text.rstrip("\n"))
+            elif path == definition.environment_file:
+                secrets += _secrets.parse_environment(text).values()
+            else:
+                identity = _secrets.Identity.parse(text)
+                secrets += [each.password for each in (identity.rest_current, identity.rest_next) if each]
+        except (OSError, ValueError, _secrets.SecretsError):
+            continue
+    # Short values are words that messages hold for other reasons.
+    return [secret for secret in secrets if len(secret) >= 6]

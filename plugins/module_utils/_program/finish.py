@@ -47,7 +47,7 @@ def _post(host: Host, definition: Definition, state: State, ending: Ending) -> N
         definition,
         outcome=known.assessment.outcome,
         reason=known.assessment.reason or "",
-        message=known.assessment.message,
+        message=evidence.without_secrets(host, definition, known.assessment.message),
         snapshot=str((known.digest.summary or {}).get("snapshot_id", "")),
     )
     for number, hook in enumerate(definition.post, 1):

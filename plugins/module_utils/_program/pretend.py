@@ -10,7 +10,7 @@ import re
 
 from . import borg, evidence, journal, outcomes, show, sources
 from .definition import Definition
-from .host import Host, ProgramError
+from .host import RUNTIME, Host, ProgramError
 from .journal import Digest
 from .text import complain, one_line, say
 
@@ -61,7 +61,11 @@ def pretend(host: Host, definition: Definition) -> int:
     except ValueError as error:
         raise ProgramError(f"{definition.service} cannot be tried: {error}; run the site playbook") from error
     extra, missing = sources.gather(host, definition)
-    sources.write(host, definition, extra)
+    # A true run may be about to read its own. Borg's is named in its configuration, which both share.
+    pretended = f"{RUNTIME}/dry-run-{definition.unit}.sources" if definition.borg is None else None
+    if pretended:
+        copy = copy.replace(f"{RUNTIME}/{definition.unit}.sources", pretended)
+    sources.write(host, definition, extra, pretended)
     name = f"holdfast-dry-run@{definition.unit}.service"
     say(f"{definition.unit}: dry run, nothing is saved")
     # Another one would be ended by this one's end.

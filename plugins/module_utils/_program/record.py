@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .. import _secrets
 from .._outcome import INCOMPLETE, OK
 from . import evidence, hooks, journal, outcomes, running, systemd
-from .assess import Assessment, Ending
+from .assess import Ending
 from .definition import Definition, Hook
 from .engine import tool_versions
 from .evidence import Evidence
@@ -128,7 +127,7 @@ def describe(host: Host, definition: Definition, known: Evidence, before: dict[s
         "engine": definition.engine,
         "outcome": found.outcome,
         "reason": found.reason,
-        "message": _without_secrets(host, definition, found),
+        "message": evidence.without_secrets(host, definition, found.message),
         "started": timestamp(started),
         "ended": timestamp(ended),
         "duration_seconds": round(max(ended - started, 0.0), 1),
@@ -185,28 +184,3 @@ def _call(definition: Definition, hook: Hook, outcome: dict[str, Any]) -> bool:
     if problem:
         complain(f"nobody was told of this: {problem}")
     return problem is None
-
-
-def _without_secrets(host: Host, definition: Definition, found: Assessment) -> str:
-    text = found.message
-    for secret in _secrets_of(host, definition):
-        text = text.replace(secret, "***")
-    return text
-
-
-def _secrets_of(host: Host, definition: Definition) -> list[str]:
-    secrets = []
-    for path in (definition.password_file, definition.environment_file, definition.identity_file):
-        try:
-            text = host.path(path).read_text(encoding="utf-8") if path else ""
-            if path == definition.password_file:
-                secrets.append(text.rstrip("\n"))
-            elif path == definition.environment_file:
-                secrets += _secrets.parse_environment(text).values()
-            else:
-                identity = _secrets.Identity.parse(text)
-                secrets += [each.password for each in (identity.rest_current, identity.rest_next) if each]
-        except (OSError, ValueError, _secrets.SecretsError):
-            continue
-    # Short values are words that messages hold for other reasons.
-    return [secret for secret in secrets if len(secret) >= 6]

@@ -21,6 +21,9 @@ from .text import complain, say
 
 # Seconds by which clocks differ.
 SKEW = 600
+# What opens the repositories of this host today, and what is known of them. In place of it an older password would open
+# nothing any more once it was changed, and it may be the only one.
+LIVE = ("/etc/holdfast", "/var/lib/holdfast")
 _ID = re.compile(r"\A[0-9a-f]{8,64}\Z")
 
 
@@ -38,11 +41,13 @@ def restore(
     """Restore below `target` with owners, ACLs and extended attributes. Returns 0, or raises ProgramError.
 
     `latest` is the newest snapshot of the job's files, or of its dump `dump`, that is not from the future. Without `force`
-    the target must be missing or empty; with it restic writes over what differs, and removes nothing.
+    the target must be missing or empty; with it restic writes over what differs, and removes nothing. What is LIVE on this
+    host stays.
     """
     definition = definitions.resolve_one(host, job)
     wanted = _wanted(paths)
     target = place.checked(host, "--target", target)
+    kept = _kept(target, wanted)
     occupied = place.occupied(host, target)
     if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
@@ -51,7 +56,7 @@ def restore(
         if version is not None and _floors.below("borg-restore", version):
             floor = _floors.floor("borg-restore")
             complain(f"borg {version} is older than {floor.minimum}: {floor.reason}")
-        return _restore_borg(host, definition, target, snapshot, wanted, dump, dry_run=dry_run)
+        return _restore_borg(host, definition, target, snapshot, wanted, kept, dump, dry_run=dry_run)
     chosen = _choose(host, definition, snapshot, dump)
     for path in wanted:
         # Restic restores nothing then, and ends well.
@@ -61,6 +66,8 @@ def restore(
     # what it restores by its hash, so what is taken away meanwhile is an error, and never another content.
     argv = [*definition.restic, "restore", "--no-lock", "--no-cache", f"--target={target}"]
     argv += [f"--include={escaped(path)}" for path in wanted]
+    # It takes one kind of pattern or the other.
+    argv += [f"--include=!{path}" if wanted else f"--exclude={path}" for path in kept]
     # Holes are left only where nothing is that would show through.
     argv += ["--dry-run"] if dry_run else ["--verify"] if occupied else ["--sparse", "--verify"]
     if not dry_run:
@@ -69,12 +76,20 @@ def restore(
     status = host.attached([*argv, "--", chosen], timeout=LONGEST_RUN, env=environment)
     if status:
         raise ProgramError(f"the restore is not complete: {restic.failure(status)}", status)
-    say(f"snapshot {chosen[:8]} {'would be' if dry_run else 'is'} restored below {target}")
+    _tell(chosen, target, kept, dry_run=dry_run)
     return 0
 
 
 def _restore_borg(
-    host: Host, definition: Definition, target: str, snapshot: str, paths: list[str], dump: str | None, *, dry_run: bool
+    host: Host,
+    definition: Definition,
+    target: str,
+    snapshot: str,
+    paths: list[str],
+    kept: Sequence[str],
+    dump: str | None,
+    *,
+    dry_run: bool,
 ) -> int:
     found = [
         each for each in borg.snapshots(host, definition) if snapshot == "latest" or each["id"].startswith(snapshot)
@@ -85,7 +100,7 @@ def _restore_borg(
         raise ProgramError(f"--snapshot {snapshot!r} is neither latest nor an id as holdfast snapshots shows it", 2)
     if len(found) != 1:
         raise ProgramError(f"{definition.unit} has no such snapshot; see: holdfast snapshots {definition.unit}")
-    argv, env = borg.extract(host, definition, found[0]["name"], paths, dry_run=dry_run)
+    argv, env = borg.extract(host, definition, found[0]["name"], paths, kept, dry_run=dry_run)
     if not dry_run:
         place.make(host, "--target", target)
     directory = "/" if dry_run else str(host.path(target))
@@ -94,8 +109,31 @@ def _restore_borg(
         absent = [path for path in paths if not dry_run and not os.path.lexists(f"{directory}{path}")]
         why = _absent(definition, found[0]["id"], absent) if absent else borg.failure(status)
         raise ProgramError(f"the restore is not complete: {why}", 1)
-    say(f"snapshot {found[0]['id'][:8]} {'would be' if dry_run else 'is'} restored below {target}")
+    _tell(found[0]["id"], target, kept, dry_run=dry_run)
     return 0
+
+
+def _kept(target: str, wanted: Sequence[str]) -> Sequence[str]:
+    """What a restore leaves as it is on this host. Raises ProgramError where that is what is wanted."""
+    if target != "/":
+        return ()
+    for path in wanted:
+        for live in LIVE:
+            if f"{path}/".startswith(f"{live}/"):
+                raise ProgramError(
+                    f"--path {path} is what this host's backups go by today, and an older one would open nothing; choose"
+                    " another --target than /",
+                    2,
+                )
+    return LIVE
+
+
+def _tell(snapshot: str, target: str, kept: Sequence[str], *, dry_run: bool) -> None:
+    would = "would be" if dry_run else "is"
+    say(f"snapshot {snapshot[:8]} {would} restored below {target}")
+    if kept:
+        would = "would stay" if dry_run else "stay"
+        say(f"{' and '.join(kept)} {would} as they are on this host; another --target gets those of the snapshot, too")
 
 
 def ahead(host: Host, snapshot: dict[str, Any]) -> bool:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import os
+import posixpath
 import pwd
 import re
 import stat
@@ -44,7 +46,9 @@ def gather(host: Host, definition: Definition) -> tuple[list[str], list[str]]:
         if definition.dumps_only:
             missing += [f"{path} ({name}: the job has only dumps, give it paths or optional_paths)" for path in paths]
             continue
-        found, problems = _there(host, paths)
+        inside = {path: swallowed(definition.left_out, path) for path in paths}
+        missing += [f"{path} ({name}: lies in {own}, which is never saved)" for path, own in inside.items() if own]
+        found, problems = _there(host, [path for path in paths if not inside[path]])
         extra += found
         missing += problems
     missing += _linked(host, definition, [*declared, *extra])
@@ -56,8 +60,16 @@ def plain(path: str) -> bool:
     return not re.search(r"[*?\[]", path)
 
 
-def write(host: Host, definition: Definition, paths: list[str]) -> None:
-    """Write the list that restic (or borg, as patterns) reads, for its account only."""
+def swallowed(left_out: Sequence[str], path: str) -> str | None:
+    """Which of these patterns leaves the path out, it or a directory above it; neither engine says so, and both end well."""
+    above = [f"/{posixpath.normpath(path).lstrip('/')}"]
+    while above[-1] != "/":
+        above.append(posixpath.dirname(above[-1]))
+    return next((own for own in left_out if any(fnmatch.fnmatchcase(each, own) for each in above)), None)
+
+
+def write(host: Host, definition: Definition, paths: list[str], name: str | None = None) -> None:
+    """Write the list that restic (or borg, as patterns) reads, for its account only; to the file `name`, if given."""
     if definition.borg is not None:
         # Roots with a wildcard would be taken for one in borgmatic's own list.
         paths = [path for path in definition.paths if not plain(path)] + paths
@@ -65,7 +77,7 @@ def write(host: Host, definition: Definition, paths: list[str]) -> None:
     else:
         content = b"".join(os.fsencode(path) + b"\0" for path in paths)
     group = pwd.getpwnam(definition.user).pw_gid
-    host.write(f"{RUNTIME}/{definition.unit}.sources", content, mode=0o640, group=group)
+    host.write(name or f"{RUNTIME}/{definition.unit}.sources", content, mode=0o640, group=group)
 
 
 def _there(host: Host, paths: Sequence[str], *, optional: bool = False) -> tuple[list[str], list[str]]:
@@ -109,11 +121,11 @@ def _linked(host: Host, definition: Definition, paths: Sequence[str]) -> list[st
     found = []
     for path in links:
         target = os.path.realpath(host.path(path))
-        if any(_holds(definition, each, target) for each in saved):
+        shown = f"/{os.path.relpath(target, os.path.realpath(host.root))}"
+        if any(_holds(definition, each, target) for each in saved) and not swallowed(definition.left_out, shown):
             continue
         if path in definition.optional_paths and _gone(target):
             continue
-        shown = f"/{os.path.relpath(target, os.path.realpath(host.root))}"
         found.append(f"{path} (is a link to {shown}, which is not saved: declare that path)")
     return found
 

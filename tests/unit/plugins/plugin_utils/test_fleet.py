@@ -115,6 +115,39 @@ def test_what_another_server_holds_is_not_excluded() -> None:
     assert "--exclude=/srv/holdfast" not in client(one())["units"][0]["arguments"]
 
 
+@pytest.mark.parametrize(
+    ("more", "key", "path", "inside"),
+    [
+        ({}, "paths", "/srv/usb", "/srv/usb"),
+        ({}, "optional_paths", "/srv//usb/photos", "/srv/usb"),
+        ({}, "paths", "/var/cache/holdfast/vault", "/var/cache/holdfast*"),
+        ({"rest_server_path": "/srv"}, "paths", "/srv/www", "/srv"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["restic", "borg"])
+def test_what_a_job_names_is_never_left_out_in_silence(
+    more: dict[str, t.Any], key: str, path: str, inside: str, engine: str
+) -> None:
+    """Neither engine says that an exclusion took all of a path that it was given, and both end well."""
+    repositories = {"vault": {"server": "vault1"}, "usb": {"access": "local", "path": "/srv/usb", "engine": engine}}
+    jobs = {"system": {"paths": ["/etc"], key: ["/etc", path]}}
+    variables = {**BASE, "backup_repositories": repositories, "backup_jobs": jobs, **more}
+    found = messages(fleet({"vault1": variables}, clients=["vault1"]))
+    assert found
+    for message in found:
+        assert f"backup_jobs.system.{key}" in message
+        assert f"{path}: lies in {inside}, which holdfast writes itself" in message.replace("'", "")
+
+
+@pytest.mark.parametrize("path", ["/srv", "/srv/usb2", "/var/cache", "/var/cache/holdfas", "/"])
+def test_what_is_around_our_own_directories_is_saved(path: str) -> None:
+    repositories = {"usb": {"access": "local", "path": "/srv/usb"}}
+    model = fleet({"web1": {**BASE, "backup_repositories": repositories, "backup_jobs": {"system": {"paths": [path]}}}})
+    (unit,) = client(model, "web1")["units"]
+    assert unit["left_out"] == ["/var/cache/holdfast*", "/srv/usb"]
+    assert {"--exclude=/srv/usb", path} <= set(unit["arguments"])
+
+
 def test_five_hundred_hosts_share_a_server() -> None:
     jobs = {f"job{number}": {"paths": ["/etc", "/home"], "exclude": ["*.o"]} for number in range(5)}
     hosts = {f"web{number}": {**BASE, "backup_jobs": jobs} for number in range(500)}

@@ -399,6 +399,10 @@ def test_restore(host: FakeHost, capsys: Capture) -> None:
     assert host.calls[-1][-1] == "/srv/a::web1--system--2026-11-21T11:00:00.000000.pg"
     assert not host.path("/root/d").exists()
     assert cli.main(["restore", "system", "--target", "/root/d", "--snapshot", ARCHIVE[:8]], host) == 0
+    assert cli.main(["restore", "system", "--target", "/", "--force", "--path", "/etc"], host) == 0
+    assert host.calls[-1][5:7] == ["--exclude=pp:etc/holdfast", "--exclude=pp:var/lib/holdfast"]
+    assert host.calls[-1][-1] == "pp:etc"
+    assert "stay as they are on this host" in capsys.readouterr().out
 
 
 def test_an_archive_from_the_future_is_not_the_latest(host: FakeHost, capsys: Capture) -> None:

@@ -492,15 +492,19 @@ def test_the_unit_of_a_dry_run() -> None:
 def test_dry_run(ready: FakeHost, capsys: Capture) -> None:
     name = f"holdfast-dry-run@{UNIT}.service"
     copy = ready.path(f"/run/systemd/system/{name}")
-    ready.answer("systemctl", "cat", stdout=SERVICE_TEXT)
+    listed = f"/run/holdfast/{UNIT}.sources"
+    ready.answer("systemctl", "cat", stdout=SERVICE_TEXT.replace(" -- ", f" --files-from-raw={listed} -- "))
     ready.answer("systemctl", "--value", stdout=f"{INVOCATION}\n")
     ready.journal(SUMMARY.replace('"snapshot_id"', '"dry_run":true,"snapshot_id"'))
     ready.put("/srv/optional")
+    # A true run is about to read it.
+    ready.put(listed, "/srv/of the true run\0")
     held = []
 
     def start(_argv: Sequence[str]) -> hosts.Done:
         with open(ready.path(f"/run/holdfast/dry-run-{UNIT}.lock")) as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert f"--files-from-raw=/run/holdfast/dry-run-{UNIT}.sources -- " in copy.read_text()
         held.append(True)
         return hosts.Done(0)
 
@@ -527,7 +531,8 @@ def test_dry_run(ready: FakeHost, capsys: Capture) -> None:
         "daemon-reload",
     ]
     assert not copy.exists()
-    assert ready.path(f"/run/holdfast/{UNIT}.sources").read_bytes() == b"/srv/optional\0"
+    assert ready.path(f"/run/holdfast/dry-run-{UNIT}.sources").read_bytes() == b"/srv/optional\0"
+    assert ready.path(listed).read_bytes() == b"/srv/of the true run\0"
     assert outcomes.last(ready, UNIT) is None
 
 
@@ -808,6 +813,34 @@ def test_restore_latest(ready: FakeHost, capsys: Capture) -> None:
     assert ready.environments[-1]["RESTIC_PASSWORD_FILE"] == "/etc/holdfast/secrets/vault.password"
     assert ready.path("/out").stat().st_mode & 0o777 == 0o700
     assert capsys.readouterr().out == "snapshot aaaaaaaa is restored below /out\n"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "patterns"),
+    [
+        ([], ["--exclude=/etc/holdfast", "--exclude=/var/lib/holdfast"]),
+        (["--path", "/etc"], ["--include=/etc", "--include=!/etc/holdfast", "--include=!/var/lib/holdfast"]),
+    ],
+)
+def test_in_place_what_is_live_stays(ready: FakeHost, capsys: Capture, wanted: list[str], patterns: list[str]) -> None:
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    ready.answer("ls", stdout="/etc\n")
+    assert call(ready, "restore", "system", "--target", "//", "--force", *wanted) == 0
+    assert ready.calls[-1][4:-2] == ["--target=/", *patterns, "--verify"]
+    stay = (
+        "/etc/holdfast and /var/lib/holdfast stay as they are on this host; another --target gets those of the snapshot"
+    )
+    assert stay in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", ["/etc/holdfast", "/etc//holdfast/secrets/", "/var/lib/holdfast/repositories"])
+def test_in_place_what_is_live_cannot_be_named(ready: FakeHost, capsys: Capture, path: str) -> None:
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    assert call(ready, "restore", "system", "--target", "/", "--force", "--path", "/srv", "--path", path) == 2
+    assert "choose another --target than /" in capsys.readouterr().err
+    assert not any("restore" in words for words in ready.calls)
+    ready.answer("ls", stdout="/etc/holdfast2\n")
+    assert call(ready, "restore", "system", "--target", "/", "--force", "--path", "/etc/holdfast2") == 0
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"], ["--force"]])

@@ -29,6 +29,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program.prepare i
 from ansible_collections.holdfast.backup.plugins.module_utils._program.verify import verify
 
 from tests.unit.plugins.module_utils.program.program_host import (
+    FATAL,
     ID,
     IDENTITY,
     INVOCATION,
@@ -220,6 +221,24 @@ def test_sources(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     assert "declared but not there: /srv/gone" in capsys.readouterr().err
 
 
+def test_a_path_that_is_dropped_in_below_a_repository_is_missing(host: FakeHost) -> None:
+    """It is left out of every run, and neither engine says so."""
+    name = "/etc/holdfast/sources.d/system.d/app.paths"
+    host.put("/srv/usb/photos/one", "x")
+    host.put("/srv/usb2/one", "x")
+    host.put(name, "/srv/usb/photos\n/srv//usb\n/srv/usb2\n")
+    host.path("/srv/link").symlink_to(host.path("/srv/usb/photos"))
+    definition = define(
+        host, paths=["/srv", "/srv/link"], optional_paths=[], left_out=["/var/cache/holdfast*", "/srv/usb"]
+    )
+    extra, missing = sources.gather(host, definition)
+    assert extra == ["/srv/usb2"]
+    assert missing == [
+        *(f"{path} ({name}: lies in /srv/usb, which is never saved)" for path in ("/srv/usb/photos", "/srv//usb")),
+        "/srv/link (is a link to /srv/usb/photos, which is not saved: declare that path)",
+    ]
+
+
 def test_a_link_to_what_nothing_else_saves_is_missing(host: FakeHost) -> None:
     """Neither engine follows the paths that it is given: the disk was full, and the data moved."""
     host.put("/mnt/big/mysql/data", "x")
@@ -334,6 +353,17 @@ def test_finish(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
     assert found(host).post_failed == ["post hook 1: /bin/sh ended with exit status 9"]
     assert "post hook 1" in capsys.readouterr().err
     assert trace.read_text() == f"ok//{SNAPSHOT}\n" * 2
+
+
+def test_hooks_are_told_no_secret(host: FakeHost) -> None:
+    """They may run as somebody else."""
+    trace = host.path("/trace")
+    host.journal(FATAL.format(1, "it said the-password"))
+    host.opened()
+    state.State(UNIT, INVOCATION, NOW).save(host)
+    tell = hook(f'printf %s "$HOLDFAST_MESSAGE" >{trace}')
+    finish(host, define(host, post=[tell]), {**ENDED, "EXIT_STATUS": "1", "SERVICE_RESULT": "exit-code"})
+    assert trace.read_text() == "it said ***"
 
 
 def test_a_dump_does_not_outlast_its_run(host: FakeHost) -> None:
