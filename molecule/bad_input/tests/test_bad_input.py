@@ -312,6 +312,12 @@ CASES = [
         GOOD,
         {"web1": {"restic_account": NEWLINE}},
     ),
+    Case(
+        "mirror-credentials",
+        ("web1: restic_release_mirror = <hidden>", "contains credentials", "restic_install: none"),
+        GOOD,
+        {"web1": {"restic_release_mirror": "https://bob:hunter22@mirror.invalid"}},
+    ),
     Case("privilege", ("restic_privilege = 'sudo'", "systemd, setcap, root"), GOOD, {"web1": {"restic_privilege": "sudo"}}),
     Case("revoke-max", ("backup_revoke_max = 'all'", "whole number"), GOOD, {"vault1": {"backup_revoke_max": "all"}}),
     case("template", "backup_jobs", "cannot be evaluated", "Correct the template", backup_jobs="{{ nowhere }}"),
