@@ -61,12 +61,13 @@ def has_credentials(text: str) -> bool:
 
 
 def refuse_credentials(params: dict[str, Any], *names: str) -> None:
-    """Raise ValueError where one of these options of a module has credentials, after hiding it in what Ansible returns."""
+    """Raise ValueError where one of these options of a module has credentials, and hide it in what Ansible returns."""
     for name in names:
         if has_credentials(params[name]):
             params[name] = "<hidden>"
             raise ValueError(
-                f"{name} contains credentials, which the host and a run's output would show: name an address that asks for none"
+                f"{name} contains credentials, which the host and a run's output would show: name an address that"
+                " asks for none"
             )
 
 

@@ -29,8 +29,8 @@ def look(path: str, account: str, private: bool) -> dict[str, str] | None:
     """Return whose the directory is, and the first entry that is no repository; None where nobody loses anything.
 
     That is where it is missing, is the account's already, or holds nothing but repositories. Root has most directories,
-    so one of root's counts as its place only where nobody else may use it, or it is not to be ``private``. What cannot be
-    read, and what ``file_tree`` would refuse to touch, is no loss either.
+    so one of root's counts as its place only where nobody else may use it, or it is not to be ``private``. What cannot
+    be read, and what ``file_tree`` would refuse to touch, is no loss either.
     """
     try:
         check_path(path, "places")

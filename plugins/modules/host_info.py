@@ -64,7 +64,7 @@ options:
     elements: path
     default: []
   places:
-    description: Directories that are to be places of repositories, of which to tell what others would lose by it.
+    description: Directories that are to hold repositories, of which to tell what others would lose by it.
     type: list
     elements: dict
     default: []
@@ -186,8 +186,8 @@ file_systems:
   sample: {/srv/holdfast: btrfs}
 places:
   description:
-    - By path the C(owner) of a directory that is to be another account's place of repositories, and as C(foreign) the name of something in it
-      that is no repository. Null where nobody would lose anything, or that cannot be known, in time.
+    - By path the C(owner) of a directory that is to be another account's place of repositories, and as C(foreign) the
+      name of something in it that is no repository. Null where nobody would lose anything, or that cannot be known.
   returned: always
   type: dict
   sample: {/srv/holdfast: null, /mnt/usb: {owner: olga, foreign: photos}}

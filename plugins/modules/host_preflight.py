@@ -15,7 +15,8 @@ options:
   look:
     description:
       - Options of M(holdfast.backup.host_info). C(calendars), C(resolve) and C(mounts) come from the client's side of the model,
-        as M(holdfast.backup.preflight) returned it, registered as C(__holdfast_preflight), and C(places) from that, O(tool) and O(server).
+        as M(holdfast.backup.preflight) returned it, registered as C(__holdfast_preflight), and C(places) from that,
+        O(tool) and O(server).
     type: dict
     required: true
   tool:

@@ -27,8 +27,8 @@ attributes:
 options:
   url:
     description:
-      - Address of the archive, HTTP or HTTPS. Proxies are taken from the environment. One with a user or a password is refused, since it
-        would be shown.
+      - Address of the archive, HTTP or HTTPS. Proxies are taken from the environment. One with a user or a password is
+        refused, since it would be shown.
       - When only the address changes and O(sha256) does not, nothing is downloaded.
     type: str
     required: true

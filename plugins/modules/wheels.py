@@ -38,7 +38,8 @@ options:
     description:
       - Index to install from. Empty is what C(pip) of the host uses, PyPI by default. Proxies are taken from the environment.
       - It may be plain HTTP, since each file is verified by its hash.
-      - One with a user or a password is refused, since it would be shown. Name it in C(/etc/pip.conf) of the host, and leave this empty.
+      - One with a user or a password is refused, since it would be shown. Name it in C(/etc/pip.conf) of the host, and
+        leave this empty.
     type: str
     default: ''
   python:

@@ -69,8 +69,9 @@ def host_problems(
     """Messages by weight: ``errors`` stop this host, ``warnings`` are shown.
 
     ``info`` is the result of the module host_info, ``client`` the host's side of the fleet's model, ``tool`` how its
-    restic is installed (``install``, ``package``, ``version``, ``binary``, ``checksums``) and which ``account`` is to have
-    its local repositories, ``server`` what is asked of it as a server (``path``, and ``quotas``, the users that have one).
+    restic is installed (``install``, ``package``, ``version``, ``binary``, ``checksums``) and which ``account`` is to
+    have its local repositories, ``server`` what is asked of it as a server (``path``, and ``quotas``, the users that
+    have one).
     """
     errors: list[Problem] = []
     warnings: list[Problem] = []
@@ -473,6 +474,7 @@ def _given(info: dict[str, t.Any], place: Place, error: Report) -> None:
     if not seen:
         return
     path, account = place.path, place.account
+    lost = "shut to everybody else" if place.private else "others could not list it any more"
     cure = f"Name a directory of its own below it, {path}/holdfast say"
     if seen["owner"] == account:
         cure += f"; or, if it is for this alone, shut it first: chmod 0700 {path}"
@@ -481,8 +483,8 @@ def _given(info: dict[str, t.Any], place: Place, error: Report) -> None:
     error(
         place.variable,
         path,
-        f"is there already, belongs to {seen['owner'][:32]} and holds {shorten(seen['foreign'])}, which is no repository: it would"
-        f" be {account}'s, and {'shut to everybody else' if place.private else 'others could not list it any more'}",
+        f"is there already, belongs to {seen['owner'][:32]} and holds {shorten(seen['foreign'])}, which is no"
+        f" repository: it would be {account}'s, and {lost}",
         cure,
     )
 

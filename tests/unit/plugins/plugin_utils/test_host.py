@@ -668,9 +668,9 @@ def of_a_disk(
 def test_a_directory_of_others_is_no_place_for_a_repository() -> None:
     (message,) = of_a_disk(PHOTOS)
     assert message == (
-        "web1: backup_repositories.disk.path = '/mnt/usb': is there already, belongs to olga and holds 'photos', which is no"
-        " repository: it would be holdfast's, and shut to everybody else. Name a directory of its own below it,"
-        " /mnt/usb/holdfast say; or, if it is for this alone, give it to holdfast first: chown holdfast /mnt/usb"
+        "web1: backup_repositories.disk.path = '/mnt/usb': is there already, belongs to olga and holds 'photos',"
+        " which is no repository: it would be holdfast's, and shut to everybody else. Name a directory of its own below"
+        " it, /mnt/usb/holdfast say; or, if it is for this alone, give it to holdfast first: chown holdfast /mnt/usb"
     )
     # An account that is yet to be made can be given nothing.
     (message,) = of_a_disk(PHOTOS, accounts={"holdfast": False})
