@@ -60,7 +60,8 @@ class ActionModule(ActionBase):
         host = str(variables["inventory_hostname"])
         # Taken as it is: as an option it would be templated, down to each path of each job.
         client = variables["__holdfast_preflight"]["hosts"][host]["client"]
-        look = {**arguments["look"], **_needs(client)}
+        tool, server = arguments["tool"] or {}, arguments["server"] or None
+        look = {**arguments["look"], **_needs(client), "places": _host.places_to_see(client, tool, server)}
         try:
             seen = self._look(look, variables)
             if seen.get("apt_lists") is False and not self._task.check_mode:
@@ -74,7 +75,6 @@ class ActionModule(ActionBase):
             result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}
         if result.get("failed"):
             return result
-        tool, server = arguments["tool"] or {}, arguments["server"] or None
         found = _host.host_problems(seen, variables["ansible_facts"], client, tool, host, server)
         # What is wrong with the inventory stops every host, and comes first.
         result["inventory_problems"] = _host.inventory_problems(seen, client, tool, server, host)

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 from urllib.parse import unquote
 
 _AUTHORITY = re.compile(r"\A(?P<before>[^/]*//)(?P<authority>[^/]*)(?P<after>.*)\Z", re.DOTALL)
 _HOST = re.compile(r"\A(?:\[[^\]]*\]|[^:]*)(?::\d*)?\Z")
 _NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
+# In an address, or in lines of a requirements file, also where it is written so that no program takes it.
+_CREDENTIALS = re.compile(
+    r"\A[^/\s]*:[^/\s]*@|:/{1,2}(?:[^/\s]*@|[^/\s:[]*:(?!\d*(?:[/\s]|\Z))\S*@)",
+)
 
 # What the modules set themselves: a backend's environment must not point restic elsewhere.
 RESERVED = re.compile(
@@ -48,6 +53,22 @@ def passwords(location: str) -> list[str]:
     """Return the spellings of the password inside `location`: as it is written there and decoded."""
     password = _split(location)[1].partition(":")[2]
     return sorted({password, unquote(password)} - {""})
+
+
+def has_credentials(text: str) -> bool:
+    """Tell whether an address to download from, or a line with one, holds a user, a password or a token."""
+    return _CREDENTIALS.search(text) is not None
+
+
+def refuse_credentials(params: dict[str, Any], *names: str) -> None:
+    """Raise ValueError where one of these options of a module has credentials, and hide it in what Ansible returns."""
+    for name in names:
+        if has_credentials(params[name]):
+            params[name] = "<hidden>"
+            raise ValueError(
+                f"{name} contains credentials, which the host and a run's output would show: name an address that"
+                " asks for none"
+            )
 
 
 def local_path(location: str) -> str | None:

@@ -63,6 +63,24 @@ options:
     type: list
     elements: path
     default: []
+  places:
+    description: Directories that are to hold repositories, of which to tell what others would lose by it.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: The directory.
+        type: path
+        required: true
+      account:
+        description: Account that is to have it.
+        type: str
+        required: true
+      private:
+        description: Whether nobody else may use it then.
+        type: bool
+        default: true
   trees:
     description: Namespaces of M(holdfast.backup.file_tree) of which to tell what that module would find.
     type: list
@@ -166,6 +184,13 @@ file_systems:
   returned: always
   type: dict
   sample: {/srv/holdfast: btrfs}
+places:
+  description:
+    - By path the C(owner) of a directory that is to be another account's place of repositories, and as C(foreign) the
+      name of something in it that is no repository. Null where nobody would lose anything, or that cannot be known.
+  returned: always
+  type: dict
+  sample: {/srv/holdfast: null, /mnt/usb: {owner: olga, foreign: photos}}
 running:
   description: Names of active, starting and stopping units that match the patterns, null without systemd.
   returned: always
@@ -287,6 +312,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.backup.plugins.module_utils import (
     _location,
+    _place_seen,
     _run,
     _serve,
     _ssh,
@@ -359,6 +385,16 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "interpreters": {"type": "list", "elements": "path", "default": []},
     "mounts": {"type": "list", "elements": "path", "default": []},
     "file_systems": {"type": "list", "elements": "path", "default": []},
+    "places": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "path", "required": True},
+            "account": {"type": "str", "required": True},
+            "private": {"type": "bool", "default": True},
+        },
+    },
     "trees": {"type": "list", "elements": "str", "default": []},
     "units": {"type": "dict", "default": {}},
     "status_program": {"type": "path"},
@@ -686,6 +722,9 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         tasks[f"mount {path}"] = functools.partial(_is_mounted, path)
     for path in params["file_systems"]:
         tasks[f"file system {path}"] = functools.partial(_file_system, path, timeout)
+    for each in params["places"]:
+        look = functools.partial(_place_seen.look, each["path"], each["account"], each["private"])
+        tasks[f"place {each['path']}"] = look
     for namespace in params["trees"]:
         tasks[f"tree {namespace}"] = functools.partial(_tree_seen.look, namespace, f"{STATE}/file_tree")
     for namespace, units in params["units"].items():
@@ -716,6 +755,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "interpreters": {path: done[f"interpreter {path}"] for path in params["interpreters"]},
         "mounts": {path: done[f"mount {path}"] for path in params["mounts"]},
         "file_systems": {path: done[f"file system {path}"] for path in params["file_systems"]},
+        "places": {each["path"]: done[f"place {each['path']}"] for each in params["places"]},
         "running": done.get("running"),
         "manifests": {
             "file_tree": _manifest(f"{STATE}/file_tree", "files"),

@@ -15,11 +15,12 @@ options:
   look:
     description:
       - Options of M(holdfast.backup.host_info). C(calendars), C(resolve) and C(mounts) come from the client's side of the model,
-        as M(holdfast.backup.preflight) returned it, registered as C(__holdfast_preflight).
+        as M(holdfast.backup.preflight) returned it, registered as C(__holdfast_preflight), and C(places) from that,
+        O(tool) and O(server).
     type: dict
     required: true
   tool:
-    description: How its restic is installed.
+    description: How its restic is installed, and as C(account) whose its local repositories are to be.
     type: dict
   server:
     description: What is asked of it as a server.

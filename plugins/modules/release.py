@@ -27,7 +27,8 @@ attributes:
 options:
   url:
     description:
-      - Address of the archive, HTTP or HTTPS. Proxies are taken from the environment.
+      - Address of the archive, HTTP or HTTPS. Proxies are taken from the environment. One with a user or a password is
+        refused, since it would be shown.
       - When only the address changes and O(sha256) does not, nothing is downloaded.
     type: str
     required: true
@@ -122,6 +123,7 @@ from ..module_utils._files import (
     sha256,
     user_id,
 )
+from ..module_utils._location import refuse_credentials
 from ..module_utils._release import FORMATS, MAXIMUM_SIZE, format_of, unpack
 
 _SHA256 = re.compile(r"\A[0-9a-f]{64}\Z")
@@ -230,6 +232,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     with told(module):
+        refuse_credentials(module.params, "url")
         result = _run(module)
     module.exit_json(**result)
 

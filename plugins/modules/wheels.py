@@ -27,7 +27,7 @@ attributes:
     description: Shows which requirements and which Python.
 options:
   requirements:
-    description: Lines of a requirements file, each with its hashes.
+    description: Lines of a requirements file, each with its hashes, and without credentials, as O(index).
     type: str
     required: true
   path:
@@ -38,6 +38,8 @@ options:
     description:
       - Index to install from. Empty is what C(pip) of the host uses, PyPI by default. Proxies are taken from the environment.
       - It may be plain HTTP, since each file is verified by its hash.
+      - One with a user or a password is refused, since it would be shown. Name it in C(/etc/pip.conf) of the host, and
+        leave this empty.
     type: str
     default: ''
   python:
@@ -82,6 +84,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._failures import told
 from ..module_utils._files import Tree, check_path, sha256
+from ..module_utils._location import refuse_credentials
 from ..module_utils._run import Result, run
 
 RECORD = "holdfast.json"
@@ -93,7 +96,7 @@ _EXACTLY = ("--require-hashes", "--only-binary=:all:", "--no-deps")
 
 
 def lines(requirements: str, index: str) -> str:
-    """Return the requirements file for pip. The index is part of it, since everybody can read arguments."""
+    """Return the requirements file for pip."""
     if not requirements.strip():
         raise ValueError("requirements are empty: give the lines of a requirements file, each with its hashes")
     if not index:
@@ -101,7 +104,7 @@ def lines(requirements: str, index: str) -> str:
     if not _INDEX.match(index):
         raise ValueError(f"index {index!r} is not an http or https address")
     parts = urlsplit(index)
-    trusted = f"--trusted-host {parts.netloc.rpartition('@')[2]}\n" if parts.scheme == "http" else ""
+    trusted = f"--trusted-host {parts.netloc}\n" if parts.scheme == "http" else ""
     return f"--index-url {index}\n{trusted}{requirements}\n"
 
 
@@ -181,6 +184,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     with told(module):
+        refuse_credentials(module.params, "index", "requirements")
         result = _run(module)
     module.exit_json(**result)
 

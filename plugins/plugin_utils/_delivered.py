@@ -159,6 +159,9 @@ RESULTS: dict[str, dict[str, Field]] = {
         "interpreters": Field("interpreters by program", _map(_maybe_text)),
         "mounts": Field("true, false or null by path", _map(_or_none(_flag))),
         "file_systems": Field("types of file systems by path", _map(_maybe_text)),
+        "places": Field(
+            "an owner and a foreign name, or null, by path", _map(_or_none(_with(owner=_text, foreign=_text)))
+        ),
         "running": Field("a list of units or null", _or_none(_list(_text))),
         "manifests": Field("lists of texts by namespace", _map(_map(_list(_text)))),
         "trees": Field(

@@ -20,6 +20,44 @@ PACKAGED_BORG = "/usr/bin/borg"
 LISTED = "/var/lib/holdfast/rclone_remotes.json"
 
 
+class Place(t.NamedTuple):
+    """A directory that a run gives to an account; ``private`` where nobody else may use it then."""
+
+    variable: str
+    path: str
+    account: str
+    private: bool = True
+
+
+def _local_places(client: dict[str, t.Any] | None, tool: dict[str, t.Any]) -> list[tuple[Place, str | None]]:
+    """The local repositories of a client, each with the mount that it needs; none where no account is to have any."""
+    return [
+        (Place(f"backup_repositories.{each['name']}.path", each["path"], tool["account"]), each["mount"])
+        for each in (client or {}).get("repositories", ())
+        if tool.get("account") and each.get("path")
+    ]
+
+
+def _rest_place(server: dict[str, t.Any]) -> Place:
+    return Place("rest_server_path", server["path"], server["account"])
+
+
+def _ssh_place(server: dict[str, t.Any]) -> Place:
+    """Below it each client's account has a directory of its own."""
+    return Place("ssh_access_path", server["ssh_path"], "root", private=False)
+
+
+def places_to_see(
+    client: dict[str, t.Any] | None, tool: dict[str, t.Any], server: dict[str, t.Any] | None
+) -> list[dict[str, t.Any]]:
+    """What host_info has to be asked for, so that the directories which a run gives away can be judged."""
+    server = server or {}
+    places = [place for place, _mount in _local_places(client, tool)]
+    places += [_rest_place(server)] if server.get("rest") else []
+    places += [_ssh_place(server)] if server.get("serves_ssh") else []
+    return [{"path": each.path, "account": each.account, "private": each.private} for each in places]
+
+
 def host_problems(
     info: dict[str, t.Any],
     facts: dict[str, t.Any],
@@ -31,8 +69,9 @@ def host_problems(
     """Messages by weight: ``errors`` stop this host, ``warnings`` are shown.
 
     ``info`` is the result of the module host_info, ``client`` the host's side of the fleet's model, ``tool`` how its
-    restic is installed (``install``, ``package``, ``version``, ``binary``, ``checksums``), ``server`` what is asked of it
-    as a server (``path``, and ``quotas``, the users that have one).
+    restic is installed (``install``, ``package``, ``version``, ``binary``, ``checksums``) and which ``account`` is to
+    have its local repositories, ``server`` what is asked of it as a server (``path``, and ``quotas``, the users that
+    have one).
     """
     errors: list[Problem] = []
     warnings: list[Problem] = []
@@ -93,6 +132,10 @@ def host_problems(
             _borg(info, tool["borg"], error)
         _calendars(_refused(info, client), "this host", error)
         _addresses(info, client, error)
+        for place, mount in _local_places(client, tool):
+            # What lies below a mount that is not there is not touched.
+            if not mount or (info.get("mounts") or {}).get(mount):
+                _given(info, place, error)
     if server is not None and server.get("quotas"):
         _quotas(info, server, error)
     return {"errors": [str(problem) for problem in errors], "warnings": [str(problem) for problem in warnings]}
@@ -117,6 +160,7 @@ def inventory_problems(
     installed, as ``tool`` does of restic, and for :func:`rest_served` whether it has ``users`` and serves over ``ssh``.
     ``rclone`` says the same of rclone, for what it serves (``remotes``), and for :func:`rclone_served` whether it does (``served``).
     ``borg`` is the program that serves, where it has to be append-only, and ``serves_ssh`` whether anything is served over SSH.
+    ``path`` is what rest-server's ``account`` is to have, and ``ssh_path`` what repositories over SSH lie below.
     """
     errors: list[Problem] = []
 
@@ -130,6 +174,7 @@ def inventory_problems(
     rest = (server or {}).get("rest")
     if rest and rest_served(info, rest):
         _tool(info, "rest-server", rest, error)
+        _given(info, _rest_place(server or {}), error)
     rclone = (server or {}).get("rclone")
     if rclone and rclone_served(info, rclone):
         seen = {name: info.get(name) or {} for name in ("packages", "binaries")}
@@ -140,6 +185,8 @@ def inventory_problems(
     if server is not None and served is not None:
         _served(served, server, error, "/var/lib/holdfast/htpasswd.json")
     foreign = info.get("foreign_accounts")
+    if server is not None and server.get("serves_ssh"):
+        _given(info, _ssh_place(server), error)
     if server is not None and server.get("serves_ssh") and foreign:
         error(
             "accounts",
@@ -418,6 +465,27 @@ def _quotas(info: dict[str, t.Any], server: dict[str, t.Any], error: Report) -> 
         f"lies on {kind or 'an unknown file system'}, and needs btrfs for the quota of"
         f" {', '.join(sorted(quota['name'] for quota in quotas))}",
         "Put rest_server_path on a btrfs file system (is it mounted?), or remove `quota` of these repositories",
+    )
+
+
+def _given(info: dict[str, t.Any], place: Place, error: Report) -> None:
+    """A directory that others use and that the run would take from them."""
+    seen = (info.get("places") or {}).get(place.path)
+    if not seen:
+        return
+    path, account = place.path, place.account
+    lost = "shut to everybody else" if place.private else "others could not list it any more"
+    cure = f"Name a directory of its own below it, {path}/holdfast say"
+    if seen["owner"] == account:
+        cure += f"; or, if it is for this alone, shut it first: chmod 0700 {path}"
+    elif (info.get("accounts") or {}).get(account, True):
+        cure += f"; or, if it is for this alone, give it to {account} first: chown {account} {path}"
+    error(
+        place.variable,
+        path,
+        f"is there already, belongs to {seen['owner'][:32]} and holds {shorten(seen['foreign'])}, which is no"
+        f" repository: it would be {account}'s, and {lost}",
+        cure,
     )
 
 

@@ -15,11 +15,26 @@ import typing as t
 
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.holdfast.backup.plugins.module_utils._location import has_credentials
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, said, shorten
 
 ROLES = pathlib.Path(__file__).resolve().parents[2] / "roles"
 FACADE = ROLES.parent / "playbooks/vars/facade.yml"
 CURE = "docs/reference/{role}_role.md says what it may be"
+CREDENTIALS = "contains credentials, which the host and a run's output would show"
+_MIRROR = (
+    "Name one that asks for none, inside your network say, or set {}_install: none and put the program there yourself"
+)
+_INDEX = (
+    "Name one that asks for none, inside your network say, or leave it {}, with the index in /etc/pip.conf of the host"
+)
+# Where hosts download from, and what to do where that asks for a password.
+DOWNLOADS = {
+    **{f"{role}_release_mirror": _MIRROR.format(role) for role in ("restic", "rest_server", "rclone_proxy")},
+    "borg_release_url": _MIRROR.format("borg"),
+    "borg_borgmatic_index": _INDEX.format("empty"),
+    "borg_borgmatic_requirements": _INDEX.format("out"),
+}
 # In an expression of the facade, the variable of users that it is made of.
 _SOURCE = re.compile(r"(?<![\w.'])backup_\w+|(?<=\A{{ )restic_\w+(?= }}\Z)")
 
@@ -73,6 +88,9 @@ def problems(
             if name in ours:
                 found.setdefault((name, shown, "is set by the playbooks themselves"), []).append(host)
                 continue
+            if name in DOWNLOADS and has_credentials(str(value)):
+                found.setdefault((name, "<hidden>", CREDENTIALS), []).append(host)
+                continue
             errors = (
                 ArgumentSpecValidator({name: spec})
                 .validate({name: value}, validate_role_argument_spec=True)
@@ -82,6 +100,10 @@ def problems(
                 wrong = "is not what it has to be" if spec.get("no_log") else said(ValueError("; ".join(errors)))
                 found.setdefault((name, shown, wrong), []).append(host)
     return [
-        Problem(tuple(concerned), name, shown, wrong, ours.get(name) or CURE.format(role=specs()[name][0]))
+        Problem(tuple(concerned), name, shown, wrong, ours.get(name) or _cure(name, wrong))
         for (name, shown, wrong), concerned in found.items()
     ]
+
+
+def _cure(name: str, wrong: str) -> str:
+    return DOWNLOADS[name] if wrong == CREDENTIALS else CURE.format(role=specs()[name][0])

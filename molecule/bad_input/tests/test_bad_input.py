@@ -312,6 +312,12 @@ CASES = [
         GOOD,
         {"web1": {"restic_account": NEWLINE}},
     ),
+    Case(
+        "mirror-credentials",
+        ("web1: restic_release_mirror = <hidden>", "contains credentials", "restic_install: none"),
+        GOOD,
+        {"web1": {"restic_release_mirror": "https://bob:hunter22@mirror.invalid"}},
+    ),
     Case("privilege", ("restic_privilege = 'sudo'", "systemd, setcap, root"), GOOD, {"web1": {"restic_privilege": "sudo"}}),
     Case("revoke-max", ("backup_revoke_max = 'all'", "whole number"), GOOD, {"vault1": {"backup_revoke_max": "all"}}),
     case("template", "backup_jobs", "cannot be evaluated", "Correct the template", backup_jobs="{{ nowhere }}"),
@@ -417,7 +423,19 @@ CASES = [
         rest_server_install="none",
         rest_server_binary="/opt/rest-server",
     ),
+    rest_server(
+        "rest-server-path-of-others",
+        "vault1: rest_server_path = '/usr/share': is there already, belongs to root and holds",
+        "Name a directory of its own below it",
+        rest_server_path="/usr/share",
+    ),
     # What a host delivers stops that host; it is the only one here.
+    Case(
+        "local-path-of-others",
+        ("backup_repositories.disk.path = '/usr/share'", "belongs to root and holds", "/usr/share/holdfast say"),
+        {**LOCAL, "backup_repositories": {"disk": {"access": "local", "path": "/usr/share"}}},
+        servers=(),
+    ),
     Case("L9-package-below-floor", ("restic_package = 'restic'", "0.14.0", "restic_install: release"), LOCAL, clients=("old1",), servers=()),
     Case("no-systemd", ("plain1: systemd", "not running as PID 1", "boots with systemd"), LOCAL, clients=("plain1",), servers=()),
     Case(

@@ -593,10 +593,29 @@ def test_what_takes_access_away_needs_no_program_that_serves() -> None:
         given.update(rest_server_accounts=[], ssh_access_accounts=[account])
         found = faced("common_server", **given)
         assert (found["fleet_id"], found["ssh_accounts"]) == ("f1", {"bk-web1": []})
+        assert (found["path"], found["account"], found["ssh_path"]) == (
+            "/srv/holdfast",
+            "holdfast-rest",
+            "/srv/holdfast-ssh",
+        )
         return [bool(found[name]) for name in ("rest", "rclone", "borg", "serves_ssh")]
 
     assert judged() == [True, True, True, True]
     assert judged(__holdfast_given_up="db1") == [False, False, False, False]
+
+
+def test_whose_a_local_repository_is_to_be() -> None:
+    """As the role jobs gives it; where access is only taken away nothing is given."""
+
+    def account(**variables: t.Any) -> t.Any:
+        role = {"__restic_tool": {"install": "none"}, "__borg_tool": {}, "restic_account": "backup", **variables}
+        return faced("common_tool", **role)["account"]
+
+    assert account(restic_privilege="systemd") == account(restic_privilege="setcap") == "backup"
+    assert account(restic_privilege="root") == "root"
+    assert account(restic_privilege="systemd", __holdfast_given_up="db1") == ""
+    user = DataLoader().load_from_file(str(ROOT / "roles/jobs/vars/main.yml"))["__jobs_user"]
+    assert user == "{{ 'root' if jobs_privilege == 'root' else jobs_account }}"
 
 
 def test_whom_a_server_is_to_serve_over_ssh_is_known_before_anything_is_changed() -> None:

@@ -29,12 +29,13 @@ TOOL: dict[str, Any] = {
     "version": "",
     "checksums": {},
     "binary": "/usr/bin/restic",
+    "account": "holdfast",
 }
 CLIENT: dict[str, Any] = {
     "jobs": {"system": {"schedule": {"calendar": "daily"}}},
     "repositories": [
         {"name": "vault", "address": "vault1", "address_variable": "backup_address of vault1", "mount": None},
-        {"name": "disk", "address": None, "mount": "/mnt/disk"},
+        {"name": "disk", "address": None, "mount": "/mnt/disk", "path": "/mnt/disk/holdfast/disk"},
         # A proxy resolves it.
         {"name": "far", "address": "vault9", "mount": None, "proxy": "http://192.0.2.1:3128"},
     ],
@@ -48,7 +49,12 @@ SERVER: dict[str, Any] = {
     "quotas": [],
 }
 LOOK = {"packages": ["restic"]}
-NEEDS = {"calendars": ["daily"], "resolve": ["vault1"], "mounts": ["/mnt/disk"]}
+NEEDS = {
+    "calendars": ["daily"],
+    "resolve": ["vault1"],
+    "mounts": ["/mnt/disk"],
+    "places": [{"path": "/mnt/disk/holdfast/disk", "account": "holdfast", "private": True}],
+}
 
 
 def act(

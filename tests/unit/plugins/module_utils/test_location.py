@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils._location import (
+    has_credentials,
     local_path,
     mount_problem,
     parse_environment,
     passwords,
     redact,
+    refuse_credentials,
 )
 
 
@@ -146,3 +148,33 @@ def test_the_root_is_mounted() -> None:
 def test_a_mount_elsewhere_is_refused(path: str | None) -> None:
     with pytest.raises(ValueError, match="mount '/mnt/disk'"):
         mount_problem("/mnt/disk", path)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("https://bob:s3cret@mirror.example.net/restic", True),
+        ("https://token@mirror.example.net", True),
+        ("HTTPS://bob:s3cret@[::1]:8080/x", True),
+        # Written wrongly, which no program takes; shown it would be all the same.
+        ("https://bob:s3/cret@mirror.example.net/x", True),
+        ("https:/bob:s3cret@mirror/x", True),
+        ("bob:s3cret@mirror/x", True),
+        ("tool==1 --hash=sha256:00\n--index-url=https://bob:s3cret@mirror/simple", True),
+        ("tool @ https://bob:s3cret@mirror/tool.whl", True),
+        ("https://mirror.example.net/@scope/x@1", False),
+        ("http://mirror:8080/@scope", False),
+        ("http://[::1]:8080/@scope", False),
+        ("tool@https://mirror/tool.whl --hash=sha256:00\nother @ https://mirror/other@1.whl", False),
+        ("", False),
+    ],
+)
+def test_addresses_with_credentials(text: str, found: bool) -> None:
+    assert has_credentials(text) is found
+    params = {"url": text}
+    if not found:
+        refuse_credentials(params, "url")
+        return
+    with pytest.raises(ValueError, match="url contains credentials") as refused:
+        refuse_credentials(params, "url")
+    assert "s3" not in f"{refused.value}{params}"

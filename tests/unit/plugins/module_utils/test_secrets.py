@@ -527,6 +527,22 @@ def test_the_file_is_plain_json() -> None:
     assert json.loads(str(make(REST).files.identity))["rest"]["user"] == "web1--vault"
 
 
+def test_under_another_name_a_client_keeps_the_secrets_that_it_has() -> None:
+    """Another `backup_id` makes new ones of a host that lost them only; what is in use a rotation replaces."""
+    before = make(REST)
+    renamed = changed(REST, location="rest:https://vault1:8000/web9--vault/", rest_user="web9--vault")
+    assert errors(renamed, before.files) == []
+    after = make(renamed, before.files)
+    assert after.files.password == before.files.password
+    assert after.identity.rest_current == before.identity.rest_current
+    assert (after.identity.rest_user, after.made) == ("web9--vault", False)
+    key = make(OFFSITE).files
+    assert make(changed(OFFSITE, location="rclone:holdfast:web9--offsite"), key).files.ssh_key == key.ssh_key
+    # A host that lost them is refused under the old name only.
+    assert errors(changed(REST, known=True)) != []
+    assert make(renamed).files.password != before.files.password
+
+
 # --- keys of SSH
 
 OFFSITE = Wanted("offsite", "restic", "rclone", "rclone:holdfast:web1--offsite")

@@ -125,6 +125,7 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
         "interpreters": {},
         "mounts": {},
         "file_systems": {},
+        "places": {},
         "running": None,
         "manifests": {"file_tree": {}, "units": {}},
         "records": {},
@@ -358,6 +359,14 @@ def test_file_systems(tools: Tools, info: Info, tmp_path: Path) -> None:
     assert ["stat", "--file-system", "--format=%T", "--", str(tmp_path)] in tools.calls
     tools.say("stat", "", code=1)
     assert info(file_systems=["/"])["file_systems"] == {"/": None}
+
+
+def test_places(info: Info, place: Path) -> None:
+    (place / "photos").mkdir()
+    wanted = [{"path": str(place), "account": "nosuch"}, {"path": str(place / "photos"), "account": "root"}]
+    seen = info(places=wanted)["places"]
+    assert seen == {str(place): {"owner": "root", "foreign": "photos"}, str(place / "photos"): None}
+    assert info(places=[{**wanted[0], "account": "root", "private": False}])["places"] == {str(place): None}
 
 
 def test_systemd_and_running_units(tools: Tools, info: Info) -> None:

@@ -126,6 +126,16 @@ ARCHIVES = [
 ]
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_a_password_of_a_mirror_is_refused_and_not_shown(run: Run, place: Path, mirror: Mirror, check: bool) -> None:
+    """It would be in what the module was called with, in what check mode cannot look at, and in each error."""
+    found = run("tool.bz2", ARCHIVES[0][1], check=check, url="https://bob:s3cretpw@mirror.example.net/tool.bz2")
+    assert found["failed"]
+    assert "url contains credentials" in found["msg"]
+    assert "s3cretpw" not in json.dumps(found)
+    assert (mirror.asked, os.listdir(place)) == ([], [])
+
+
 @pytest.mark.parametrize("given", ARCHIVES, ids=[name for name, _archive, _member in ARCHIVES])
 def test_each_format(run: Run, place: Path, mirror: Mirror, given: tuple[str, bytes, str | None]) -> None:
     name, archive, member = given

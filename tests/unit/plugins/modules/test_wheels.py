@@ -159,10 +159,22 @@ def test_a_host_without_venv(run: Run, place: Path) -> None:
     )
 
 
-def test_an_index_with_a_password_is_in_no_argument() -> None:
+def test_what_pip_is_told() -> None:
     assert wheels.lines("a", "") == "a\n"
-    assert wheels.lines("a", "https://u:p@h/simple") == "--index-url https://u:p@h/simple\na\n"
-    assert wheels.lines("a", "http://u:p@h:1/x") == "--index-url http://u:p@h:1/x\n--trusted-host h:1\na\n"
+    assert wheels.lines("a", "https://h/simple") == "--index-url https://h/simple\na\n"
+    assert wheels.lines("a", "http://h:1/x") == "--index-url http://h:1/x\n--trusted-host h:1\na\n"
+
+
+@pytest.mark.parametrize("option", ["index", "requirements"])
+def test_a_password_of_an_index_is_refused_and_not_shown(run: Run, place: Path, option: str) -> None:
+    given = {"requirements": "tool==1.0", option: "--index-url https://bob:s3cretpw@mirror.example.net/simple"}
+    if option == "index":
+        given[option] = given[option].split()[1]
+    found = run(given.pop("requirements"), check=True, **given)
+    assert found["failed"]
+    assert f"{option} contains credentials" in found["msg"]
+    assert "s3cretpw" not in json.dumps(found)
+    assert os.listdir(place) == []
 
 
 def test_what_a_failure_says() -> None:

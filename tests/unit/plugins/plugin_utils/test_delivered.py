@@ -55,6 +55,7 @@ HOST: dict[str, t.Any] = {
     "interpreters": {"/usr/bin/borg": "/usr/bin/python3", "/opt/borg": "", "/gone": None},
     "mounts": {"/mnt": True, "/slow": None},
     "file_systems": {"/srv/holdfast": "btrfs", "/slow": None},
+    "places": {"/srv/holdfast": None, "/mnt/usb": {"owner": "olga", "foreign": "photos"}},
     "running": ["holdfast-system--vault.service"],
     "manifests": {"file_tree": {"jobs": ["/etc/x"]}, "units": {}},
     "settled": ["jobs"],

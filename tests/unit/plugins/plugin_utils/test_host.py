@@ -158,6 +158,9 @@ SERVER = {
     "revoke_max": 1,
     "ssh_accounts": {"bk-web1": ["offsite"]},
     "ssh_revoke_max": 1,
+    "path": "/srv/holdfast",
+    "account": "holdfast-rest",
+    "ssh_path": "/srv/holdfast-ssh",
 }
 SERVED = {"web1--vault": "web1", "web2--vault": "web2"}
 
@@ -279,9 +282,9 @@ RELEASE_CURE = (
 )
 
 
-def of_rest(info: dict[str, t.Any] | None = None, **rest: t.Any) -> list[str]:
+def of_rest(info: dict[str, t.Any] | None = None, path: str = "/srv/holdfast", **rest: t.Any) -> list[str]:
     known = {"packages": {"restic-rest-server": {"installed": None, "candidate": "0.13.0-2+b5"}}}
-    server = {**SERVER, "rest": {**REST, **rest}}
+    server = {**SERVER, "path": path, "rest": {**REST, **rest}}
     seen = {**INFO, **known, **(info or {})}
     # What the host delivers besides is not its business.
     assert _host.host_problems(seen, FACTS, None, {}, "vault1", {**server, "quotas": []})["errors"] == []
@@ -647,3 +650,69 @@ def test_a_host_with_borg_alone_needs_no_restic() -> None:
     info: dict[str, t.Any] = {"packages": {}}
     assert judged(info)["errors"] != []
     assert judged(info, {"wanted": False})["errors"] == []
+
+
+DISK = {"name": "disk", "address": None, "path": "/mnt/usb", "mount": None}
+PHOTOS = {"/mnt/usb": {"owner": "olga", "foreign": "photos"}}
+
+
+def of_a_disk(
+    places: dict[str, t.Any], account: str = "holdfast", mounted: bool | None = None, **info: t.Any
+) -> list[str]:
+    client = {"jobs": {}, "repositories": [{**DISK, "mount": "/mnt" if mounted is not None else None}]}
+    seen = {"places": places, "mounts": {"/mnt": mounted}, **info}
+    assert of_the_inventory(seen, client=client) == []
+    return judged(seen, {"account": account}, client=client)["errors"]
+
+
+def test_a_directory_of_others_is_no_place_for_a_repository() -> None:
+    (message,) = of_a_disk(PHOTOS)
+    assert message == (
+        "web1: backup_repositories.disk.path = '/mnt/usb': is there already, belongs to olga and holds 'photos',"
+        " which is no repository: it would be holdfast's, and shut to everybody else. Name a directory of its own below"
+        " it, /mnt/usb/holdfast say; or, if it is for this alone, give it to holdfast first: chown holdfast /mnt/usb"
+    )
+    # An account that is yet to be made can be given nothing.
+    (message,) = of_a_disk(PHOTOS, accounts={"holdfast": False})
+    assert message.endswith("/mnt/usb/holdfast say")
+    (message,) = of_a_disk({"/mnt/usb": {"owner": "root", "foreign": "photos"}}, "root")
+    assert message.endswith("or, if it is for this alone, shut it first: chmod 0700 /mnt/usb")
+
+
+def test_what_nobody_would_lose_is_a_place_for_a_repository() -> None:
+    assert of_a_disk({"/mnt/usb": None}) == of_a_disk({}) == []
+    # What is below a mount that is not there is not touched.
+    assert of_a_disk(PHOTOS, mounted=False) == []
+    assert len(of_a_disk(PHOTOS, mounted=True)) == 1
+    # Where access is only taken away there is no account.
+    assert of_a_disk(PHOTOS, "") == []
+
+
+def test_a_name_of_somebody_else_s_moves_no_cursor() -> None:
+    (message,) = of_a_disk({"/mnt/usb": {"owner": "\x1b[2J", "foreign": "\x1b[2J\n" + "x" * 300}})
+    assert message.isprintable()
+    assert len(message) < 500
+
+
+def test_a_directory_of_others_is_no_place_for_a_server() -> None:
+    """It stops everybody: its clients would be changed for nothing."""
+    places = {"places": {"/srv": {"owner": "root", "foreign": "www"}}}
+    (message,) = of_rest(places, path="/srv")
+    assert message.startswith("vault1: rest_server_path = '/srv': is there already, belongs to root and holds 'www'")
+    assert "/srv/holdfast say; or, if it is for this alone, give it to holdfast-rest first" in message
+    assert of_rest(places, path="/srv", users=False, ssh=True) == []
+    server = {**SERVER, "serves_ssh": True, "ssh_path": "/srv"}
+    (message,) = of_the_inventory(places, server=server)
+    assert message.startswith("web1: ssh_access_path = '/srv': is there already")
+    assert "it would be root's, and others could not list it any more." in message
+    assert of_the_inventory(places, server={**server, "serves_ssh": False}) == []
+
+
+def test_what_is_asked_of_places() -> None:
+    client = {"repositories": [DISK, {**DISK, "name": "vault", "path": None}]}
+    disk = {"path": "/mnt/usb", "account": "holdfast", "private": True}
+    rest = {"path": "/srv/holdfast", "account": "holdfast-rest", "private": True}
+    ssh = {"path": "/srv/holdfast-ssh", "account": "root", "private": False}
+    server = {**SERVER, "rest": REST, "serves_ssh": True}
+    assert _host.places_to_see(client, {"account": "holdfast"}, server) == [disk, rest, ssh]
+    assert _host.places_to_see(client, {"account": ""}, SERVER) == _host.places_to_see(None, {}, None) == []

@@ -115,3 +115,34 @@ def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     (message,) = said(name="hunter2")
     assert "hunter2" not in message
     assert "<hidden>" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("restic_release_mirror", "or set restic_install: none and put the program there yourself"),
+        ("rest_server_release_mirror", "or set rest_server_install: none"),
+        ("rclone_proxy_release_mirror", "or set rclone_proxy_install: none"),
+        ("borg_release_url", "or set borg_install: none"),
+        ("borg_borgmatic_index", "or leave it empty, with the index in /etc/pip.conf of the host"),
+        ("borg_borgmatic_requirements", "with the index in /etc/pip.conf of the host"),
+    ],
+)
+def test_credentials_in_an_address_to_download_from_are_refused_and_not_shown(name: str, cure: str) -> None:
+    (message,) = said(**{name: "https://bob:s3cretpw@mirror.example.net/restic"})
+    assert message.startswith(
+        f"web1: {name} = <hidden>: contains credentials, which the host and a run's output would show. "
+    )
+    assert cure in message
+    assert "s3cretpw" not in message
+    assert said(**{name: "https://mirror.example.net/@scope"}) == []
+    # Ansible takes a list for text.
+    assert said(**{name: ["https://bob:s3cretpw@mirror.example.net"]}) == [message]
+
+
+def test_every_address_to_download_from_is_looked_at() -> None:
+    addresses = {name for name in _role_variables.specs() if name.endswith(("_mirror", "_url", "_index"))}
+    assert addresses | {"borg_borgmatic_requirements"} == set(_role_variables.DOWNLOADS)
+    assert {
+        f"{cure.split('set ')[1].split(':')[0]}" for cure in _role_variables.DOWNLOADS.values() if "set " in cure
+    } <= set(_role_variables.specs())
