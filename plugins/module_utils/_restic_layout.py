@@ -6,15 +6,22 @@
 
 `serve` installs and starts this file alone, as a program between a client and rclone's standard input. It reads HTTP/2
 (RFC 9113) only as far as it has to in order to know each request's method and path before rclone does: frames with data pass in
-large pieces, unread, and blocks of headers are decoded with the same table that rclone keeps (HPACK, RFC 7541). What is not understood,
+large pieces, and blocks of headers are decoded with the same table that rclone keeps (HPACK, RFC 7541). What is not understood,
 or is not what a client of restic would say, ends the session: nothing is passed on that was not understood.
+
+A new file passes with the content alone that its name says, and not for ever. rclone looks whether a name is taken when an upload
+begins, and only for its own session: one that was begun before the file was there, and ends long after, would replace it in a store,
+or have rclone remove what is there of it from a directory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import select
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -24,12 +31,21 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADERS_LIMIT = 1 << 14
 # What rclone announces (Go's default). A client may use less and never more.
 TABLE_LIMIT = 4096
+# How long an upload may take; the largest pack, of 128 MiB, passes at 18 KiB/s. What was saved longer ago stays.
+UPLOAD_SECONDS = 7200
+# And how long one that rclone is to drop then may be in the middle of a frame.
+GRACE_SECONDS = 600
+# How often that is looked at.
+LOOK_SECONDS = 60
+# rclone takes 250 at a time; those that it refused before their end are not known here, and wait until they have lasted too long.
+UPLOADS = 10_000
 # sysexits.h
 NO_PERMISSION = 77
 
 _DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 2, 3, 4, 6, 7, 8
-_UNREAD = frozenset((_DATA, _PRIORITY, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE))
-_END_HEADERS, _PADDED, _PRIORITIZED = 0x4, 0x8, 0x20
+_UNREAD = frozenset((_PRIORITY, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE))
+_END_STREAM, _END_HEADERS, _PADDED, _PRIORITIZED = 0x1, 0x4, 0x8, 0x20
+_CANCEL = 8
 
 _TYPES = rb"\A/(?:data|keys|locks|snapshots|index)/"
 # What restic 0.18 and 0.19 ask for, recorded command by command.
@@ -41,7 +57,8 @@ _ALLOWED = (
     # The first of all, to see that somebody answers: a file that does not exist.
     (re.compile(rb"\A/file-[0-9]{1,20}\Z"), (b"GET",)),
 )
-_PSEUDO = frozenset((b":method", b":path", b":scheme", b":authority"))
+_KNOWN = frozenset((b":method", b":path", b":scheme", b":authority", b"content-length"))
+_LENGTH = re.compile(rb"\A[0-9]{1,18}\Z")
 
 # RFC 7541, appendix A: one field a line, numbered from 1.
 _STATIC = tuple(
@@ -251,6 +268,30 @@ def _weight(field: tuple[bytes, bytes]) -> int:
     return len(field[0]) + len(field[1]) + 32
 
 
+class Upload:
+    """The content of a new file, as it comes: its name is its SHA-256, but for that of `config`."""
+
+    def __init__(self, path: bytes, length: int) -> None:
+        self.begun = time.monotonic()
+        self._path = path
+        self._digest = None if path == b"/config" else path.rpartition(b"/")[2].decode()
+        self._content = hashlib.sha256()
+        self.left = length
+        if not length:
+            self._end()
+
+    def take(self, data: memoryview) -> None:
+        """Read a piece, no larger than what is left. Raises RefusedError where the last one makes another content."""
+        self._content.update(data)
+        self.left -= len(data)
+        if not self.left:
+            self._end()
+
+    def _end(self) -> None:
+        if self._digest is not None and self._content.hexdigest() != self._digest:
+            raise RefusedError(f"another content than {_shown(self._path)} has by its name")
+
+
 class Layout:
     """Reads what one client says from its beginning, and says how much of it may be passed on."""
 
@@ -258,8 +299,11 @@ class Layout:
         self._fields = Fields()
         self._begun = False
         self._stream = 0
-        # How much is left of a frame that passes unread.
+        # How much is left of a frame that passes as it comes, and the upload that it belongs to.
         self._left = 0
+        self._upload: Upload | None = None
+        # Those that have not ended, by their streams, the oldest first.
+        self.uploads: dict[int, Upload] = {}
 
     def passes(self, data: memoryview) -> int:
         """Return how many bytes may be passed on; the rest has to come again, with more behind it. Raises RefusedError."""
@@ -273,12 +317,17 @@ class Layout:
             position = len(PREFACE)
         while True:
             step = min(self._left, len(data) - position)
+            if step and self._upload is not None:
+                self._upload.take(data[position : position + step])
             self._left -= step
             position += step
             if self._left or len(data) - position < 9:
                 return position
+            self._upload = None
             kind = data[position + 3]
-            if kind in _UNREAD:
+            if kind in (_DATA, _RST_STREAM):
+                self._body(data, position)
+            if kind in _UNREAD or kind in (_DATA, _RST_STREAM):
                 self._left = int.from_bytes(data[position : position + 3], "big")
                 position += 9
             elif kind == _HEADERS:
@@ -288,6 +337,42 @@ class Layout:
                 position = end
             else:
                 raise RefusedError(f"a frame of the kind {kind}")
+
+    def overdue(self) -> bytes:
+        """Return frames that end the uploads which last too long; they go where nothing but whole frames was passed on.
+
+        Raises RefusedError where there is no such place for long.
+        """
+        frames = b""
+        for number, upload in list(self.uploads.items()):
+            lasts = time.monotonic() - upload.begun
+            if lasts < UPLOAD_SECONDS:
+                break
+            if not self._left:
+                del self.uploads[number]
+                frames += b"\0\0\4" + bytes((_RST_STREAM, 0)) + number.to_bytes(4, "big") + _CANCEL.to_bytes(4, "big")
+            elif lasts > UPLOAD_SECONDS + GRACE_SECONDS:
+                raise RefusedError(f"an upload of more than {UPLOAD_SECONDS} seconds")
+        return frames
+
+    def _body(self, data: memoryview, start: int) -> None:
+        """Judge the frame that begins here, of a request's content or of its premature end."""
+        length, kind, flags = int.from_bytes(data[start : start + 3], "big"), data[start + 3], data[start + 4]
+        number = int.from_bytes(data[start + 5 : start + 9], "big") & 0x7FFFFFFF
+        upload = self.uploads.get(number)
+        if upload is None:
+            return
+        if kind == _RST_STREAM:
+            del self.uploads[number]
+            return
+        if flags & _PADDED:
+            raise RefusedError("data that is padded")
+        # What rclone waits for is the length alone: with it, it may take a file for whole before the stream has ended.
+        if length > upload.left or (flags & _END_STREAM and length != upload.left):
+            raise RefusedError("data of another length than was announced")
+        if flags & _END_STREAM:
+            del self.uploads[number]
+        self._upload = upload
 
     def _headers(self, data: memoryview, start: int) -> int | None:
         """Judge the request that begins here and return where it ends, or None as long as not all of it is there."""
@@ -310,21 +395,30 @@ class Layout:
         if not number & 1 or number <= self._stream:
             raise RefusedError("headers of no new request")
         self._stream = number
-        judge(self._fields.decode(bytes(data[position:end])))
+        upload = judge(self._fields.decode(bytes(data[position:end])))
+        if upload is None:
+            return end
+        if flags & _END_STREAM:
+            if upload.left:
+                raise RefusedError("data of another length than was announced")
+        elif len(self.uploads) >= UPLOADS:
+            raise RefusedError(f"more than {UPLOADS} uploads at a time")
+        else:
+            self.uploads[number] = upload
         return end
 
 
-def judge(fields: Iterable[tuple[bytes, bytes]]) -> None:
-    """Look at the request that these headers make. Raises RefusedError.
+def judge(fields: Iterable[tuple[bytes, bytes]]) -> Upload | None:
+    """Look at the request that these headers make; return the upload that it begins. Raises RefusedError.
 
     A deletion is rclone's to judge. It refuses what is append-only and the session goes on: restic then removes the lock that
     would stop every later backup.
     """
     seen: dict[bytes, bytes] = {}
     for name, value in fields:
-        if not name.startswith(b":"):
+        if not name.startswith(b":") and name != b"content-length":
             continue
-        if name not in _PSEUDO:
+        if name not in _KNOWN:
             raise RefusedError(f"a header {_shown(name)}")
         if name in seen:
             raise RefusedError(f"a second header {_shown(name)}")
@@ -332,8 +426,14 @@ def judge(fields: Iterable[tuple[bytes, bytes]]) -> None:
     method, path = seen.get(b":method", b""), seen.get(b":path", b"")
     for pattern, methods in _ALLOWED:
         if pattern.match(path) and method in methods:
-            return
+            return _upload(path, seen.get(b"content-length", b"")) if method == b"POST" and b"?" not in path else None
     raise RefusedError(f"{_shown(method)} {_shown(path)} is no part of restic's layout")
+
+
+def _upload(path: bytes, length: bytes) -> Upload:
+    if not _LENGTH.match(length):
+        raise RefusedError("an upload that does not say how long it is")
+    return Upload(path, int(length))
 
 
 def _shown(text: bytes) -> str:
@@ -347,6 +447,11 @@ def relay(layout: Layout, source: int, target: int) -> None:
     buffer = memoryview(bytearray(BUFFER))
     used = 0
     while True:
+        waiting = bool(layout.uploads) and not select.select([source], (), (), LOOK_SECONDS)[0]
+        if not _write(target, layout.overdue()):
+            return
+        if waiting:
+            continue
         try:
             count = os.readv(source, [buffer[used:]])
         except ConnectionResetError:
@@ -356,16 +461,23 @@ def relay(layout: Layout, source: int, target: int) -> None:
             return
         used += count
         passed = layout.passes(buffer[:used])
-        written = 0
-        while written < passed:
-            try:
-                written += os.write(target, buffer[written:passed])
-            except BrokenPipeError:
-                return
+        if not _write(target, buffer[:passed]):
+            return
         # No more than the beginning of a request.
         rest = bytes(buffer[passed:used])
         used = len(rest)
         buffer[:used] = rest
+
+
+def _write(target: int, data: memoryview | bytes) -> bool:
+    """Write all of it, and say whether somebody takes it."""
+    written = 0
+    while written < len(data):
+        try:
+            written += os.write(target, data[written:])
+        except BrokenPipeError:
+            return False
+    return True
 
 
 def main() -> None:

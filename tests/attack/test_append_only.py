@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -21,19 +22,20 @@ HELD = f"{PLACES['archive']}/web1--archive"
 # One that the client has itself, without any restriction: the same calls do destroy it.
 LOCAL = "/root/victim"
 DELIVERED = ["borg", "serve"]
-# A lock that no restic made, with a name like those of restic.
-LOCK = f"/locks/{'0123456789abcdef' * 4}"
+# A lock that no restic made, with the name that restic would give it.
+LOCK = f"/locks/{hashlib.sha256(b'x').hexdigest()}"
 # The methods of the attacks on rclone, where they are good.
 ALLOWED = [("GET", "/config", ""), ("POST", LOCK, "x"), ("DELETE", LOCK, "")]
 
 
-def cut_off(protected: Protected, attacks: list[tuple[str, str, str]]) -> None:
+def cut_off(protected: Protected, attacks: list[tuple[str, str, str]], words: str = "") -> None:
     """Each of the requests to rclone ends its session with the server's own words; what is asked just before and after is answered."""
     asked = [request for attack in attacks for request in (*ALLOWED, attack)]
     statuses, said = protected.http("proxy", *asked, *ALLOWED)
     assert statuses == [*[200, 200, 200, 0] * len(attacks), 200, 200, 200], said
     for method, path, _body in attacks:
-        assert f"holdfast: web1--proxy: refused: {method!r} {path!r} is no part of restic's layout" in said
+        why = words.format(path) if words else f"{method!r} {path!r} is no part of restic's layout"
+        assert f"holdfast: web1--proxy: refused: {why}" in said
 
 
 def test_rest_server(protected: Protected) -> None:
@@ -46,13 +48,17 @@ def test_rest_server(protected: Protected) -> None:
 
 
 def test_rclone(protected: Protected) -> None:
-    """Every kind of object, config and index among them; the same methods are good for a lock."""
+    """Every kind of object, config and index among them; the same methods are good for a lock.
+
+    Another content than a name says does not come as far as rclone; `config` has a name that says nothing.
+    """
     objects = protected.objects("web1", "proxy")
     one = {path[1:].split("/")[1]: path[1:] for path in objects}
     assert set(one) == {"config", "keys", "data", "index", "snapshots"}
     # A pack lies in a directory named after it, which is no part of the request.
     one["data"] = f"/data/{one['data'].rsplit('/', 1)[1]}"
-    attacks = [(method, path, body) for path in one.values() for method, body in (("POST", "x"), ("DELETE", ""))]
+    attacks = [("POST", "/config", "x"), *(("DELETE", path, "") for path in one.values())]
+    changed = [("POST", path, "x") for kind, path in one.items() if kind != "config"]
     other = [
         (method, path, body)
         for path in (
@@ -66,6 +72,7 @@ def test_rclone(protected: Protected) -> None:
     with protected.kept("proxy"):
         statuses, said = protected.http("proxy", *ALLOWED, *attacks, *ALLOWED)
         assert statuses == [200, 200, 200, *[403] * len(attacks), 200, 200, 200], said
+        cut_off(protected, changed, "another content than {!r} has by its name")
         cut_off(protected, other)
     assert protected.ran("web1", "proxy") == "ok"
 

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -23,8 +24,11 @@ DIRECT = "/srv/store/company-backups/direct/web1"
 BUCKET = "/srv/store/company-backups/fleet"
 PORT = 9900
 # A lock that is none of restic's, with a name like those of restic.
-LOCK = f"/locks/{'0123456789abcdef' * 4}"
+LOCK = f"/locks/{hashlib.sha256(b'x').hexdigest()}"
 LEGITIMATE = [("GET", "/config", ""), ("POST", LOCK, "x"), ("DELETE", LOCK, "")]
+LAYOUT = "/usr/local/libexec/holdfast/restic-layout"
+# A program that passes on everything.
+PASSES = "#!/bin/sh\nexec cat\n"
 # What curl says when the session ended instead of an answer.
 ENDED = 0
 SSH = ["ssh", "-F", "/etc/holdfast/ssh/{0}.conf", "-i", "/etc/holdfast/secrets/{0}.ssh_key", "holdfast-{0}", "anything"]
@@ -34,7 +38,8 @@ KINDS = {"offsite": ("store1", f"{BUCKET}/{{0}}--offsite"), "directory": ("proxy
 @pytest.fixture(scope="module")
 def scenario() -> Iterator[Scenario]:
     found = Scenario()
-    found.lab.put("web1", "/root/bridge.py", Path(__file__).with_name("bridge.py").read_bytes())
+    for name in ("bridge.py", "hold.py"):
+        found.lab.put("web1", f"/root/{name}", Path(__file__).with_name(name).read_bytes())
     yield found
     fault(found, "")
 
@@ -51,6 +56,20 @@ def backup(
     unit = f"{job}--{repository}"
     scenario.run(client, f"timeout {limit} holdfast run {unit} --wait", timeout=limit + 60)
     return dict(json.loads(scenario.on(client, f"cat /var/lib/holdfast/outcomes/{unit}.json")))
+
+
+@contextmanager
+def replaced_layout(scenario: Scenario, text: str, edit: str = "") -> Iterator[None]:
+    """Another program, if any, in the place of what reads along, or an edited one."""
+    scenario.on("proxy1", f"cp -a {LAYOUT} /root/layout")
+    if text:
+        scenario.run("proxy1", f"cat >{LAYOUT}", stdin=text.encode())
+    elif edit:
+        scenario.on("proxy1", f"{edit} {LAYOUT}; ! cmp -s {LAYOUT} /root/layout")
+    try:
+        yield
+    finally:
+        scenario.on("proxy1", f"cp -a /root/layout {LAYOUT}")
 
 
 def files(scenario: Scenario, host: str, path: str) -> dict[str, str]:
@@ -86,14 +105,15 @@ def requests(scenario: Scenario, repository: str, *asked: tuple[str, str, str], 
     return [int(line) for line in scenario.on("web1", script).split()]
 
 
-def cut_off(scenario: Scenario, repository: str, attacks: list[tuple[str, str, str]]) -> None:
+def cut_off(scenario: Scenario, repository: str, attacks: list[tuple[str, str, str]], words: str = "") -> None:
     """Each request ends its session with the server's own words, and what is asked just before and just after is answered."""
     asked = [request for attack in attacks for request in (*LEGITIMATE, attack)]
     statuses = requests(scenario, repository, *asked, *LEGITIMATE)
     said = scenario.on("web1", "cat /tmp/said")
     assert statuses == [*[200, 200, 200, ENDED] * len(attacks), 200, 200, 200], said
     for method, path, _body in attacks:
-        assert f"holdfast: web1--{repository}: refused: {method!r} {path!r} is no part of restic's layout" in said
+        why = words.format(path) if words else f"{method!r} {path!r} is no part of restic's layout"
+        assert f"holdfast: web1--{repository}: refused: {why}" in said
 
 
 # --- what is there
@@ -168,8 +188,9 @@ def test_append_only_and_nothing_outside_the_own_repository(scenario: Scenario, 
     index = next(name for name in before if name.startswith("./index/"))[1:]
     victim = f"/db1--{repository}"
     positive = [("GET", key, ""), *LEGITIMATE]
-    objects = ("/config", key, pack, index, snapshot)
-    attacks = [(method, path, body) for path in objects for method, body in (("POST", "x"), ("DELETE", ""))]
+    objects = (key, pack, index, snapshot)
+    attacks = [("POST", "/config", "x"), *(("DELETE", path, "") for path in ("/config", *objects))]
+    changed = [("POST", path, "x") for path in objects]
     tricks = [
         ("GET", f"/..{victim}/config", ""), ("GET", f"/%2e%2e{victim}/config", ""), ("GET", f"/..%2fdb1--{repository}/config", ""),
         ("POST", f"/..{victim}/keys/new", "x"), ("POST", f"/%2e%2e{victim}/keys/new", "x"), ("POST", f"/keys/../..{victim}/keys/n", "x"),
@@ -179,6 +200,7 @@ def test_append_only_and_nothing_outside_the_own_repository(scenario: Scenario, 
     ]  # fmt: skip
     statuses = requests(scenario, repository, *positive, *attacks, *positive)
     assert statuses == [*[200] * 4, *[403] * len(attacks), *[200] * 4]
+    cut_off(scenario, repository, changed, "another content than {!r} has by its name")
     cut_off(scenario, repository, tricks)
     assert files(scenario, host, own) == before
     assert files(scenario, host, other) == others
@@ -203,15 +225,51 @@ def test_only_restics_own_layout(scenario: Scenario, repository: str) -> None:
     assert backup(scenario, "web1", repository)["outcome"] == "ok"
 
 
+def held(scenario: Scenario, repository: str, kind: str, seconds: int = 0) -> str:
+    """What hold.py is answered."""
+    command = shlex.join(word.format(repository) for word in SSH)
+    return scenario.on("web1", f"python3 /root/hold.py {kind} {seconds} {command} 2>/tmp/said").strip()
+
+
+@pytest.mark.parametrize("reads_along", [True, False])
+def test_an_upload_that_began_before_a_file_was_there_does_not_replace_it(
+    scenario: Scenario, reads_along: bool
+) -> None:
+    """Without what reads along it does: rclone looks when an upload begins, and only for its own session."""
+    host, own = KINDS["offsite"][0], KINDS["offsite"][1].format("web1")
+    before = files(scenario, host, own)
+    with replaced_layout(scenario, "" if reads_along else PASSES):
+        statuses = held(scenario, "offsite", "late").split()
+    (added,) = set(files(scenario, host, own).items()) - set(before.items())
+    name, digest = added
+    scenario.on(host, f"rm {own}/{name}")
+    assert statuses == ["200", "ended" if reads_along else "200"]
+    assert (name.rsplit("/", 1)[1] == digest) == reads_along
+    if reads_along:
+        said = scenario.on("web1", "cat /tmp/said")
+        assert f"holdfast: web1--offsite: refused: another content than '/data/{digest}' has by its name" in said
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_file_that_is_there_for_long_is_not_taken_away_by_hanging_up(scenario: Scenario, limited: bool) -> None:
+    """Rclone removes what an upload that is broken off has left in a directory: it may not be held open for long."""
+    host, own = KINDS["directory"][0], KINDS["directory"][1].format("web1")
+    before = files(scenario, host, own)
+    shorter = "s/^UPLOAD_SECONDS = 7200$/UPLOAD_SECONDS = 3/; s/^LOOK_SECONDS = 60$/LOOK_SECONDS = 1/"
+    with replaced_layout(scenario, "" if limited else PASSES, f"sed -i '{shorter}'"):
+        statuses = held(scenario, "directory", "long", 6).split()
+    # It could be read; then it is dropped and the session goes on, or it goes when the session does.
+    assert statuses == ["200", "404" if limited else "200", "200", "404"]
+    assert files(scenario, host, own) == before
+
+
 def test_the_same_names_are_taken_where_nothing_reads_along(scenario: Scenario) -> None:
     """The control: rclone itself takes them."""
-    layout, own = "/usr/local/libexec/holdfast/restic-layout", KINDS["directory"][1].format("web1")
-    scenario.on("proxy1", f"cp -a {layout} /root/layout; printf '#!/bin/sh\nexec cat\n' >{layout}")
-    try:
+    own = KINDS["directory"][1].format("web1")
+    with replaced_layout(scenario, PASSES):
         assert requests(scenario, "directory", ("POST", "/foo/bar", "junk")) == [200]
         assert scenario.on("proxy1", f"cat {own}/foo/bar") == "junk"
-    finally:
-        scenario.on("proxy1", f"cp -a /root/layout {layout}; rm -rf {own}/foo")
+    scenario.on("proxy1", f"rm -rf {own}/foo")
     assert requests(scenario, "directory", ("POST", "/foo/bar", "junk")) == [ENDED]
 
 
@@ -361,10 +419,9 @@ def test_append_only_while_the_store_fails_to_say_what_it_has(scenario: Scenario
     """rclone before 1.75.2 takes the store's error for an absence, and overwrites: seen with 1.75.0 and 1.75.1."""
     own = f"{BUCKET}/web1--offsite"
     before = files(scenario, "store1", own)
-    snapshot = next(name for name in before if name.startswith("./snapshots/"))[1:]
     # As many as rclone asks: the upload itself would succeed.
     fault(scenario, "503 SlowDown HEAD 6")
-    statuses = requests(scenario, "offsite", ("POST", snapshot, "x"))
+    statuses = requests(scenario, "offsite", ("POST", "/config", "x"))
     assert scenario.on("store1", "cat /run/fault").strip() == "", "rclone gave up before the store was well again"
     assert statuses == [500]
     assert files(scenario, "store1", own) == before

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import random
@@ -30,7 +31,8 @@ SESSIONS = {
     for name, lines in json.loads(Path(__file__).with_name("restic_sessions.json").read_text()).items()
 }
 PROGRAM = Path(_restic_layout.__file__)
-NAME = "0123456789abcdef" * 4
+# Of a file without content.
+NAME = hashlib.sha256().hexdigest()
 PSEUDO = [(":authority", "localhost"), (":method", "GET"), (":path", "/config"), (":scheme", "http")]
 
 
@@ -43,13 +45,22 @@ BEGIN = _restic_layout.PREFACE + SETTINGS
 
 
 def headers(method: str = "GET", path: str = "/config", *, more: Iterable[tuple[str, str]] = ()) -> bytes:
-    """A block that leaves no trace in the table."""
+    """A block that leaves no trace in the table; what is posted says that it has no content, unless `more` says something else."""
     fields = [(":method", method), (":path", path), (":scheme", "http"), *more]
+    if method == "POST" and "content-length" not in dict(more):
+        fields.append(("content-length", "0"))
     return hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*field) for field in fields])
 
 
 def request(method: str = "GET", path: str = "/config", stream: int = 1) -> bytes:
     return frame(1, headers(method, path), flags=4 | 1, stream=stream)
+
+
+def upload(content: bytes, *, length: int | None = None, stream: int = 1, path: str = "", end: bool = False) -> bytes:
+    """The beginning of one, whose name and length are those of `content` unless they are given."""
+    said = str(len(content) if length is None else length)
+    path = path or f"/data/{hashlib.sha256(content).hexdigest()}"
+    return frame(1, headers("POST", path, more=[("content-length", said)]), flags=4 | end, stream=stream)
 
 
 def passed(*parts: bytes, step: int = 1 << 20) -> bytes:
@@ -166,10 +177,11 @@ def test_what_is_refused_is_said_in_one_short_line() -> None:
 # --- frames
 
 
-def test_data_and_control_frames_pass_unread() -> None:
+def test_data_and_control_frames_pass() -> None:
+    content = os.urandom(100_000)
     data = b"".join(
         [
-            BEGIN, frame(4, flags=1), frame(8, b"\0\0\1\0"), request("POST", f"/data/{NAME}", 1), frame(0, os.urandom(100_000), stream=1),
+            BEGIN, frame(4, flags=1), frame(8, b"\0\0\1\0"), upload(content), frame(0, content, stream=1),
             frame(0, b"", flags=1, stream=1), frame(6, b"12345678"), request("GET", "/keys/", 3), frame(3, b"\0\0\0\10", stream=3),
             frame(2, b"12345", stream=5), frame(7, b"12345678"),
         ]
@@ -220,6 +232,127 @@ def test_headers_with_priority() -> None:
 )  # fmt: skip
 def test_frames_that_are_refused(parts: list[bytes], words: str) -> None:
     assert words in refused(*parts)
+
+
+# --- what is uploaded
+
+CONTENT = b"0123456789" * 100
+OTHER = CONTENT[:-1] + b"x"
+
+
+@pytest.mark.parametrize("step", [1, 7, 100, 1 << 20])
+@pytest.mark.parametrize("size", [1, 333, 1000])
+def test_a_file_passes_with_the_content_of_its_name(size: int, step: int) -> None:
+    def frames(content: bytes) -> bytes:
+        parts = [content[at : at + size] for at in range(0, len(content), size)]
+        data = b"".join(frame(0, part, stream=1) + frame(8, b"\0\0\1\0") for part in parts)
+        return data + frame(0, b"", flags=1, stream=1)
+
+    good = BEGIN + upload(CONTENT) + frames(CONTENT) + request(stream=3)
+    assert passed(good, step=step) == good
+    assert "another content than '/data/" in refused(BEGIN, upload(CONTENT), frames(OTHER))
+    config = BEGIN + upload(CONTENT, path="/config") + frames(OTHER)
+    assert passed(config, step=step) == config
+
+
+def test_without_the_right_content_the_last_byte_never_passes() -> None:
+    """A store has a file as soon as all of its announced length is there, whether or not the stream has ended."""
+    layout, through = Layout(), 0
+    data = BEGIN + upload(CONTENT) + frame(0, OTHER, stream=1)
+    for end in range(1, len(data)):
+        through += layout.passes(memoryview(data[through:end]))
+    assert through == len(data) - 1
+    with pytest.raises(RefusedError):
+        layout.passes(memoryview(data[through:]))
+
+
+def test_uploads_at_the_same_time() -> None:
+    first, second = CONTENT, CONTENT * 2
+    data = b"".join(
+        [
+            BEGIN, upload(first, stream=1), upload(second, stream=3), frame(0, first[:500], stream=1),
+            frame(0, second, flags=1, stream=3), frame(0, first[500:], flags=1, stream=1),
+        ]
+    )  # fmt: skip
+    layout = Layout()
+    assert layout.passes(memoryview(data)) == len(data)
+    assert not layout.uploads
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([upload(CONTENT, length=999), frame(0, CONTENT, stream=1)], "another length than was announced"),
+        ([upload(CONTENT, length=1001), frame(0, CONTENT, flags=1, stream=1)], "another length than was announced"),
+        ([upload(CONTENT), frame(0, CONTENT, stream=1), frame(0, b"x", stream=1)], "another length than was announced"),
+        ([upload(CONTENT, end=True)], "another length than was announced"),
+        ([upload(CONTENT), frame(0, b"\0" + CONTENT, flags=8, stream=1)], "padded"),
+        ([upload(CONTENT, length=0)], "another content than"),
+        ([frame(1, headers("POST", f"/data/{NAME}", more=[("content-length", "+1")]), flags=4, stream=1)], "does not say how long"),
+        ([frame(1, headers("POST", "/config", more=[("content-length", "")]), flags=4, stream=1)], "does not say how long"),
+        ([frame(1, headers("GET", more=[("content-length", "1"), ("content-length", "2")]), flags=4, stream=1)], "a second header"),
+    ],
+)  # fmt: skip
+def test_uploads_that_are_refused(parts: list[bytes], words: str) -> None:
+    assert words in refused(BEGIN, *parts)
+
+
+def test_too_many_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_restic_layout, "UPLOADS", 2)
+    begun = [upload(CONTENT, stream=number) for number in (1, 3, 5)]
+    assert "more than 2 uploads" in refused(BEGIN, *begun)
+    reset = frame(3, b"\0\0\0\10", stream=1)
+    assert passed(BEGIN, *begun[:2], reset, begun[2])
+
+
+def test_an_upload_that_lasts_too_long_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the session goes on: an honest one may know nothing of it, where rclone had refused it long before its end."""
+    now = [0.0]
+    monkeypatch.setattr(_restic_layout.time, "monotonic", lambda: now[0])
+    layout = Layout()
+    half = frame(0, CONTENT[:500], stream=1)
+    for data in (BEGIN + upload(CONTENT), half):
+        assert layout.passes(memoryview(data)) == len(data)
+    now[0] = 1000.0
+    later = upload(CONTENT, stream=3)
+    assert layout.passes(memoryview(later)) == len(later)
+    now[0] = _restic_layout.UPLOAD_SECONDS - 0.1
+    assert layout.overdue() == b""
+    now[0] = float(_restic_layout.UPLOAD_SECONDS)
+    assert layout.overdue() == frame(3, b"\0\0\0\10", stream=1)
+    assert layout.overdue() == b""
+    assert list(layout.uploads) == [3]
+    # What still comes of it rclone drops.
+    assert layout.passes(memoryview(half)) == len(half)
+    # No frame can be put into another one.
+    begun = frame(0, CONTENT, stream=3)[:-1]
+    assert layout.passes(memoryview(begun)) == len(begun)
+    now[0] = 1000.0 + _restic_layout.UPLOAD_SECONDS
+    assert layout.overdue() == b""
+    now[0] += _restic_layout.GRACE_SECONDS + 1
+    with pytest.raises(RefusedError, match="an upload of more than 7200 seconds"):
+        layout.overdue()
+
+
+def test_the_program_drops_it_while_nobody_says_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_restic_layout, "UPLOAD_SECONDS", 0.3)
+    monkeypatch.setattr(_restic_layout, "LOOK_SECONDS", 0.1)
+    (source, feed), (drain, target) = os.pipe(), os.pipe()
+    said = BEGIN + upload(CONTENT) + frame(0, CONTENT[:500], stream=1)
+    reset = frame(3, b"\0\0\0\10", stream=1)
+    os.write(feed, said)
+    running = threading.Thread(target=_restic_layout.relay, args=(Layout(), source, target))
+    running.start()
+    try:
+        found = b""
+        while len(found) < len(said + reset):
+            found += os.read(drain, 1 << 16)
+        assert found == said + reset
+    finally:
+        os.close(feed)
+        running.join(10)
+        for descriptor in (source, drain, target):
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize(
@@ -430,9 +563,8 @@ def test_program() -> None:
 
 def test_large_data_passes_in_pieces_while_nobody_reads() -> None:
     """More than all pipes hold; the reader begins late."""
-    data = (
-        BEGIN + request("POST", f"/data/{NAME}") + b"".join(frame(0, bytes([n]) * 300_000, stream=1) for n in range(20))
-    )
+    parts = [bytes([n]) * 300_000 for n in range(20)]
+    data = BEGIN + upload(b"".join(parts)) + b"".join(frame(0, part, stream=1) for part in parts)
     (source, feed), (drain, target) = os.pipe(), os.pipe()
 
     def write() -> None:
