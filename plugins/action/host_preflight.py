@@ -55,11 +55,15 @@ class ActionModule(ActionBase):
             {
                 "look": {"type": "dict", "required": True},
                 **{name: {"type": "dict"} for name in ("tool", "server")},
+                "revoke_only": {"type": "bool", "default": False},
             }
         )
         host = str(variables["inventory_hostname"])
         # Taken as it is: as an option it would be templated, down to each path of each job.
         client = variables["__holdfast_preflight"]["hosts"][host]["client"]
+        if arguments["revoke_only"]:
+            # What it is besides keeps nobody their access.
+            client = None
         look = {**arguments["look"], **_needs(client)}
         try:
             seen = self._look(look, variables)
@@ -78,6 +82,10 @@ class ActionModule(ActionBase):
         found = _host.host_problems(seen, variables["ansible_facts"], client, tool, host, server)
         # What is wrong with the inventory stops every host, and comes first.
         result["inventory_problems"] = _host.inventory_problems(seen, client, tool, server, host)
+        if arguments["revoke_only"]:
+            # But no other server may go on letting somebody in for it.
+            found["errors"] += result["inventory_problems"]
+            result["inventory_problems"] = []
         result["warnings"] = [*result.get("warnings", []), *found["warnings"]]
         if found["errors"] and not result["inventory_problems"]:
             result.update(failed=True, msg="\n- ".join(["nothing was changed on this host:", *found["errors"]]))

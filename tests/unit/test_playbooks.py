@@ -133,6 +133,15 @@ def test_a_running_backup_is_waited_for_by_who_retires_its_job() -> None:
     assert min(bounds.values()) >= 2 * waits
 
 
+def test_whatever_becomes_of_the_servers_a_decommission_says_what_is_left_to_do() -> None:
+    written = yaml.safe_load((PLAYBOOKS / "decommission.yml").read_text())
+    first, revoke, stop, told = written
+    assert revoke["tasks"][0]["ansible.builtin.meta"] == "end_host"
+    assert revoke["hosts"] == "all"
+    assert first["hosts"] == told["hosts"]
+    assert stop["ignore_unreachable"] is stop["ignore_errors"] is True
+
+
 @pytest.mark.parametrize("playbook", ["site.yml", "rotate.yml"])
 def test_the_last_host_of_a_group_that_fails_ends_nothing(playbook: str) -> None:
     """Ansible ends the playbook where all hosts of a play fail; a server must still revoke what a client lost, say."""

@@ -593,6 +593,8 @@ def test_what_takes_access_away_needs_no_program_that_serves() -> None:
         given.update(rest_server_accounts=[], ssh_access_accounts=[account])
         found = faced("common_server", **given)
         assert (found["fleet_id"], found["ssh_accounts"]) == ("f1", {"bk-web1": []})
+        # Nor does one server have to wait for another.
+        assert faced("common_revoke_only", **given) is ("__holdfast_given_up" in variables)
         return [bool(found[name]) for name in ("rest", "rclone", "borg", "serves_ssh")]
 
     assert judged() == [True, True, True, True]
