@@ -55,13 +55,21 @@ class ActionModule(ActionBase):
             {
                 "look": {"type": "dict", "required": True},
                 **{name: {"type": "dict"} for name in ("tool", "server")},
+                "revoke_only": {"type": "bool", "default": False},
             }
         )
         host = str(variables["inventory_hostname"])
         # Taken as it is: as an option it would be templated, down to each path of each job.
         client = variables["__holdfast_preflight"]["hosts"][host]["client"]
+<<<<<<< HEAD
         tool, server = arguments["tool"] or {}, arguments["server"] or None
         look = {**arguments["look"], **_needs(client), "places": _host.places_to_see(client, tool, server)}
+=======
+        if arguments["revoke_only"]:
+            # What it is besides keeps nobody their access.
+            client = None
+        look = {**arguments["look"], **_needs(client)}
+>>>>>>> 4f7738ff2e2f5ea2ff3fffd9729ea792598e788a
         try:
             seen = self._look(look, variables)
             if seen.get("apt_lists") is False and not self._task.check_mode:
@@ -78,6 +86,10 @@ class ActionModule(ActionBase):
         found = _host.host_problems(seen, variables["ansible_facts"], client, tool, host, server)
         # What is wrong with the inventory stops every host, and comes first.
         result["inventory_problems"] = _host.inventory_problems(seen, client, tool, server, host)
+        if arguments["revoke_only"]:
+            # But no other server may go on letting somebody in for it.
+            found["errors"] += result["inventory_problems"]
+            result["inventory_problems"] = []
         result["warnings"] = [*result.get("warnings", []), *found["warnings"]]
         if found["errors"] and not result["inventory_problems"]:
             result.update(failed=True, msg="\n- ".join(["nothing was changed on this host:", *found["errors"]]))

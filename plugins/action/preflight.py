@@ -109,6 +109,7 @@ class ActionModule(ActionBase):
             clients = [*groups.get(_fleet.CLIENTS, []), *groups.get(_fleet.CLIENTS_ELSEWHERE, [])]
             messages += _limit.no_client(revoked, clients, known[revoked])
             messages += _limit.still_let_in(model["hosts"], known, revoked, limited)
+            result["lets_in"] = _limit.lets_in(model["hosts"], known, revoked)
         if messages:
             raise AnsibleActionFail(
                 "nothing was changed; correct the inventory:\n" + "\n".join(f"- {message}" for message in messages)

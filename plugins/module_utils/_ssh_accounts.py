@@ -105,6 +105,8 @@ class Policy:
     in_force: bool = False
     # Whether access is taken away only, and nobody gets any.
     revoke_only: bool = False
+    # Since when a key is served that is new here, for its line.
+    today: str = ""
 
 
 @dataclass
@@ -270,10 +272,11 @@ def unite(before: Manifest | None, after: Mapping[str, Known], fleet_id: str, en
     return Manifest(fleet_id, accounts)
 
 
-def render_line(command: str, backup_id: str, key: Key, blob: str) -> str:
+def render_line(command: str, backup_id: str, key: Key, blob: str, since: str) -> str:
     """Return the line of one key. Every part was checked: nothing here can end an option or the line."""
     sources = f',from="{",".join(key.sources)}"' if key.sources else ""
-    return f'restrict,command="{command} {key.repository}"{sources} {TYPE} {blob} {backup_id} {key.repository}'
+    comment = f"{backup_id} {key.repository} {since}".rstrip()
+    return f'restrict,command="{command} {key.repository}"{sources} {TYPE} {blob} {comment}'
 
 
 @dataclass(frozen=True)
@@ -283,13 +286,14 @@ class _Line:
     blob: str | None
     repository: str | None
     sources: tuple[str, ...] = ()
+    since: str = ""
 
 
 def _parse_lines(text: str, command: str) -> list[_Line]:
     """Return the lines of a key file; `repository` only of one that is written exactly as we do."""
     ours = re.compile(
         rf'\Arestrict,command="{re.escape(command)} (?P<repository>[a-z0-9-]+)"(,from="(?P<sources>[0-9A-Fa-f.:/,]+)")? '
-        rf"{TYPE} (?P<blob>[A-Za-z0-9+/]{{68}}) [a-z0-9-]+ (?P=repository)\Z"
+        rf"{TYPE} (?P<blob>[A-Za-z0-9+/]{{68}}) [a-z0-9-]+ (?P=repository)(?: (?P<since>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}))?\Z"
     )
     lines = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -298,7 +302,8 @@ def _parse_lines(text: str, command: str) -> list[_Line]:
         found = ours.match(line)
         blob = found["blob"] if found else next(iter(_BLOB.findall(line)), None)
         sources = tuple(found["sources"].split(",")) if found and found["sources"] else ()
-        lines.append(_Line(number, line, blob, found["repository"] if found else None, sources))
+        since = (found["since"] if found else None) or ""
+        lines.append(_Line(number, line, blob, found["repository"] if found else None, sources, since))
     return lines
 
 
@@ -490,9 +495,13 @@ def _plan_file(
     """Plan an account's key file, and say what was in it that does not belong there."""
     name = account.name
     wanted: list[str] = []
+    since = {(line.repository, line.blob): line.since for line in lines}
     for key in account.keys:
         label = f"{name} {key.repository}"
-        texts = [render_line(policy.command, account.backup_id, key, blob) for blob in blobs[key.repository]]
+        texts = [
+            render_line(policy.command, account.backup_id, key, blob, since.get((key.repository, blob), policy.today))
+            for blob in blobs[key.repository]
+        ]
         wanted += texts
         before = [line.text for line in lines if line.repository == key.repository]
         if texts and (name in outcome.created or (not before and not known.keys.get(key.repository))):

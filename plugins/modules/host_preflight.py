@@ -10,7 +10,7 @@ version_added: 0.1.0
 description:
   - Runs M(holdfast.backup.host_info) on the host, and compares what it saw with what the host's jobs and its server need.
   - What is wrong with this host fails its task, with one message for each problem. What is wrong with the inventory is returned, so that
-    a following task can stop every host.
+    a following task can stop every host. With O(revoke_only) it fails this task, too.
 options:
   look:
     description:
@@ -25,6 +25,10 @@ options:
   server:
     description: What is asked of it as a server.
     type: dict
+  revoke_only:
+    description: Whether access is only taken away. No other host has to wait then for what is wrong, and nothing is asked of this one as a client.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Works the same in check mode.

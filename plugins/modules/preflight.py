@@ -64,6 +64,10 @@ known:
   description: What the state directory has for each host.
   type: dict
   returned: success
+lets_in:
+  description: By server that is managed from here, over what (C(rest), C(ssh)) it lets the client in that O(revoke) names.
+  type: dict
+  returned: success, with O(revoke)
 program_sha256:
   description: SHA-256 of the host program as this collection builds it.
   type: str

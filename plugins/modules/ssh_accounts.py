@@ -232,6 +232,7 @@ sessions_pending:
 import dataclasses
 import posixpath
 import pwd
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -427,6 +428,7 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         check_mode=module.check_mode,
         in_force=params["phase"] == "sessions",
         revoke_only=params["phase"] == "revoke",
+        today=time.strftime("%Y-%m-%d", time.gmtime()),
     )
     real = not module.check_mode
     with Tree() as tree:

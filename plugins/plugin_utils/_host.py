@@ -148,7 +148,7 @@ def inventory_problems(
     server: dict[str, t.Any] | None,
     host: str,
 ) -> list[str]:
-    """Messages about the inventory and the state directory; they stop every host.
+    """Messages about the inventory and the state directory; they stop every host, unless access is only taken away.
 
     A client is believed nothing here, it could so stop everybody: a calendar that it refuses counts when this controller
     refuses it too. A server is: that it serves another fleet, or more users than this run knows, protects all its

@@ -107,22 +107,33 @@ def _cure(host: str, error: str) -> str:
 
 
 def still_let_in(hosts: dict[str, t.Any], known: dict[str, t.Any], client: str, limited: set[str]) -> list[str]:
-    """A message where a server outside the limit lets a client in whose access is to be revoked, as declared or last rendered."""
-    repositories = ((hosts.get(client) or {}).get("client") or {}).get("repositories", [])
-    serving = {repository["server"] for repository in repositories}
-    users = {identity["user"] for identity in known.get(client, {}).get("rest", {}).values()}
-    for server, entry in known.items():
-        served = ((entry["ssh_rendered"] or {}).get("repositories") or {}).values()
-        if users & set((entry["rendered"] or {}).get("users", {})) or any(each["host"] == client for each in served):
-            serving.add(server)
-    managed = {host for host, entry in hosts.items() if entry["server"] is not None and not entry.get("elsewhere")}
-    outside = sorted(serving & managed - limited)
+    """A message where a server outside the limit lets a client in whose access is to be revoked."""
+    serving = set(lets_in(hosts, known, client))
+    outside = sorted(serving - limited)
     if not outside:
         return []
     return [
         f"{client}: {', '.join(outside)} would still let it in, being outside the limit. Run again without --limit, or with"
-        f" --limit {','.join(sorted({client} | serving & managed))}"
+        f" --limit {','.join(sorted({client} | serving))}"
     ]
+
+
+def lets_in(hosts: dict[str, t.Any], known: dict[str, t.Any], client: str) -> dict[str, list[str]]:
+    """Over what (``rest``, ``ssh``) each server that is managed from here lets a client in, as declared or last rendered."""
+    found: dict[str, set[str]] = {
+        host: set() for host, entry in hosts.items() if entry["server"] is not None and not entry.get("elsewhere")
+    }
+    for repository in ((hosts.get(client) or {}).get("client") or {}).get("repositories", []):
+        if repository["server"] in found:
+            found[repository["server"]].add("ssh" if repository.get("ssh") else "rest")
+    users = {identity["user"] for identity in known.get(client, {}).get("rest", {}).values()}
+    for server, ways in found.items():
+        if users & set((known[server]["rendered"] or {}).get("users", {})):
+            ways.add("rest")
+        served = ((known[server]["ssh_rendered"] or {}).get("repositories") or {}).values()
+        if any(each["host"] == client for each in served):
+            ways.add("ssh")
+    return {server: sorted(ways) for server, ways in sorted(found.items()) if ways}
 
 
 def concerned(hosts: dict[str, t.Any], limited: set[str]) -> set[str]:

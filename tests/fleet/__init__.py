@@ -102,7 +102,7 @@ class Fleet:
         return path
 
     def run(self, playbook: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
-        """Run a playbook of the collection on the inventory as it is now."""
+        """Run a playbook of the collection, or a file, on the inventory as it is now."""
         inventory = self.inventory()
         events = self.folder / "events.jsonl"
         events.write_text("")
@@ -110,7 +110,7 @@ class Fleet:
         executions.write_text("{}")
         done = ansible_commands.run(
             "ansible-playbook",
-            ["-i", str(inventory), f"holdfast.backup.{playbook}", *arguments],
+            ["-i", str(inventory), playbook if "/" in playbook else f"holdfast.backup.{playbook}", *arguments],
             cwd=self.folder,
             environment={
                 **self._environment,

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.holdfast.backup.plugins.filter import process
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _delivered
 
 from tests.fleet import ROOT
 
@@ -45,6 +46,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.servers: list[str] = []
+        self.server_variables: dict[str, Any] = {}
         # Hosts of the inventory that have nothing to do with backups.
         self.others: list[str] = []
         self.hosts: dict[str, dict[str, Any]] = {}
@@ -69,7 +71,10 @@ class Project:
     def play(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         groups: dict[str, Any] = {"backup_clients": {"hosts": self.hosts}}
         for group, names in (("backup_servers", self.servers), ("others", self.others)):
-            groups[group] = {"hosts": {name: {"ansible_python_interpreter": sys.executable} for name in names}}
+            own = {name: self.server_variables.get(name, {}) for name in names}
+            groups[group] = {
+                "hosts": {name: {"ansible_python_interpreter": sys.executable, **own[name]} for name in names}
+            }
         (self.folder / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
         name = playbook if playbook.endswith(".yml") else f"holdfast.backup.{playbook}"
         environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "LC_ALL": "C.UTF-8"}
@@ -233,6 +238,63 @@ def test_a_server_is_not_decommissioned_by_a_mistake(project: Project) -> None:
     assert done.returncode != 0
     assert "client = vault1: is no host of backup_clients or backup_clients_elsewhere" in " ".join(done.stdout.split())
     assert not (project.folder / "holdfast-state").exists()
+
+
+EMPTY: tuple[Any, ...] = ({}, [], None, "")
+
+
+def answering(project: Project, name: str, served: dict[str, Any]) -> dict[str, Any]:
+    """Variables of a host on which every module says the same: all is well, and it serves these over REST."""
+    said: dict[str, Any] = {
+        key: next(each for each in EMPTY if field.fits(each))
+        for module in ("host_info", "htpasswd")
+        for key, field in _delivered.RESULTS[module].items()
+    }
+    facts = {
+        "architecture": "x86_64",
+        "distribution": "Debian",
+        "distribution_version": "13",
+        "distribution_release": "trixie",
+    }
+    said.update(changed=False, changed_files=[], removed=[], systemd=257, htpasswd=served, ansible_facts=facts)
+    python = project.folder / f"python-{name}"
+    python.write_text(HOSTILE.format(facts=json.dumps(said)))
+    python.chmod(0o755)
+    return {"ansible_connection": "local", "ansible_python_interpreter": str(python)}
+
+
+def test_a_server_that_cannot_be_changed_keeps_no_client_the_access_to_another(project: Project) -> None:
+    """It is of another fleet, or serves many that this run does not know; and the client has two servers."""
+    ours = {"fleet_id": "a-fleet-of-ours", "users": {"web1--a": "web1"}}
+    project.servers = ["vault1", "vault2"]
+    project.server_variables["vault1"] = {**answering(project, "vault1", ours), "rest_server_tls": "off"}
+    project.hosts["web1"] |= {
+        **answering(project, "web1", {}),
+        "backup_escrow": {"mode": "none"},
+        "backup_repositories": {"a": {"server": "vault1"}, "b": {"server": "vault2"}},
+    }
+    state = project.folder / "holdfast-state"
+    rendered = {name: state / f"hosts/{name}/rendered.json" for name in project.servers}
+    for path in rendered.values():
+        path.parent.mkdir(parents=True)
+    (state / "fleet.json").write_text(json.dumps({"fleet_id": ours["fleet_id"]}))
+    served: dict[str, Any]
+    for served, refused in (
+        ({**ours, "fleet_id": "of-another"}, True),
+        ({**ours, "users": {f"{name}--v": name for name in ("web1", "a", "b")}}, True),
+        (ours, False),
+    ):
+        for path in rendered.values():
+            path.write_text(json.dumps({"users": {"web1--x": "01"}, "quotas": {}, "names": []}))
+        project.server_variables["vault2"] = {**answering(project, "vault2", served), "rest_server_tls": "off"}
+        done = project.play("decommission", "-e", "client=web1")
+        assert (done.returncode != 0) == refused, done.stdout
+        words = " ".join(done.stdout.split())
+        for told in ("nothing was changed on this host: - vault2: ", "web1 is still let in by vault2: see above why"):
+            assert (told in words) == refused, done.stdout
+        users = {name: list(json.loads(path.read_text())["users"]) for name, path in rendered.items()}
+        assert users == {"vault1": [], "vault2": ["web1--x"] if refused else []}
+        assert (state / "hosts/web1/decommissioned.json").exists()
 
 
 # --- limits

@@ -17,6 +17,20 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils import _limit
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 # Keywords whose texts are expressions without braces.
 CONDITIONS = {"when", "that", "failed_when", "changed_when", "until"}
+# Actions that ask no host for anything.
+ON_THE_CONTROLLER = {
+    f"{collection}.{name}"
+    for collection, names in (
+        ("ansible.builtin", ("assert", "debug", "fail", "meta")),
+        ("holdfast.backup", ("handover", "preflight", "report", "state")),
+    )
+    for name in names
+}
+# Plays without a bound, and why.
+UNBOUNDED = {
+    "backup.yml: Back up now": "a backup takes as long as it takes, up to its job's own timeout of a day, say",
+    "restore.yml: Restore": "it takes as long as it takes, and nobody else waits: it is one client's",
+}
 # What Ansible itself says, whatever a host says, and what no template reads.
 MAGIC = {"groups", "hostvars", "inventory_hostname", "lookup", "now", "omit", "_"}
 
@@ -83,6 +97,49 @@ def test_a_play_that_looks_at_hosts_knows_what_each_may_need() -> None:
             known = {each["name"].split(".")[-1] for each in imported if each.get("tasks_from") == "paths"}
             assert known >= {"restic", "borg", "rest_server", "ssh_identity", "ssh_access", "rclone_proxy"}, name
     assert looking == 2
+
+
+def actions(tasks: list[dict[str, t.Any]]) -> set[str]:
+    """What the tasks and blocks of a play do."""
+    found = {key for task in tasks for key in task if "." in key}
+    blocks = [task[part] for task in tasks for part in ("block", "rescue", "always") if part in task]
+    return found.union(*map(actions, blocks))
+
+
+def test_who_hangs_fails_and_the_others_go_on() -> None:
+    """Of a host that never answers nobody else may keep an old key, or go without units."""
+    bare = {
+        name
+        for name, play in plays()
+        if (play.get("gather_facts") or actions(play.get("tasks", [])) - ON_THE_CONTROLLER) and not play.get("timeout")
+    }
+    assert bare == set(UNBOUNDED)
+
+
+def test_a_running_backup_is_waited_for_by_who_retires_its_job() -> None:
+    """It ends with a message of the module units, which says what to do, and not in the middle."""
+    documented = yaml.safe_load((PLAYBOOKS.parent / "plugins/modules/units.py").read_text().split('"""')[1])
+    waits = documented["options"]["wait"]["default"]
+    bounds = {
+        name: play["timeout"]
+        for name, play in plays()
+        for task in play.get("tasks", [])
+        if "holdfast.backup.units" in task or task.get("name") == "Run the jobs"
+    }
+    assert sorted(bounds) == [
+        "decommission.yml: Stop the client's timers, where it can be reached",
+        "site.yml: Protect the clients",
+    ]
+    assert min(bounds.values()) >= 2 * waits
+
+
+def test_whatever_becomes_of_the_servers_a_decommission_says_what_is_left_to_do() -> None:
+    written = yaml.safe_load((PLAYBOOKS / "decommission.yml").read_text())
+    first, revoke, stop, told = written
+    assert revoke["tasks"][0]["ansible.builtin.meta"] == "end_host"
+    assert revoke["hosts"] == "all"
+    assert first["hosts"] == told["hosts"]
+    assert stop["ignore_unreachable"] is stop["ignore_errors"] is True
 
 
 @pytest.mark.parametrize("playbook", ["site.yml", "rotate.yml"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -562,6 +563,41 @@ def test_what_a_running_backup_keeps_is_said_and_gone_on_with(fleet: Fleet, web1
     said = as_announced(fleet, "rotate", "-e", "rotate=pending")
     assert said.code == 0, said.output
     assert not set(used()) & set(before)
+    assert not fleet.good("site").changed
+    back_up(web1)
+
+
+def key_lines(fleet: Fleet, client: str) -> list[str]:
+    """The keys that the server takes from a client."""
+    return list(fleet.on("vault1").file(f"/etc/ssh/authorized_keys.d/bk-{client}").content_string.splitlines())
+
+
+def test_who_hangs_keeps_no_old_key_of_the_others_good(fleet: Fleet, web1: Any, web2: Any) -> None:
+    """It answers until it has a next SSH key and the servers take it, and then never. The bounds are an hour; here a minute."""
+    hurried = fleet.folder / "hurried"
+    shutil.copytree(ROOT / "playbooks", hurried)
+    for name in ("site.yml", "rotate.yml"):
+        path = hurried / name
+        path.write_text(path.read_text().replace("timeout: 3600", "timeout: 60"))
+    wrapper = f'#!/bin/sh\ntest -e {SECRETS}/archive.ssh_next && exec sleep 600\nexec /usr/bin/python3 "$@"\n'
+    fleet.lab.put("web1", "/root/python", wrapper.encode(), mode=0o755)
+    before = {client: key_lines(fleet, client) for client in ("web1", "web2")}
+    fleet.host_variables["web1"] = {"ansible_python_interpreter": "/root/python"}
+    said = fleet.run(str(hurried / "rotate.yml"), "-e", "rotate=ssh")
+    del fleet.host_variables["web1"]
+    assert said.code != 0
+    (hung,) = [event for event in said.events if event["what"] == "failed"]
+    assert (hung["host"], hung["task"].split(" / ")[0]) == ("web1", "Let the clients know what is new"), hung
+    assert "Timed out after 60" in hung["message"], hung
+    # Who answers has new keys, and the old ones are gone; of the other both are good, so its backups go on.
+    after = {client: key_lines(fleet, client) for client in before}
+    assert len(after["web2"]) == len(before["web2"])
+    assert not set(after["web2"]) & set(before["web2"])
+    assert set(after["web1"]) > set(before["web1"])
+    back_up(web2, SECOND)
+    fleet.good("rotate", "-e", "rotate=pending")
+    assert len(key_lines(fleet, "web1")) == len(before["web1"])
+    assert not set(key_lines(fleet, "web1")) & set(before["web1"])
     assert not fleet.good("site").changed
     back_up(web1)
 

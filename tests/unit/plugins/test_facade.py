@@ -598,6 +598,8 @@ def test_what_takes_access_away_needs_no_program_that_serves() -> None:
             "holdfast-rest",
             "/srv/holdfast-ssh",
         )
+        # Nor does one server have to wait for another.
+        assert faced("common_revoke_only", **given) is ("__holdfast_given_up" in variables)
         return [bool(found[name]) for name in ("rest", "rclone", "borg", "serves_ssh")]
 
     assert judged() == [True, True, True, True]

@@ -78,7 +78,7 @@ def act(
     model = {"hosts": {"web1": {"client": CLIENT if is_client else None}}}
     variables = {"inventory_hostname": "web1", "ansible_facts": facts or FACTS, "__holdfast_preflight": model}
     result: dict[str, Any] = module.run(task_vars=variables)
-    needs = NEEDS if is_client else {name: [] for name in NEEDS}
+    needs = NEEDS if is_client and not arguments.get("revoke_only") else {name: [] for name in NEEDS}
     ran.assert_called_once_with(
         module_name="holdfast.backup.host_info", module_args={**LOOK, **needs}, task_vars=variables
     )
@@ -109,6 +109,18 @@ def test_what_is_wrong_with_the_inventory_comes_first_and_is_left_to_the_next_ta
     assert not result.get("failed")
     assert len(result["inventory_problems"]) == 1
     assert "backup_state_dir = '/state'" in result["inventory_problems"][0]
+
+
+def test_where_access_is_only_taken_away_no_other_host_has_to_wait() -> None:
+    served = {"fleet_id": "f2", "users": {"a--v": "a"}}
+    result = act({**SEEN, "htpasswd": served}, server=SERVER, revoke_only=True)
+    assert result["failed"]
+    assert result["msg"].startswith("nothing was changed on this host:\n- web1: backup_state_dir = '/state'")
+    assert result["inventory_problems"] == []
+    # As a client it may lack whatever it wants.
+    lacking = {"packages": {}, "reads_everything": False, "htpasswd": {**served, "fleet_id": "f1"}}
+    assert not act({**SEEN, **lacking}, server=SERVER, revoke_only=True).get("failed")
+    assert act({**SEEN, **lacking}, server=SERVER)["failed"]
 
 
 def test_what_deserves_attention_is_a_warning() -> None:

@@ -226,7 +226,8 @@ def test_only_a_client_is_decommissioned(tmp_path: Path, client: str) -> None:
     variables = served(tmp_path)
     with pytest.raises(AnsibleActionFail, match=re.escape(f"client = {client}: is no host of backup_clients or")):
         revoke(tmp_path, client, variables)
-    assert revoke(tmp_path, "web1", variables)["hosts"]
+    assert revoke(tmp_path, "web1", variables)["lets_in"] == {"vault1": ["rest"]}
+    assert "lets_in" not in act({"state_dir": str(tmp_path), "mode": "read"}, variables)
 
 
 def test_a_client_that_has_left_its_group_is_decommissioned_all_the_same(tmp_path: Path) -> None:

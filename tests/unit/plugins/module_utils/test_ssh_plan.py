@@ -99,6 +99,31 @@ def test_converged() -> None:
     assert logic.make_diff(current, outcome) == []
 
 
+def test_a_line_says_since_when_its_key_is_served() -> None:
+    """And goes on to say it, whatever else becomes of it; one that was written without it stays as it is."""
+    today = replace(POLICY, today="2026-11-02")
+    old = line("web1", "a").replace("\n", " 2026-11-01\n")
+    new = line("web1", "b").replace("\n", " 2026-11-02\n")
+    assert plan(account("web1", key("b")), policy=today).files == {"bk-web1": new}
+    for before in (old, line("web1", "a")):
+        given: dict[str, Any] = {
+            "current": here({"web1": before}),
+            "manifest": {"": known("web1", vault="a")},
+            "policy": today,
+        }
+        same = plan(account("web1", key("a")), **given)
+        assert (same.files, told(same), same.end) == ({"bk-web1": before}, {}, set())
+        assert plan(account("web1", key("a", "b")), **given).files == {"bk-web1": before + new}
+        narrower = plan(account("web1", key("a", sources=("192.0.2.7",))), **given)
+        assert narrower.files == {"bk-web1": before.replace('vault" ', 'vault",from="192.0.2.7" ')}
+    # What somebody wrote there by hand is none.
+    for odd in ("2026-11-01 x", "2026-11-1", "yesterday"):
+        given["current"] = here({"web1": line("web1", "a").replace("\n", f" {odd}\n")})
+        outcome = plan(account("web1", key("a")), **given)
+        assert told(outcome)["foreign"] == ["bk-web1 line 1"]
+        assert outcome.files == {"bk-web1": line("web1", "a").replace("\n", " 2026-11-02\n")}
+
+
 def test_another_key_ends_the_sessions_of_the_old_one() -> None:
     outcome = plan(
         account("web1", key("b")), current=here({"web1": line("web1", "a")}), manifest={"": known("web1", vault="a")}

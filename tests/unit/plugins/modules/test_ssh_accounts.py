@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import base64
+import calendar
 import itertools
 import json
 import os
 import pwd
 import stat
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,9 +183,9 @@ def test_create_change_revoke_and_come_back(run: Run, place: Path, host: Host) -
     assert host.groups == {"root": "", "hfr-old": "", "hfr-s3": "bk-db1"}
     info = (place / "keys/bk-web1").stat()
     assert (stat.S_IMODE(info.st_mode), info.st_uid) == (0o644, 0)
-    assert (place / "keys/bk-web1").read_text() == (
-        f'restrict,command="/usr/local/libexec/holdfast/serve vault" {public("a")} web1 vault\n'
-    )
+    text, _space, since = (place / "keys/bk-web1").read_text().rpartition(" ")
+    assert text == f'restrict,command="/usr/local/libexec/holdfast/serve vault" {public("a")} web1 vault'
+    assert abs(time.time() - calendar.timegm(time.strptime(since, "%Y-%m-%d\n"))) < 2 * 86400
     assert stat.S_IMODE((place / "lib/ssh_accounts.json").stat().st_mode) == 0o600
     host.alive = {int(host.users["bk-db1"][5])}
     assert both(run, place, account("web1", "c")) == {

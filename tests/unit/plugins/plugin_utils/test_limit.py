@@ -103,6 +103,18 @@ def test_a_server_that_lets_a_client_in_belongs_to_its_revocation() -> None:
     assert _limit.still_let_in(theirs, rest, "web1", set()) == []
 
 
+def test_over_what_a_server_lets_a_client_in() -> None:
+    assert _limit.lets_in(hosts(), known(), "web1") == {"vault1": ["rest"]}
+    assert _limit.lets_in(hosts(), known(), "vault1") == _limit.lets_in(hosts(), known(), "nobody") == {}
+    served = known()
+    served["vault1"] |= {"ssh_rendered": {"repositories": {"web1--archive": {"host": "web1"}}}}
+    assert _limit.lets_in(hosts(), served, "web1") == {"vault1": ["rest", "ssh"]}
+    declared = hosts()
+    declared["web1"]["client"]["repositories"][0]["ssh"] = {"account": "bk-web1"}
+    assert _limit.lets_in(declared, known(), "web1") == {"vault1": ["ssh"]}
+    assert _limit.lets_in(declared, known(rendered(), user="web1--vault"), "web1") == {"vault1": ["rest", "ssh"]}
+
+
 def test_hosts_outside_the_limit_are_nobodys_concern() -> None:
     assert _limit.problems(hosts(), known(), {"vault1", "somebody"}) == []
 
