@@ -61,15 +61,11 @@ class ActionModule(ActionBase):
         host = str(variables["inventory_hostname"])
         # Taken as it is: as an option it would be templated, down to each path of each job.
         client = variables["__holdfast_preflight"]["hosts"][host]["client"]
-<<<<<<< HEAD
-        tool, server = arguments["tool"] or {}, arguments["server"] or None
-        look = {**arguments["look"], **_needs(client), "places": _host.places_to_see(client, tool, server)}
-=======
         if arguments["revoke_only"]:
             # What it is besides keeps nobody their access.
             client = None
-        look = {**arguments["look"], **_needs(client)}
->>>>>>> 4f7738ff2e2f5ea2ff3fffd9729ea792598e788a
+        tool, server = arguments["tool"] or {}, arguments["server"] or None
+        look = {**arguments["look"], **_needs(client), "places": _host.places_to_see(client, tool, server)}
         try:
             seen = self._look(look, variables)
             if seen.get("apt_lists") is False and not self._task.check_mode:
