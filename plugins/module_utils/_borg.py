@@ -174,18 +174,18 @@ def host_id(machine_id: str = "/etc/machine-id") -> str | None:
 
 
 def served(path: str, user: str | int) -> str:
-    """Return what root's borg calls a repository in a directory of the account `user`, with the variables of `serve_as`."""
+    """Return what root's borg calls the repository of an account, with the variables of `serve_as`."""
     return f"ssh://{user}{path}"
 
 
 def serve_as(user: str | int, group: str | int, binary: str) -> dict[str, str]:
-    """Return the variables by which root's borg opens what an account owns: through `borg serve` as that account, as over SSH.
+    """Return the variables by which root's borg opens what an account owns: by `borg serve` as that account, as over SSH.
 
-    Root's own borg makes a missing index anew, and would follow the link that the account put in the place of that file. This
-    way it touches nothing there, and no secret reaches the account. A number as `user` needs no account with that id.
+    Root's own borg makes a missing index anew, and would follow the link that the account put in the place of that file.
+    This way it touches nothing there, and no secret reaches the account. A number as `user` needs no account of that id.
     """
     groups = "--init-groups" if isinstance(user, str) else "--clear-groups"
-    # Borg adds the host, which is the account here. Whoever reaches into its process must not reach the caller's terminal.
+    # Borg adds the host, which is the account. Whoever reaches into its process must not reach the caller's terminal.
     command = f"setsid --wait setpriv --reset-env {groups} --regid={group} --reuid"
     return {"BORG_RSH": command, "BORG_REMOTE_PATH": binary}
 
