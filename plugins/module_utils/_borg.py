@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -172,6 +173,34 @@ def host_id(machine_id: str = "/etc/machine-id") -> str | None:
     return f"holdfast-{hashlib.sha256(b'holdfast borg host id' + text.encode('ascii')).hexdigest()[:16]}"
 
 
+def served(path: str, user: str | int) -> str:
+    """Return what root's borg calls the repository of an account, with the variables of `serve_as`."""
+    return f"ssh://{user}{path}"
+
+
+def serve_as(user: str | int, group: str | int, binary: str) -> dict[str, str]:
+    """Return the variables by which root's borg opens what an account owns: by `borg serve` as that account, as over SSH.
+
+    Root's own borg makes a missing index anew, and would follow the link that the account put in the place of that file.
+    This way it touches nothing there, and no secret reaches the account. A number as `user` needs no account of that id.
+    """
+    groups = "--init-groups" if isinstance(user, str) else "--clear-groups"
+    # Borg adds the host, which is the account. Whoever reaches into its process must not reach the caller's terminal.
+    command = f"setsid --wait setpriv --reset-env {groups} --regid={group} --reuid"
+    return {"BORG_RSH": command, "BORG_REMOTE_PATH": binary}
+
+
+def _other_owner(path: str | None) -> os.stat_result | None:
+    """Return whose a local repository is where root would open what is not root's."""
+    if path is None or os.geteuid() != 0:
+        return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found if found.st_uid != 0 else None
+
+
 def key_hash(exported: str) -> str:
     """Return the SHA-256 of what `borg key export` printed: it changes with the key and with its passphrase."""
     return hashlib.sha256(exported.encode("ascii")).hexdigest()
@@ -269,6 +298,12 @@ class Borg:
         self._runner = runner
         self._clock = clock
         self._deadline = clock() + timeout
+        self._owner = None if user is not None else _other_owner(source.path)
+
+    @property
+    def _location(self) -> str:
+        path = self.source.path
+        return self.source.location if self._owner is None or path is None else served(path, self._owner.st_uid)
 
     def environment(self) -> dict[str, str]:
         """Return borg's variables but for the secrets. Times are UTC, since borg prints them without a zone."""
@@ -287,17 +322,23 @@ class Borg:
 
     def _run(self, *arguments: str, key: bool = True, more: Mapping[str, str] | None = None) -> Result:
         files = {"BORG_KEY_FILE": self._key.encode("ascii")} if key and self._key is not None else {}
-        try:
-            return self._runner(
-                [self._binary, "--log-json", *arguments],
-                environment={**self.environment(), **(more or {})},
-                files=files,
-                descriptors={"BORG_PASSPHRASE_FD": self.source.password},
-                user=self._user,
-                timeout=max(0.1, self._deadline - self._clock()),
-            )
-        except OSError as error:
-            raise EngineError(f"{self._binary} cannot be run: {error.strerror}") from None
+        variables = {**self.environment(), **(more or {})}
+        with contextlib.ExitStack() as stack:
+            if self._owner is not None:
+                variables.update(serve_as(self._owner.st_uid, self._owner.st_gid, self._binary))
+                # The base directory may belong to that account as well.
+                variables["BORG_BASE_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-"))
+            try:
+                return self._runner(
+                    [self._binary, "--log-json", *arguments],
+                    environment=variables,
+                    files=files,
+                    descriptors={"BORG_PASSPHRASE_FD": self.source.password},
+                    user=self._user,
+                    timeout=max(0.1, self._deadline - self._clock()),
+                )
+            except OSError as error:
+                raise EngineError(f"{self._binary} cannot be run: {error.strerror}") from None
 
     def _classify(self, result: Result) -> tuple[str, str | None]:
         """Return state and reason; for a local repository the directory is asked as well."""
@@ -317,16 +358,16 @@ class Borg:
 
     def archives(self, *more: str) -> Result:
         """List archives. Opens the repository."""
-        return self._run("list", "--bypass-lock", "--json", *more, self.source.location)
+        return self._run("list", "--bypass-lock", "--json", *more, self._location)
 
     def key_export(self) -> Result:
         """Print the key, encrypted with the passphrase as it lies in the repository or its key file."""
-        return self._run("key", "export", self.source.location, "-")
+        return self._run("key", "export", self._location, "-")
 
     def init(self, encryption: str = ENCRYPTIONS[0]) -> Result:
         """Make the repository. Refuses by itself where anything is."""
         # Where a key file is named, borg would write the new key into it, and it is only in memory.
-        return self._run("init", f"--encryption={encryption}", self.source.location, key=False)
+        return self._run("init", f"--encryption={encryption}", self._location, key=False)
 
     def change_passphrase(self, passphrase: bytes) -> tuple[Result, str | None]:
         """Encrypt the key with another passphrase; return the key of a keyfile repository as it is then.
@@ -335,7 +376,7 @@ class Borg:
         read that. It writes a key file anew, beside the old one, so this one gets a directory.
         """
         more = {"BORG_NEW_PASSPHRASE": passphrase.decode("utf-8").rstrip("\r\n")}
-        arguments = ("key", "change-passphrase", self.source.location)
+        arguments = ("key", "change-passphrase", self._location)
         if self._key is None:
             return self._run(*arguments, more=more), None
         owner = account(self._user) if self._user is not None else None
@@ -450,7 +491,7 @@ class Borg:
 
     def _totals(self, repository: Repository) -> Repository:
         """Return `repository` with the bytes that its archives take up, and whether its key lies in it."""
-        result = self._run("info", "--bypass-lock", "--json", self.source.location)
+        result = self._run("info", "--bypass-lock", "--json", self._location)
         try:
             said = json.loads(result.stdout)
             mode, stats = said["encryption"]["mode"], said["cache"].get("stats") or {}

@@ -250,7 +250,7 @@ class Ensure:
 
     @property
     def _user(self) -> str | None:
-        """Until it belongs to its account, only root can look at it."""
+        """Until it belongs to its account, root looks at it (borg as whom it belongs to)."""
         return None if self._target.misowned else self._target.options["user"]
 
     def _repository(self, look: Look) -> Repository:
@@ -479,7 +479,13 @@ def _ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callabl
             target.source.public_location, target.options["engine"], reason=reason, id=target.record.id
         )
         return Done(target.name, repository, key=target.record.key)
+    path = target.source.path
     try:
+        if target.misowned and path is not None and not check_mode:
+            owner = account(target.options["user"])
+            if _owner.is_begun(path, owner):
+                # Cut off, so it was found to be the right one before; and what two accounts own neither can open.
+                _owner.give(path, owner)
         return Ensure(target, check_mode=check_mode, timeout=timeout, runner=runner).run()
     except (EngineError, UnsafePathError, OSError) as error:
         repository = Repository(

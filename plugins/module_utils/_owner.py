@@ -28,6 +28,11 @@ def belongs_to_another(path: str, owner: pwd.struct_passwd) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_uid != owner.pw_uid
 
 
+def is_begun(path: str, owner: pwd.struct_passwd) -> bool:
+    """Whether the directory of a repository that belongs to another account is `owner`'s already, as `give` begins."""
+    return os.lstat(path).st_uid == owner.pw_uid
+
+
 def give(path: str, owner: pwd.struct_passwd) -> None:
     """Give a repository to `owner`: every directory and file of it, without following a link.
 

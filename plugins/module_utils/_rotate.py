@@ -233,6 +233,9 @@ class Rotation:
     def _source(self) -> Source:
         if self._target.source is None:
             raise EngineError(f"it cannot be opened yet: {self._target.unchecked}")
+        if self._target.misowned:
+            # Who may have put links where root would write.
+            raise EngineError("it belongs to another account: run the playbook site first")
         return self._target.source
 
     def _known(self) -> tuple[Source, Record]:

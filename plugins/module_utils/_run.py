@@ -26,6 +26,13 @@ GRACE_SECONDS = 2.0
 DRAIN_SECONDS = 0.5
 # How often a program that says nothing is looked at.
 POLL_SECONDS = 0.1
+# What is kept of the beginning and of the end of standard error: how much there is, a server may decide.
+STDERR_BYTES = 256 * 1024
+LEFT_OUT = "[lines left out]"
+# More than any list of snapshots has.
+STDOUT_BYTES = 256 * 1024 * 1024
+# The longest line in which it is looked for what to stop on.
+_LINE_BYTES = 65536
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,43 @@ class Result:
     stderr: str = ""
     timed_out: bool = False
     stopped: bool = False
+
+
+class _Ends:
+    """The beginning and the end of a text, whose middle is left out where it is too long."""
+
+    def __init__(self) -> None:
+        self._begin, self._end = bytearray(), bytearray()
+        self._complete = True
+
+    def add(self, chunk: bytes) -> None:
+        room = STDERR_BYTES - len(self._begin)
+        self._begin += chunk[:room]
+        self._end += chunk[room:]
+        if len(self._end) > STDERR_BYTES:
+            del self._end[:-STDERR_BYTES]
+            self._complete = False
+
+    def text(self) -> str:
+        if self._complete:
+            return (self._begin + self._end).decode("utf-8", "replace")
+        return f"{self._begin.decode('utf-8', 'replace')}\n{LEFT_OUT}\n{self._end.decode('utf-8', 'replace')}"
+
+
+class _Watch:
+    """Counts what a pattern matches in whole lines."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+        self._rest = bytearray()
+        self.found = 0
+
+    def add(self, chunk: bytes) -> None:
+        self._rest += chunk
+        end = self._rest.rfind(b"\n") + 1
+        self.found += len(self._pattern.findall(self._rest[:end].decode("utf-8", "replace")))
+        del self._rest[:end]
+        del self._rest[:-_LINE_BYTES]
 
 
 def account(user: str) -> pwd.struct_passwd:
@@ -120,13 +164,15 @@ def run(
     The environment is :func:`base_environment` plus `environment`. Each entry of `files` becomes a file in memory
     that only the program's account can read; the variable holds its name, for `descriptors` the number of the open file,
     which can be read once; each of `arguments` is an option that is followed by the name of such a file. With `user`
-    (root only) the program runs as that account with its groups. After `timeout` seconds, or once `stop_on` matched `stop_after` times on standard
-    error, the whole process group is ended. Raises OSError when the program cannot be started, ValueError when
-    the account does not exist.
+    (root only) the program runs as that account with its groups. After `timeout` seconds, once `stop_on` matched
+    `stop_after` times in whole lines of standard error, or with more than STDOUT_BYTES of output, the whole process group
+    is ended. So much output is given to nobody, and the program counts as killed. Raises OSError when the program cannot
+    be started, ValueError when the account does not exist.
     """
     owner = account(user) if user is not None else None
     complete = {**base_environment(user), **(environment or {})}
-    output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+    stdout, stderr = bytearray(), _Ends()
+    watch = None if stop_on is None else _Watch(stop_on)
     timed_out = stopped = False
     deadline = time.monotonic() + timeout
     memory = {**(files or {}), **(descriptors or {}), **(arguments or {})}
@@ -162,11 +208,14 @@ def run(
                     if not chunk:
                         selector.unregister(key.fileobj)
                         continue
-                    output[key.data] += chunk
-                    if stop_on is not None and key.data == "stderr":
-                        text = output["stderr"].decode("utf-8", "replace")
-                        stopped = len(stop_on.findall(text)) >= stop_after
-                if stopped:
+                    if key.data == "stdout":
+                        stdout += chunk
+                        continue
+                    stderr.add(chunk)
+                    if watch is not None:
+                        watch.add(chunk)
+                        stopped = watch.found >= stop_after
+                if stopped or len(stdout) > STDOUT_BYTES:
                     break
                 if process.poll() is not None:
                     deadline = min(deadline, time.monotonic() + DRAIN_SECONDS)
@@ -179,10 +228,12 @@ def run(
                 except subprocess.TimeoutExpired:
                     timed_out = True
                     _end_group(process)
+    if len(stdout) > STDOUT_BYTES:
+        return Result(code=-signal.SIGKILL, stderr=f"{argv[0]} printed more than {STDOUT_BYTES} bytes")
     return Result(
         code=process.returncode,
-        stdout=output["stdout"].decode("utf-8", "replace"),
-        stderr=output["stderr"].decode("utf-8", "replace"),
+        stdout=stdout.decode("utf-8", "replace"),
+        stderr=stderr.text(),
         timed_out=timed_out,
         stopped=stopped,
     )

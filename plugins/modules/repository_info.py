@@ -101,7 +101,9 @@ options:
     description: Command by which borg reaches a server, C(BORG_RSH).
     type: str
   user:
-    description: Account to run borg as, the one that a local repository belongs to. Its secret files are handed over in memory.
+    description:
+      - Account to run borg as, the one that a local repository belongs to. Its secret files are handed over in memory.
+      - Without it, root opens a local repository through C(borg serve) as whom the directory belongs to, and keeps no state of it.
     type: str
   binary:
     description: The program, as a name or an absolute path. By default it is named like the engine.

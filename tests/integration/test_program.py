@@ -1028,8 +1028,19 @@ def test_people_look_while_a_backup_runs(client: Client) -> None:
     assert len(client.snapshot_ids()) == len(have) + 1
 
 
-def test_people_look_while_a_backup_of_borg_runs(client: Client) -> None:
-    """Borg, whose lock lets nobody else in: snapshots and restore go past it, and the backup goes on to its end."""
+# Root's borg, by that of the account that the repository belongs to.
+BORG = """
+set -e
+run() {
+    BORG_BASE_DIR=/run/other-borg BORG_PASSCOMMAND='cat /etc/holdfast/secrets/vault.password' \\
+        BORG_RSH='setsid -w setpriv --reset-env --init-groups --regid=holdfast --reuid' borg "$@"
+}
+"""
+
+
+@pytest.fixture
+def archive(client: Client) -> str:
+    """A repository of borg on the host itself, with an archive; the job's definition is of it. Returns borg's name of it."""
     client.put("/etc/holdfast/secrets/archive.repository", "/srv/archive\n", 0o400)
     borg = {
         "binary": "/usr/bin/borg",
@@ -1043,18 +1054,27 @@ def test_people_look_while_a_backup_of_borg_runs(client: Client) -> None:
         borg=borg,
         repository_file="/etc/holdfast/secrets/archive.repository",
     )
-    said = client.sh(
-        """
-        set -e
+    place = "ssh://holdfast/srv/archive"
+    client.sh(
+        f"""
+        {BORG}
         rm -rf /srv/archive /srv/out /run/feed
-        run() {
-            BORG_BASE_DIR=/run/other-borg BORG_PASSCOMMAND='cat /etc/holdfast/secrets/vault.password' borg "$@"
-        }
-        run init --encryption repokey-blake2 /srv/archive
-        run create --comment holdfast,job:system /srv/archive::web1--system--2026-01-01T00:00:00.000000 /srv/data
+        install -d -o holdfast -g holdfast -m 700 /srv/archive
+        run init --encryption repokey-blake2 {place}
+        run create --comment holdfast,job:system {place}::web1--system--2026-01-01T00:00:00.000000 /srv/data
+        """
+    )
+    return place
+
+
+def test_people_look_while_a_backup_of_borg_runs(client: Client, archive: str) -> None:
+    """Borg, whose lock lets nobody else in: snapshots and restore go past it, and the backup goes on to its end."""
+    said = client.sh(
+        f"""
+        {BORG}
         mkfifo /run/feed
         # It reads until it is told that this is all.
-        run create --comment holdfast,job:system /srv/archive::web1--system--2026-01-02T00:00:00.000000 - </run/feed & pid=$!
+        run create --comment holdfast,job:system {archive}::web1--system--2026-01-02T00:00:00.000000 - </run/feed & pid=$!
         exec 9>/run/feed
         for each in $(seq 300); do ls /srv/archive/lock.exclusive 2>/dev/null | grep . && break; sleep 0.1; done
         holdfast snapshots system --json >/run/looked
@@ -1073,6 +1093,23 @@ def test_people_look_while_a_backup_of_borg_runs(client: Client) -> None:
     after = json.loads(client.sh("holdfast snapshots system --json"))["snapshots"]
     assert [each["id"] for each in after][:1] == [listed["id"]]
     assert len(after) == 2
+
+
+@pytest.mark.usefixtures("archive")
+def test_what_the_account_plants_in_a_repository_of_borg_leads_root_nowhere(client: Client) -> None:
+    """An index that is missing is made anew by whoever opens the repository, through a link that may lie there."""
+    asked = "holdfast snapshots system --json", "holdfast restore system --target /srv/out"
+    for ask in asked:
+        said = client.sh(
+            f"""
+            echo kept >/run/victim; cd /srv/archive; last=$(ls | sed -n 's/^index\\.//p')
+            for each in index hints integrity; do rm $each.$last; ln -s /run/victim $each.$last.tmp; done
+            cd /; {ask} >/dev/null 2>&1 || echo refused
+            cat /run/victim; rm /srv/archive/*.tmp; {ask} >/dev/null 2>&1 && echo done
+            find /srv/archive ! -user holdfast
+            """
+        )
+        assert said == "refused\nkept\ndone\n"
 
 
 def test_mount(client: Client) -> None:

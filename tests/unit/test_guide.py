@@ -152,12 +152,14 @@ def test_bundles_in_plain_text(folder: Path) -> None:
 
 
 def test_a_full_server(folder: Path) -> None:
-    """In the order of the guide: out, look, forget, in. What is kept is a time and no number, and what root wrote is given back."""
+    """In the order of the guide: out, shut, look, forget, in. What is kept is a time and no number, and all is given back."""
     blocks = guide.blocks("The server is full")
-    programs = ("systemctl", "touch", "pgrep", "chown", "rm", "restic")
+    programs = ("systemctl", "touch", "pgrep", "stat", "chown", "find", "rm", "restic")
     for name in programs:
         path = folder / "bin" / name
         path.write_text(f'#!/bin/sh\necho "${{0##*/}} $*" >>{folder}/said\n')
+        if name == "stat":
+            path.write_text("#!/bin/sh\necho holdfast-rest:\n")
         path.chmod(0o755)
     (folder / "restore").mkdir()
     run(folder, *blocks)
@@ -166,7 +168,8 @@ def test_a_full_server(folder: Path) -> None:
     service = "holdfast-rest-server"
     assert (folder / "said").read_text().splitlines() == [
         f"systemctl stop {service}.socket {service}.service", f"touch {flag}", "pgrep -a -u bk-web1",
+        f"chown root: {place}", f"find {place} ! -type d ( ! -type f -o -links +1 )",
         "restic snapshots --no-lock", "restic unlock --remove-all", f"restic {policy} --dry-run",
-        f"restic {policy} --prune", "restic check", f"chown -R --reference={place} {place}",
+        f"restic {policy} --prune", "restic check", f"chown -R holdfast-rest: {place}",
         f"systemctl start {service}.socket", f"rm {flag}",
     ]  # fmt: skip

@@ -449,7 +449,7 @@ def test_a_lock_that_nobody_holds_is_removed_over_ssh(fleet: Fleet, host: Any) -
 
 
 def test_what_was_hid_comes_back(fleet: Fleet, host: Any) -> None:
-    """As docs/borg.md says, with a look by docs/operating.md before the client is let in again: what root wrote is given back."""
+    """As docs/borg.md says, with a look by docs/operating.md before the client is let in again: root leaves nothing there."""
     server, unit = fleet.on("vault1"), "system--vault"
     assert ran(host, unit) == ("ok", None)
     have = {each["id"] for each in archives(host, unit)}
@@ -465,12 +465,16 @@ def test_what_was_hid_comes_back(fleet: Fleet, host: Any) -> None:
     password = host.file(f"{SECRETS}/vault.password").content_string.strip()
     server.check_output("umask 077; mkdir /root/restore; printf %%s %s >/root/restore/password", password)
     commands = guide.blocks("Restore without the client, the controller and this collection")[1].splitlines()
-    look, give_back = (each.replace("web1--archive", "web1--vault") for each in commands if "web1--archive" in each)
+    look = "\n".join(each for each in commands if "BORG_" in each).replace("web1--archive", "web1--vault")
+    # Whoever was the client's account on the server may have left a link where borg will write.
+    server.check_output(f"echo kept >/root/victim; ln -s /root/victim {SERVED}/index.{good}.tmp")
+    assert server.run(f"cd /root/restore; {look}").rc != 0
+    assert server.check_output("cat /root/victim") == "kept"
+    server.check_output(f"rm {SERVED}/index.{good}.tmp")
     assert len(server.check_output(f"cd /root/restore; {look}").splitlines()) == len(have)
-    # Control: there is something to give back.
-    assert server.check_output(f"find {SERVED} -user root")
-    server.check_output(give_back)
-    assert server.check_output(f"find {SERVED} -user root") == ""
+    # Control: borg wrote there.
+    assert server.check_output(f"ls {SERVED}/index.*")
+    assert server.check_output(f"find {SERVED} ! -user bk-web1") == ""
     server.check_output(f"rm {LOCKED_OUT}")
     identity = host.check_output("sed -n 's/^HOLDFAST_REPOSITORY_ID=//p' /var/lib/holdfast/repositories/vault.env")
     host.check_output(guide.blocks("On a server", "borg.md")[0].replace("/ID", f"/{identity}"))

@@ -126,7 +126,9 @@ def environment(host: Host, definition: Definition) -> dict[str, str]:
     identity = _borg.host_id()
     if identity is not None:
         result["BORG_HOST_ID"] = identity
-    if borg.ssh_command is not None:
+    if definition.access == "local":
+        result.update(_borg.serve_as(definition.user, definition.user, borg.binary))
+    elif borg.ssh_command is not None:
         result["BORG_RSH"] = borg.ssh_command
     if borg.encryption == "keyfile-blake2":
         result["BORG_KEY_FILE"] = borg.key_file
@@ -143,6 +145,12 @@ def location(host: Host, definition: Definition) -> str:
     if not text or len(text) > LOCATIONS or "\n" in text:
         raise ProgramError(f"{path} holds no location; run the site playbook for this host")
     return text
+
+
+def _reached(host: Host, definition: Definition) -> str:
+    """What root's borg calls the repository."""
+    place = location(host, definition)
+    return _borg.served(place, definition.user) if definition.access == "local" else place
 
 
 def failure(status: int, stderr: str = "") -> str:
@@ -184,7 +192,7 @@ def size_of(host: Host, definition: Definition, archive: str) -> int:
     argv = [_program(definition), "--log-json", "list", "--bypass-lock", "--json-lines", "--format={size}"]
     # Who made it judged that by what the account knows. Root has a memory of its own, which may be of another place.
     env = {**environment(host, definition), "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes"}
-    done = host.command([*argv, f"{location(host, definition)}::{archive}"], timeout=ID_TIMEOUT, env=env)
+    done = host.command([*argv, f"{_reached(host, definition)}::{archive}"], timeout=ID_TIMEOUT, env=env)
     if done.status:
         raise ProgramError(failure(done.status, done.stderr))
     try:
@@ -196,7 +204,7 @@ def size_of(host: Host, definition: Definition, archive: str) -> int:
 def _list(host: Host, definition: Definition, more: str, *, timeout: float) -> Done:
     argv = [_program(definition), "--log-json", "list", "--bypass-lock", "--json", more]
     env = environment(host, definition)
-    return host.command([*argv, location(host, definition)], timeout=timeout, env=env)
+    return host.command([*argv, _reached(host, definition)], timeout=timeout, env=env)
 
 
 def _program(definition: Definition) -> str:
@@ -233,7 +241,7 @@ def extract(
     argv += ["--dry-run"] if dry_run else []
     argv += [f"--exclude=pp:{path.lstrip('/')}" for path in kept]
     wanted = [f"pp:{path.lstrip('/')}" for path in paths]
-    return [*argv, "--", f"{location(host, definition)}::{archive}", *wanted], environment(host, definition)
+    return [*argv, "--", f"{_reached(host, definition)}::{archive}", *wanted], environment(host, definition)
 
 
 def mount(host: Host, definition: Definition, mountpoint: str) -> tuple[list[str], dict[str, str]]:
@@ -241,7 +249,7 @@ def mount(host: Host, definition: Definition, mountpoint: str) -> tuple[list[str
     # Borg chooses by name alone; the job's dumps are among them.
     chosen = f"--glob-archives={_OF_JOB.format(job=definition.job)}"
     argv = [_program(definition), "mount", "--foreground", "--bypass-lock", "--numeric-ids", chosen]
-    return [*argv, "--", location(host, definition), mountpoint], environment(host, definition)
+    return [*argv, "--", _reached(host, definition), mountpoint], environment(host, definition)
 
 
 def break_lock(host: Host, definition: Definition) -> None:

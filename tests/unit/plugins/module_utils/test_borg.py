@@ -75,6 +75,37 @@ def test_a_key_file_opens_and_is_never_where_init_writes_to() -> None:
     assert runner.calls[1]["argv"][2:] == ["init", "--encryption=keyfile-blake2", REMOTE.location]
 
 
+def test_root_leaves_what_an_account_owns_to_the_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has the repository may have put a link in the place of an index, or of borg's state below the base directory."""
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 4711, 4712)
+    owner, state = tmp_path.stat(), tmp_path / "state"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    source = replace(REMOTE, location=str(tmp_path))
+    runner = Runner({"list": [listing(), listing()]})
+    borg(runner, source, base_directory=str(state)).look()
+    (call,) = runner.calls
+    assert call["argv"][-1] == f"ssh://{owner.st_uid}{tmp_path}"
+    told = call["environment"]
+    assert told["BORG_RSH"] == f"setsid --wait setpriv --reset-env --clear-groups --regid={owner.st_gid} --reuid"
+    assert told["BORG_REMOTE_PATH"] == "/usr/bin/borg"
+    assert told["BORG_BASE_DIR"] not in ("", str(state))
+    assert not Path(told["BORG_BASE_DIR"]).exists()
+    # Control: run as the account itself.
+    borg(runner, source, base_directory=str(state), user="holdfast").look()
+    assert runner.calls[1]["argv"][-1] == str(tmp_path)
+    assert runner.calls[1]["environment"]["BORG_BASE_DIR"] == str(state)
+
+
+@pytest.mark.parametrize("path", ["/", "/missing"])
+def test_root_opens_what_is_its_own(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    runner = Runner({"list": [listing()]})
+    borg(runner, replace(REMOTE, location=path)).archives()
+    assert runner.calls[0]["argv"][-1] == path
+    assert "BORG_RSH" not in runner.calls[0]["environment"]
+
+
 def test_no_question_is_answered_in_advance() -> None:
     names = set(borg(Runner({})).environment())
     assert not [name for name in names if name.endswith("_IS_OK") or name.startswith("BORG_PASS")]

@@ -59,6 +59,36 @@ def test_long_output_of_both_pipes() -> None:
     assert (len(result.stdout), len(result.stderr)) == (300000, 300000)
 
 
+def test_of_much_on_standard_error_the_beginning_and_the_end_are_kept() -> None:
+    """A server decides how much that is. Who parses it line by line loses those in between, and gets one that is none."""
+    script = "echo first >&2; yes between | head -n 200000 >&2; echo last >&2"
+    result = run([SHELL, "-c", script], timeout=20)
+    assert len(result.stderr) < 2 * _run.STDERR_BYTES + 100
+    lines = result.stderr.splitlines()
+    assert (lines[0], lines[-1]) == ("first", "last")
+    assert lines.count(_run.LEFT_OUT) == 1
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_no_byte_is_left_out_before_it_has_to_be(monkeypatch: pytest.MonkeyPatch, more: int) -> None:
+    monkeypatch.setattr(_run, "STDERR_BYTES", 1000)
+    result = run([SHELL, "-c", f"head -c {2000 + more} /dev/zero >&2"], timeout=20)
+    assert (_run.LEFT_OUT in result.stderr) is bool(more)
+    assert result.stderr.count("\0") == 2000
+
+
+def test_more_output_than_anybody_asked_for_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut, it would be a shorter list of snapshots."""
+    monkeypatch.setattr(_run, "STDOUT_BYTES", 100_000)
+    result = run([SHELL, "-c", "echo $$ >&2; exec cat /dev/zero"], timeout=20)
+    assert (result.code, result.stdout, result.timed_out) == (-signal.SIGKILL, "", False)
+    assert result.stderr == "/bin/sh printed more than 100000 bytes"
+    # Also where it ends well.
+    result = run([SHELL, "-c", "head -c 100001 /dev/zero"], timeout=20)
+    assert (result.code, result.stdout) == (-signal.SIGKILL, "")
+    assert run([SHELL, "-c", "head -c 100000 /dev/zero"], timeout=20).code == 0
+
+
 def test_timeout_ends_the_whole_group() -> None:
     result = run([SHELL, "-c", "sleep 60 & echo $!; wait"], timeout=0.5)
     assert result.timed_out
@@ -115,6 +145,17 @@ def test_stops_at_the_nth_match() -> None:
     assert result.stopped
     assert not result.timed_out
     assert result.stderr.split() == ["retry", "1", "retry", "2"]
+
+
+def test_what_it_stops_on_may_come_in_pieces_and_after_much_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_run, "STDERR_BYTES", 1000)
+    script = "printf 're' >&2; sleep 0.3; printf 'try ä re' >&2; sleep 0.3; echo try >&2; head -c 90000 /dev/zero >&2;"
+    script += " sleep 60"
+    result = run([SHELL, "-c", script], timeout=1, stop_on=re.compile("retry"), stop_after=3)
+    assert (result.stopped, result.timed_out) == (False, True)
+    script = script.replace("sleep 60", "printf 'retry' >&2; sleep 0.2; printf '\\n' >&2; sleep 60")
+    result = run([SHELL, "-c", script], timeout=30, stop_on=re.compile("retry"), stop_after=3)
+    assert (result.stopped, result.timed_out) == (True, False)
 
 
 def test_secrets_are_files_in_memory_that_can_be_read_twice() -> None:

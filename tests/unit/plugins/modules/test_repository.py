@@ -7,13 +7,14 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable
+import pwd
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.holdfast.backup.plugins.module_utils import _ensure, _record
+from ansible_collections.holdfast.backup.plugins.module_utils import _ensure, _owner, _record
 from ansible_collections.holdfast.backup.plugins.module_utils._ensure import ensure
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
 from ansible_collections.holdfast.backup.plugins.module_utils._run import Result
@@ -570,6 +571,31 @@ def test_check_mode_with_an_account_that_is_there(play: Play) -> None:
     assert runner.calls[0]["user"] == "nobody"
     assert runner.calls[0]["files"] == {"RESTIC_PASSWORD_FILE": (PASSWORD + "\n").encode()}
     assert result["repositories"][0]["action"] == "init"
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_was_given_in_part_is_given_before_it_is_opened(
+    play: Play, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """Cut off, it was found to be the right one before; until then neither account can open it."""
+    events: list[str] = []
+    place = play.root / "repository"
+    place.mkdir()
+    (place / "config").touch()
+    user = pwd.getpwuid(place.stat().st_uid).pw_name if begun else "nobody"
+    monkeypatch.setattr(_owner, "belongs_to_another", lambda *_arguments: True)
+    monkeypatch.setattr(_owner, "give", lambda path, owner: events.append(f"give {path} to {owner.pw_name}"))
+
+    def opened(argv: Sequence[str], **given: Any) -> Result:
+        events.append(argv[-1])
+        return recorder(argv, **given)
+
+    recorder = Runner(PRESENT)
+    result, _runner = play({}, play.entry(repository=str(place), user=user), runner=opened)
+    assert result["repositories"][0]["action"] == "adopt", result
+    given = f"give {place} to {user}"
+    assert events[:1] == ([given] if begun else ["config"])
+    assert events[-1] == given
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

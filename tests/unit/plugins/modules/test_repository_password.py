@@ -512,3 +512,12 @@ def test_an_empty_or_foreign_next_password_is_refused(make: Any) -> None:
     path.symlink_to("/etc/passwd")
     assert "is no password of root's" in kept(play())
     assert play.host.calls == []
+
+
+@pytest.mark.parametrize("engine", ["restic", "borg"])
+def test_root_writes_nothing_where_another_account_may_have_put_links(make: Any, tmp_path: Path, engine: str) -> None:
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository/config").touch()
+    play = make(engine, repository=str(tmp_path / "repository"), user="nobody")
+    assert "belongs to another account: run the playbook site" in kept(play())
+    assert not [call for call in play.host.calls if not call.startswith("system")]

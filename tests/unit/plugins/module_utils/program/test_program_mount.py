@@ -87,7 +87,8 @@ def call(host: FakeHost, mountpoint: str = "/mnt") -> int:
 
 def borg(host: FakeHost) -> None:
     own = {"binary": "/usr/bin/borg", "encryption": "repokey-blake2", "key_file": "/k", "ssh_command": "ssh -i /key"}
-    define(host, engine="borg", binary="/usr/bin/borgmatic", environment={}, borg=own)
+    define(host, engine="borg", binary="/usr/bin/borgmatic", access="ssh", environment={}, borg=own)
+    host.put("/etc/holdfast/secrets/vault.repository", "ssh://holdfast-vault/./web1--vault\n")
 
 
 def test_until_it_is_unmounted(host: MountingHost, capsys: Capture) -> None:
@@ -123,7 +124,7 @@ def test_borg(host: MountingHost) -> None:
         "--numeric-ids",
         "--glob-archives=*--system--????-??-??T??:??:??.??????*",
         "--",
-        "/srv/repository",
+        "ssh://holdfast-vault/./web1--vault",
         str(host.path("/mnt")),
     ]
     assert host.environments[-1]["BORG_RSH"] == "ssh -i /key"
