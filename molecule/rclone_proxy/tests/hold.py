@@ -1,20 +1,23 @@
 """Uploads that are held open, over sessions of SSH with a client's own key: hold.py KIND SECONDS SSH… prints what is answered.
 
 late: one begins before the file is there, another brings the file, and then the first goes on with another content.
-long: all of a file is sent, one byte less than was announced, and the session is held for SECONDS before its end.
+long: all of a file is sent, one byte less than was announced, is held for SECONDS, and then taken back.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import time
 
-CONTENT = b"what an honest client saves\n" * 200
+# Each time another file: a store may remember for a while what it had.
+CONTENT = os.urandom(6000)
 OTHER = b"x" * len(CONTENT)
 PATH = f"/data/{hashlib.sha256(CONTENT).hexdigest()}"
-DATA, HEADERS = 0, 1
+DATA, HEADERS, RST_STREAM = 0, 1, 3
+CANCEL = (8).to_bytes(4, "big")
 END_STREAM, END_HEADERS = 1, 4
 # The first byte of an answer's headers: an entry of HPACK's own table, or a literal one.
 STATUS = {0x88: "200", 0x8D: "404", 0x8E: "500"}
@@ -50,6 +53,10 @@ class Session:
     def send(self, stream: int, data: bytes, *, end: bool) -> None:
         """Go on with it."""
         self._say(frame(DATA, END_STREAM if end else 0, stream, data))
+
+    def cancel(self, stream: int) -> None:
+        """Take it back."""
+        self._say(frame(RST_STREAM, 0, stream, CANCEL))
 
     def answer(self, stream: int) -> str:
         """The status of the answer, or what else came of it."""
@@ -93,7 +100,7 @@ def late() -> list[str]:
 
 
 def long() -> list[str]:
-    """Send all but the end, and hang up."""
+    """Send all but the end, and take it back."""
     session = Session()
     session.begin(1, "POST", PATH, len(CONTENT) + 1)
     session.send(1, CONTENT, end=False)
@@ -101,11 +108,12 @@ def long() -> list[str]:
     statuses = [got()]
     time.sleep(float(sys.argv[2]))
     statuses.append(got())
+    session.cancel(1)
     session.begin(3, "GET", "/config")
     statuses.append(session.answer(3))
+    statuses.append(got())
     session.end()
-    time.sleep(2)
-    return [*statuses, got()]
+    return statuses
 
 
 print(*{"late": late, "long": long}[sys.argv[1]]())

@@ -251,14 +251,14 @@ def test_an_upload_that_began_before_a_file_was_there_does_not_replace_it(
 
 
 @pytest.mark.parametrize("limited", [True, False])
-def test_a_file_that_is_there_for_long_is_not_taken_away_by_hanging_up(scenario: Scenario, limited: bool) -> None:
+def test_a_file_that_is_there_for_long_is_not_taken_back(scenario: Scenario, limited: bool) -> None:
     """Rclone removes what an upload that is broken off has left in a directory: it may not be held open for long."""
     host, own = KINDS["directory"][0], KINDS["directory"][1].format("web1")
     before = files(scenario, host, own)
     shorter = "s/^UPLOAD_SECONDS = 7200$/UPLOAD_SECONDS = 3/; s/^LOOK_SECONDS = 60$/LOOK_SECONDS = 1/"
     with replaced_layout(scenario, "" if limited else PASSES, f"sed -i '{shorter}'"):
         statuses = held(scenario, "directory", "long", 6).split()
-    # It could be read; then it is dropped and the session goes on, or it goes when the session does.
+    # It could be read; then it is dropped and the session goes on, or it goes when the client says so.
     assert statuses == ["200", "404" if limited else "200", "200", "404"]
     assert files(scenario, host, own) == before
 
