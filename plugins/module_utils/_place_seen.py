@@ -10,7 +10,7 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ._files import Tree, UnsafePathError, check_path, user_id
 
@@ -19,7 +19,9 @@ MOST = 1000
 # A rest-server's users have directories of their own, and these may have another one for each repository.
 _DEPTH = 3
 # What a file system has, and what a rest-server that was set up by hand keeps beside its repositories.
-_BESIDE = frozenset({"lost+found", ".htpasswd", "public_key", "private_key"})
+_BESIDE = frozenset(
+    {"lost+found", ".snapshots", "aquota.group", "aquota.user", ".htpasswd", "public_key", "private_key"}
+)
 # Of a client whose repository is yet to be made.
 _OURS = re.compile(r"\A[a-z][a-z0-9-]*--[a-z][a-z0-9-]*\Z")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -78,12 +80,20 @@ def _is_ours(name: str, parent: int, left: Iterator[int], depth: int) -> bool:
 
 
 def _is_repository(directory: int) -> bool:
-    """Whether it is one of restic's or borg's; a file `config` alone has a bare repository of git, too."""
+    """Whether it is one of restic's or borg's; a file `config` alone has a bare repository of git, too.
+
+    Restic writes `config` last of all, so where an init was cut off there is none.
+    """
+    return _is(stat.S_ISDIR, "data", directory) and (
+        _is(stat.S_ISREG, "config", directory) or _is(stat.S_ISDIR, "keys", directory)
+    )
+
+
+def _is(kind: Callable[[int], bool], name: str, parent: int) -> bool:
     try:
-        kinds = [os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode for name in ("config", "data")]
+        return kind(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
     except OSError:
         return False
-    return stat.S_ISREG(kinds[0]) and stat.S_ISDIR(kinds[1])
 
 
 def _owner(number: int) -> str:

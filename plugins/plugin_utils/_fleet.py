@@ -872,9 +872,10 @@ def _unit(
                 raise BadInput(
                     f"{where}.{key}",
                     path,
-                    f"lies in {inside}, which holdfast writes itself and no job saves",
-                    "Leave it out. A repository's directory holds nothing else, and what it holds a job gives another one by"
-                    " naming both in repositories",
+                    f"lies in {inside}, which holdfast writes itself, and no run into {repository['name']} saves it",
+                    "Leave it out here. A local repository has a directory of its own, and a job saves into it and others by"
+                    " naming all in repositories; of what this host serves to others make a job of its own, into repositories"
+                    " that lie elsewhere",
                 )
     if repository["engine"] == "borg":
         _borgmatic.check(where, job, repository)

@@ -475,7 +475,7 @@ def _given(info: dict[str, t.Any], place: Place, error: Report) -> None:
         return
     path, account = place.path, place.account
     lost = "shut to everybody else" if place.private else "others could not list it any more"
-    cure = f"Name a directory of its own below it, {path}/holdfast say"
+    cure = f"Name a directory of its own below it, {path}/holdfast say; or move out of it what is no repository"
     if seen["owner"] == account:
         cure += f"; or, if it is for this alone, shut it first: chmod 0700 {path}"
     elif (info.get("accounts") or {}).get(account, True):

@@ -33,7 +33,13 @@ def repository(path: Path) -> None:
 def test_what_is_not_there_or_has_nothing_of_anybody(place: Path) -> None:
     assert seen(place / "absent") is None
     assert seen(place) is None
-    (place / "lost+found").mkdir()
+    for name in ("lost+found", ".snapshots"):
+        (place / name).mkdir()
+    (place / "aquota.user").write_text("")
+    assert seen(place) is None
+    # An init that was cut off: restic writes its config last.
+    (place / "olga/laptop/data").mkdir(parents=True)
+    (place / "olga/laptop/keys").mkdir()
     assert seen(place) is None
     (place / "file").write_text("")
     assert seen(place / "file") is None

@@ -148,6 +148,20 @@ def test_what_is_around_our_own_directories_is_saved(path: str) -> None:
     assert {"--exclude=/srv/usb", path} <= set(unit["arguments"])
 
 
+def test_what_a_server_serves_is_saved_elsewhere_by_a_job_of_its_own() -> None:
+    repositories = {"self": {"server": "vault1"}, "usb": {"access": "local", "path": "/srv/usb"}}
+    jobs = {"system": {"paths": ["/etc"]}, "others": {"paths": ["/srv/holdfast"], "repositories": ["usb"]}}
+    variables = {**BASE, "backup_repositories": repositories, "backup_jobs": jobs}
+    model = fleet({"vault1": variables}, clients=["vault1"])
+    found = {unit["unit"]: unit["left_out"] for unit in client(model, "vault1")["units"]}
+    assert found["others--usb"] == ["/var/cache/holdfast*", "/srv/usb"]
+    assert found["system--self"] == ["/var/cache/holdfast*", "/srv/usb", "/srv/holdfast"]
+    variables["backup_jobs"] = {"others": {"paths": ["/srv/holdfast"]}}
+    said = only(fleet({"vault1": variables}, clients=["vault1"]))
+    assert "no run into self saves it" in said
+    assert "into repositories that lie elsewhere" in said
+
+
 def test_five_hundred_hosts_share_a_server() -> None:
     jobs = {f"job{number}": {"paths": ["/etc", "/home"], "exclude": ["*.o"]} for number in range(5)}
     hosts = {f"web{number}": {**BASE, "backup_jobs": jobs} for number in range(500)}

@@ -670,11 +670,12 @@ def test_a_directory_of_others_is_no_place_for_a_repository() -> None:
     assert message == (
         "web1: backup_repositories.disk.path = '/mnt/usb': is there already, belongs to olga and holds 'photos',"
         " which is no repository: it would be holdfast's, and shut to everybody else. Name a directory of its own below"
-        " it, /mnt/usb/holdfast say; or, if it is for this alone, give it to holdfast first: chown holdfast /mnt/usb"
+        " it, /mnt/usb/holdfast say; or move out of it what is no repository; or, if it is for this alone, give it to"
+        " holdfast first: chown holdfast /mnt/usb"
     )
     # An account that is yet to be made can be given nothing.
     (message,) = of_a_disk(PHOTOS, accounts={"holdfast": False})
-    assert message.endswith("/mnt/usb/holdfast say")
+    assert message.endswith("/mnt/usb/holdfast say; or move out of it what is no repository")
     (message,) = of_a_disk({"/mnt/usb": {"owner": "root", "foreign": "photos"}}, "root")
     assert message.endswith("or, if it is for this alone, shut it first: chmod 0700 /mnt/usb")
 
@@ -699,7 +700,10 @@ def test_a_directory_of_others_is_no_place_for_a_server() -> None:
     places = {"places": {"/srv": {"owner": "root", "foreign": "www"}}}
     (message,) = of_rest(places, path="/srv")
     assert message.startswith("vault1: rest_server_path = '/srv': is there already, belongs to root and holds 'www'")
-    assert "/srv/holdfast say; or, if it is for this alone, give it to holdfast-rest first" in message
+    assert (
+        "/srv/holdfast say; or move out of it what is no repository; or, if it is for this alone, give it to holdfast-rest first"
+        in message
+    )
     assert of_rest(places, path="/srv", users=False, ssh=True) == []
     server = {**SERVER, "serves_ssh": True, "ssh_path": "/srv"}
     (message,) = of_the_inventory(places, server=server)
