@@ -31,9 +31,10 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADERS_LIMIT = 1 << 14
 # What rclone announces (Go's default). A client may use less and never more.
 TABLE_LIMIT = 4096
-# How long an upload may take; the largest pack, of 128 MiB, passes at 18 KiB/s. What was saved longer ago stays.
-UPLOAD_SECONDS = 7200
-# And how long one that rclone is to drop then may be in the middle of a frame.
+# How long an upload may take: restic has five at a time, of 16 MiB (128 at most), which pass at 1 KiB/s (8) together. What
+# was saved longer ago stays.
+UPLOAD_SECONDS = 86400
+# And how long the frame may last then that keeps it from being dropped.
 GRACE_SECONDS = 600
 # How often that is looked at.
 LOOK_SECONDS = 60
@@ -302,11 +303,16 @@ class Layout:
         # How much is left of a frame that passes as it comes, and the upload that it belongs to.
         self._left = 0
         self._upload: Upload | None = None
+        # The stream that ends with this frame.
+        self._ending: int | None = None
         # Those that have not ended, by their streams, the oldest first.
         self.uploads: dict[int, Upload] = {}
 
     def passes(self, data: memoryview) -> int:
-        """Return how many bytes may be passed on; the rest has to come again, with more behind it. Raises RefusedError."""
+        """Return how many bytes may be passed on; the rest has to come again, with more behind it. Raises RefusedError.
+
+        Where an upload is overdue that is the end of a frame, if there is one.
+        """
         position = 0
         if not self._begun:
             if data[: len(PREFACE)] != PREFACE[: len(data)]:
@@ -321,9 +327,14 @@ class Layout:
                 self._upload.take(data[position : position + step])
             self._left -= step
             position += step
-            if self._left or len(data) - position < 9:
+            if self._left:
                 return position
-            self._upload = None
+            # Not before all of the frame is there: rclone knows nothing of it, and the upload goes on.
+            if self._ending is not None:
+                del self.uploads[self._ending]
+            self._upload = self._ending = None
+            if len(data) - position < 9 or self._late():
+                return position
             kind = data[position + 3]
             if kind in (_DATA, _RST_STREAM):
                 self._body(data, position)
@@ -344,16 +355,20 @@ class Layout:
         Raises RefusedError where there is no such place for long.
         """
         frames = b""
-        for number, upload in list(self.uploads.items()):
-            lasts = time.monotonic() - upload.begun
-            if lasts < UPLOAD_SECONDS:
+        while self._late():
+            if self._left:
+                if self._late(GRACE_SECONDS):
+                    raise RefusedError(f"an upload of more than {UPLOAD_SECONDS} seconds")
                 break
-            if not self._left:
-                del self.uploads[number]
-                frames += b"\0\0\4" + bytes((_RST_STREAM, 0)) + number.to_bytes(4, "big") + _CANCEL.to_bytes(4, "big")
-            elif lasts > UPLOAD_SECONDS + GRACE_SECONDS:
-                raise RefusedError(f"an upload of more than {UPLOAD_SECONDS} seconds")
+            number = next(iter(self.uploads))
+            del self.uploads[number]
+            frames += b"\0\0\4" + bytes((_RST_STREAM, 0)) + number.to_bytes(4, "big") + _CANCEL.to_bytes(4, "big")
         return frames
+
+    def _late(self, grace: int = 0) -> bool:
+        """Whether the oldest upload lasts too long."""
+        oldest = next(iter(self.uploads.values()), None)
+        return oldest is not None and time.monotonic() - oldest.begun >= UPLOAD_SECONDS + grace
 
     def _body(self, data: memoryview, start: int) -> None:
         """Judge the frame that begins here, of a request's content or of its premature end."""
@@ -363,7 +378,7 @@ class Layout:
         if upload is None:
             return
         if kind == _RST_STREAM:
-            del self.uploads[number]
+            self._ending = number
             return
         if flags & _PADDED:
             raise RefusedError("data that is padded")
@@ -371,7 +386,7 @@ class Layout:
         if length > upload.left or (flags & _END_STREAM and length != upload.left):
             raise RefusedError("data of another length than was announced")
         if flags & _END_STREAM:
-            del self.uploads[number]
+            self._ending = number
         self._upload = upload
 
     def _headers(self, data: memoryview, start: int) -> int | None:
@@ -447,10 +462,9 @@ def relay(layout: Layout, source: int, target: int) -> None:
     buffer = memoryview(bytearray(BUFFER))
     used = 0
     while True:
-        waiting = bool(layout.uploads) and not select.select([source], (), (), LOOK_SECONDS)[0]
-        if not _write(target, layout.overdue()):
-            return
-        if waiting:
+        if layout.uploads and not select.select([source], (), (), LOOK_SECONDS)[0]:
+            if not _write(target, layout.overdue()):
+                return
             continue
         try:
             count = os.readv(source, [buffer[used:]])
@@ -460,9 +474,13 @@ def relay(layout: Layout, source: int, target: int) -> None:
         if not count:
             return
         used += count
-        passed = layout.passes(buffer[:used])
-        if not _write(target, buffer[:passed]):
-            return
+        passed, dropped = 0, b"x"
+        while dropped:
+            begin = passed
+            passed += layout.passes(buffer[begin:used])
+            dropped = layout.overdue()
+            if not _write(target, buffer[begin:passed]) or not _write(target, dropped):
+                return
         # No more than the beginning of a request.
         rest = bytes(buffer[passed:used])
         used = len(rest)

@@ -255,7 +255,7 @@ def test_a_file_that_is_there_for_long_is_not_taken_back(scenario: Scenario, lim
     """Rclone removes what an upload that is broken off has left in a directory: it may not be held open for long."""
     host, own = KINDS["directory"][0], KINDS["directory"][1].format("web1")
     before = files(scenario, host, own)
-    shorter = "s/^UPLOAD_SECONDS = 7200$/UPLOAD_SECONDS = 3/; s/^LOOK_SECONDS = 60$/LOOK_SECONDS = 1/"
+    shorter = "s/^UPLOAD_SECONDS = 86400$/UPLOAD_SECONDS = 3/; s/^LOOK_SECONDS = 60$/LOOK_SECONDS = 1/"
     with replaced_layout(scenario, "" if limited else PASSES, f"sed -i '{shorter}'"):
         statuses = held(scenario, "directory", "long", 6).split()
     # It could be read; then it is dropped and the session goes on, or it goes when the client says so.

@@ -237,6 +237,7 @@ def test_frames_that_are_refused(parts: list[bytes], words: str) -> None:
 # --- what is uploaded
 
 CONTENT = b"0123456789" * 100
+CANCEL = b"\0\0\0\10"
 OTHER = CONTENT[:-1] + b"x"
 
 
@@ -330,8 +331,37 @@ def test_an_upload_that_lasts_too_long_is_dropped(monkeypatch: pytest.MonkeyPatc
     now[0] = 1000.0 + _restic_layout.UPLOAD_SECONDS
     assert layout.overdue() == b""
     now[0] += _restic_layout.GRACE_SECONDS + 1
-    with pytest.raises(RefusedError, match="an upload of more than 7200 seconds"):
+    with pytest.raises(RefusedError, match="an upload of more than 86400 seconds"):
         layout.overdue()
+
+
+@pytest.mark.parametrize("begun", [frame(3, CANCEL, stream=1)[:9], frame(0, b"x", flags=1, stream=1)[:9]])
+def test_an_end_that_never_comes_is_none(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+    """Rclone knows nothing of a frame that is not whole, and keeps the upload open."""
+    now = [0.0]
+    monkeypatch.setattr(_restic_layout.time, "monotonic", lambda: now[0])
+    layout = Layout()
+    for data in (BEGIN + upload(CONTENT, length=1001), frame(0, CONTENT, stream=1), begun):
+        assert layout.passes(memoryview(data)) == len(data)
+    assert list(layout.uploads) == [1]
+    now[0] = float(_restic_layout.UPLOAD_SECONDS + _restic_layout.GRACE_SECONDS)
+    with pytest.raises(RefusedError, match="an upload of more than"):
+        layout.overdue()
+
+
+def test_what_is_overdue_is_dropped_between_two_frames_of_a_busy_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads may end in the middle of a frame for hours."""
+    monkeypatch.setattr(_restic_layout, "UPLOAD_SECONDS", 0)
+    # What is overdue at once: the first of the two is dropped, whatever the other one says.
+    (source, feed), (drain, target) = os.pipe(), os.pipe()
+    parts = [BEGIN, upload(CONTENT), frame(0, CONTENT[:500], stream=1), frame(0, CONTENT, stream=5)[:-1]]
+    os.write(feed, b"".join(parts))
+    os.close(feed)
+    _restic_layout.relay(Layout(), source, target)
+    os.close(target)
+    with os.fdopen(drain, "rb") as stream:
+        assert stream.read() == b"".join([*parts[:2], frame(3, CANCEL, stream=1), *parts[2:]])
+    os.close(source)
 
 
 def test_the_program_drops_it_while_nobody_says_anything(monkeypatch: pytest.MonkeyPatch) -> None:
