@@ -33,6 +33,8 @@ ENCRYPTIONS = ("repokey-blake2", "keyfile-blake2")
 BASE_DIRECTORY = "/var/lib/holdfast/borg"
 
 _ID = re.compile(r"\A[0-9a-f]{64}\Z")
+# What stands for the host where none is dialled.
+HOST = "holdfast"
 _VERSION = re.compile(r"\Aborg (\d+)\.(\d+)\.(\d+)", re.MULTILINE)
 _KEY = re.compile(r"\ABORG_KEY ([0-9a-f]{64})\n(?:[A-Za-z0-9+/=]+\n?)+\Z")
 # More than any exported key has.
@@ -173,9 +175,12 @@ def host_id(machine_id: str = "/etc/machine-id") -> str | None:
     return f"holdfast-{hashlib.sha256(b'holdfast borg host id' + text.encode('ascii')).hexdigest()[:16]}"
 
 
-def served(path: str, user: str | int) -> str:
-    """Return what root's borg calls the repository of an account, with the variables of `serve_as`."""
-    return f"ssh://{user}{path}"
+def served(path: str) -> str:
+    """Return what root's borg calls the repository of an account, with the variables of `serve_as`.
+
+    Always the same: borg remembers it, and the account may be another one tomorrow.
+    """
+    return f"ssh://{HOST}{path}"
 
 
 def serve_as(user: str | int, group: str | int, binary: str) -> dict[str, str]:
@@ -185,8 +190,9 @@ def serve_as(user: str | int, group: str | int, binary: str) -> dict[str, str]:
     This way it touches nothing there, and no secret reaches the account. A number as `user` needs no account of that id.
     """
     groups = "--init-groups" if isinstance(user, str) else "--clear-groups"
-    # Borg adds the host, which is the account. Whoever reaches into its process must not reach the caller's terminal.
-    command = f"setsid --wait setpriv --reset-env {groups} --regid={group} --reuid"
+    # Borg adds the host, which so becomes the name of a variable that is not there. Whoever reaches into its process must not
+    # reach the caller's terminal.
+    command = f"setsid --wait setpriv --reset-env {groups} --regid={group} --reuid={user} env -u"
     return {"BORG_RSH": command, "BORG_REMOTE_PATH": binary}
 
 
@@ -303,7 +309,7 @@ class Borg:
     @property
     def _location(self) -> str:
         path = self.source.path
-        return self.source.location if self._owner is None or path is None else served(path, self._owner.st_uid)
+        return self.source.location if self._owner is None or path is None else served(path)
 
     def environment(self) -> dict[str, str]:
         """Return borg's variables but for the secrets. Times are UTC, since borg prints them without a zone."""

@@ -484,7 +484,8 @@ def _ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callabl
         if target.misowned and path is not None and not check_mode:
             owner = account(target.options["user"])
             if _owner.is_begun(path, owner):
-                # Cut off, so it was found to be the right one before; and what two accounts own neither can open.
+                # The role has given the directory, or it was cut off: its former account reaches nothing of it any more, and
+                # what two accounts own neither can open.
                 _owner.give(path, owner)
         return Ensure(target, check_mode=check_mode, timeout=timeout, runner=runner).run()
     except (EngineError, UnsafePathError, OSError) as error:

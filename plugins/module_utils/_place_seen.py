@@ -22,6 +22,10 @@ _DEPTH = 3
 _BESIDE = frozenset(
     {"lost+found", ".snapshots", "aquota.group", "aquota.user", ".htpasswd", "public_key", "private_key"}
 )
+# What the engines have in a repository, and what a write that was cut off may have left.
+_PARTS = re.compile(
+    r"\A(?:(?:config|data|keys|locks|snapshots|index|tmp|README|nonce|transactions)\Z|(?:config|index|hints|integrity|lock)\.)"
+)
 # Of a client whose repository is yet to be made.
 _OURS = re.compile(r"\A[a-z][a-z0-9-]*--[a-z][a-z0-9-]*\Z")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,12 +47,21 @@ def look(path: str, account: str, private: bool) -> dict[str, str] | None:
             given = found.st_uid == user_id(account)
             if given and not (found.st_uid == 0 and private and found.st_mode & 0o077):
                 return None
-            foreign = None if _is_repository(directory) else _foreign(directory, iter(range(MOST)), _DEPTH)
+            if _is_repository(directory):
+                foreign = _beside(directory)
+            else:
+                foreign = _foreign(directory, iter(range(MOST)), _DEPTH)
     except (OSError, ValueError, UnsafePathError):
         return None
     if not foreign:
         return None
     return {"owner": _owner(found.st_uid), "foreign": os.fsencode(foreign).decode("utf-8", "replace")}
+
+
+def _beside(directory: int) -> str | None:
+    """The first entry of a repository that neither engine makes; there are some twenty, and what was left of writes."""
+    with os.scandir(directory) as entries:
+        return next((each.name for each in entries if each.name not in _BESIDE and not _PARTS.match(each.name)), None)
 
 
 def _foreign(directory: int, left: Iterator[int], depth: int) -> str | None:

@@ -1033,7 +1033,7 @@ BORG = """
 set -e
 run() {
     BORG_BASE_DIR=/run/other-borg BORG_PASSCOMMAND='cat /etc/holdfast/secrets/vault.password' \\
-        BORG_RSH='setsid -w setpriv --reset-env --init-groups --regid=holdfast --reuid' borg "$@"
+        BORG_RSH='setsid -w setpriv --reset-env --init-groups --regid=holdfast --reuid=holdfast env -u' borg "$@"
 }
 """
 

@@ -150,7 +150,7 @@ def location(host: Host, definition: Definition) -> str:
 def _reached(host: Host, definition: Definition) -> str:
     """What root's borg calls the repository."""
     place = location(host, definition)
-    return _borg.served(place, definition.user) if definition.access == "local" else place
+    return _borg.served(place) if definition.access == "local" else place
 
 
 def failure(status: int, stderr: str = "") -> str:

@@ -65,12 +65,16 @@ def pretend(host: Host, definition: Definition) -> int:
     pretended = f"{RUNTIME}/dry-run-{definition.unit}.sources" if definition.borg is None else None
     if pretended:
         copy = copy.replace(f"{RUNTIME}/{definition.unit}.sources", pretended)
-    sources.write(host, definition, extra, pretended)
     name = f"holdfast-dry-run@{definition.unit}.service"
     say(f"{definition.unit}: dry run, nothing is saved")
     # Another one would be ended by this one's end.
     with outcomes.turn(host, f"dry-run-{definition.unit}"):
-        status, said = _pretend(host, definition, name, copy, output)
+        sources.write(host, definition, extra, pretended)
+        try:
+            status, said = _pretend(host, definition, name, copy, output)
+        finally:
+            if pretended:
+                host.path(pretended).unlink(missing_ok=True)
     for line in show.summary(said.summary) if said.summary else []:
         say(f"  {line}")
     problems = [*(f"declared but not there: {path}" for path in missing), *said.errors, *said.lines]

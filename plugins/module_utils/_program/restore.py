@@ -47,7 +47,8 @@ def restore(
     definition = definitions.resolve_one(host, job)
     wanted = _wanted(paths)
     target = place.checked(host, "--target", target)
-    kept = _kept(target, wanted)
+    # A dump is a file of its own at the top.
+    kept = () if dump else _kept(target, wanted)
     occupied = place.occupied(host, target)
     if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)

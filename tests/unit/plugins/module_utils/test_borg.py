@@ -85,9 +85,12 @@ def test_root_leaves_what_an_account_owns_to_the_account(tmp_path: Path, monkeyp
     runner = Runner({"list": [listing(), listing()]})
     borg(runner, source, base_directory=str(state)).look()
     (call,) = runner.calls
-    assert call["argv"][-1] == f"ssh://{owner.st_uid}{tmp_path}"
+    assert call["argv"][-1] == f"ssh://holdfast{tmp_path}"
     told = call["environment"]
-    assert told["BORG_RSH"] == f"setsid --wait setpriv --reset-env --clear-groups --regid={owner.st_gid} --reuid"
+    assert (
+        told["BORG_RSH"]
+        == f"setsid --wait setpriv --reset-env --clear-groups --regid={owner.st_gid} --reuid={owner.st_uid} env -u"
+    )
     assert told["BORG_REMOTE_PATH"] == "/usr/bin/borg"
     assert told["BORG_BASE_DIR"] not in ("", str(state))
     assert not Path(told["BORG_BASE_DIR"]).exists()

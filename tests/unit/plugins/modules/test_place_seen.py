@@ -52,6 +52,9 @@ def test_what_is_there_besides_is_named_with_whose_it_is(place: Path) -> None:
     (place / "a file").unlink()
     (place / "photos").mkdir()
     assert seen(place) == {"owner": "root", "foreign": "photos"}
+    # A directory that looks like a repository, and holds more.
+    repository(place)
+    assert seen(place)["foreign"] == "photos"
     os.chown(place, 2, 2)
     assert seen(place)["owner"] == "bin"
     os.chown(place, 4_000_000, 0)
@@ -86,7 +89,7 @@ def test_what_is_to_be_root_s_is_root_s_mostly(place: Path, mode: int, private: 
 
 def test_repositories_are_no_loss(place: Path) -> None:
     repository(place / "itself")
-    (place / "itself/anything").write_text("")
+    (place / "itself/index.12").write_text("")
     assert seen(place / "itself") is None
     # As a rest-server set up by hand has them, and what it keeps beside them.
     served = place / "served"

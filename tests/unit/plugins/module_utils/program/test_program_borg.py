@@ -329,7 +329,7 @@ def test_snapshots(host: FakeHost, capsys: Capture) -> None:
     assert found[1]["time"] == "2026-11-21T12:00:00Z"
     assert host.calls[-1][:4] == ["/usr/bin/borg", "--log-json", "list", "--bypass-lock"]
     # As root it would follow what the account planted, so the account's own borg opens it.
-    assert host.calls[-1][-1] == f"ssh://{ME}/srv/a"
+    assert host.calls[-1][-1] == "ssh://holdfast/srv/a"
     assert host.users[-1] is None
     assert host.environments[-1] == {
         "BORG_BASE_DIR": "/var/lib/holdfast/borg-root",
@@ -337,7 +337,7 @@ def test_snapshots(host: FakeHost, capsys: Capture) -> None:
         "BORG_HOST_ID": "holdfast-0123456789abcdef",
         "BORG_PASSCOMMAND": "cat /etc/holdfast/secrets/vault.password",
         "BORG_REMOTE_PATH": "/usr/bin/borg",
-        "BORG_RSH": f"setsid --wait setpriv --reset-env --init-groups --regid={ME} --reuid",
+        "BORG_RSH": f"setsid --wait setpriv --reset-env --init-groups --regid={ME} --reuid={ME} env -u",
         "HOME": "/root",
         "TZ": "UTC",
     }
@@ -396,14 +396,14 @@ def test_restore(host: FakeHost, capsys: Capture) -> None:
         "--sparse",
         "--numeric-ids",
         "--",
-        f"ssh://{ME}/srv/a::web1--system--2026-11-21T12:00:00.000000",
+        "ssh://holdfast/srv/a::web1--system--2026-11-21T12:00:00.000000",
         "pp:srv/a*",
     ]
     assert host.directories == [str(host.path("/root/r"))]
     assert host.path("/root/r").stat().st_mode & 0o777 == 0o700
     assert "snapshot 24239443 is restored below /root/r" in capsys.readouterr().out
     assert cli.main(["restore", "system", "--target", "/root/d", "--dump", "pg", "--dry-run"], host) == 0
-    assert host.calls[-1][-1] == f"ssh://{ME}/srv/a::web1--system--2026-11-21T11:00:00.000000.pg"
+    assert host.calls[-1][-1] == "ssh://holdfast/srv/a::web1--system--2026-11-21T11:00:00.000000.pg"
     assert not host.path("/root/d").exists()
     assert cli.main(["restore", "system", "--target", "/root/d", "--snapshot", ARCHIVE[:8]], host) == 0
     assert cli.main(["restore", "system", "--target", "/", "--force", "--path", "/etc"], host) == 0
@@ -421,7 +421,7 @@ def test_an_archive_from_the_future_is_not_the_latest(host: FakeHost, capsys: Ca
     ]
     host.answer("list", stdout=json.dumps({"archives": listed}))
     assert cli.main(["restore", "system", "--target", "/", "--force", "--dry-run"], host) == 0
-    assert host.calls[-1][-1] == f"ssh://{ME}/srv/a::web1--system--2026-11-21T12:00:00.000000"
+    assert host.calls[-1][-1] == "ssh://holdfast/srv/a::web1--system--2026-11-21T12:00:00.000000"
     assert f"snapshot {said.OTHER_ID[:8]} is from the future" in capsys.readouterr().err
     host.clock -= 86400
     assert cli.main(["restore", "system", "--target", "/", "--force", "--dry-run"], host) == 1
@@ -477,7 +477,7 @@ def test_everything_may_be_named(host: FakeHost) -> None:
     defined(host)
     archives(host)
     assert cli.main(["restore", "system", "--target", "/root/r", "--path", "/", "--path", "/srv"], host) == 0
-    assert host.calls[-1][-2:] == ["--", f"ssh://{ME}/srv/a::web1--system--2026-11-21T12:00:00.000000"]
+    assert host.calls[-1][-2:] == ["--", "ssh://holdfast/srv/a::web1--system--2026-11-21T12:00:00.000000"]
     assert not any("pp:" in word for word in host.calls[-1])
 
 
@@ -631,7 +631,7 @@ def test_dumps_alone_into_another_repository_are_no_backup(
     assert found is not None
     assert found.stopped == stopped
     asked = next(call for call in host.calls if "list" in call)
-    assert asked[-4:] == ["--bypass-lock", "--json", "--last=1", f"ssh://{ME}/srv/a"]
+    assert asked[-4:] == ["--bypass-lock", "--json", "--last=1", "ssh://holdfast/srv/a"]
 
 
 # --- dumps -----------------------------------------------------------------------------------------------------------
@@ -688,7 +688,7 @@ def test_a_dump(host: FakeHost, capsys: Capture, lines: list[str], answer: dict[
     definition = defined(host, paths=[], optional_paths=[], dumps=[{"name": "pg", "unit": "pg.service"}])
     host.answer("--show-cursor", stdout="-- cursor: s=1;i=2\n")
     host.answer("_SYSTEMD_UNIT=pg.service", stdout=entries(*[("borg", each) for each in lines]))
-    host.answer("/usr/bin/borg", "list", f"ssh://{ME}/srv/a::a1", **answer)
+    host.answer("/usr/bin/borg", "list", "ssh://holdfast/srv/a::a1", **answer)
     state = State(UNIT, INVOCATION, NOW)
     prepare._dumps(host, definition, state)
     # Root's memory of where it was is not the account's.
