@@ -42,8 +42,15 @@ def main() -> None:
             importlib.import_module(f"ansible.plugins.{kind}.{module.name}")
     with tempfile.TemporaryDirectory(prefix="holdfast-templates-") as templates:
         # By its path: no plugin is to find a module of the tests.
-        runpy.run_path(str(Path(__file__).with_name("ansible_templates.py")))["keep"](Path(templates))
+        here = Path(__file__)
+        runpy.run_path(str(here.with_name("ansible_templates.py")))["keep"](Path(templates))
+        runpy.run_path(str(here.with_name("ansible_yaml.py")))["keep"](collection())
         serve()
+
+
+def collection() -> Path:
+    """Where Ansible finds it."""
+    return Path(os.environ["ANSIBLE_COLLECTIONS_PATH"]) / "ansible_collections/holdfast/backup"
 
 
 def serve() -> None:
