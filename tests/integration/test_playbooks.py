@@ -356,6 +356,35 @@ def test_a_client_that_cannot_be_reached_is_decommissioned_and_its_timers_told_o
     assert json.loads(path.read_text()) == {"repositories": {}}
 
 
+def test_a_damaged_manifest_and_timers_that_go_on_fail_their_hosts(project: Project) -> None:
+    state = two_servers(project, {}, vault2={"web1--b": "01"})
+    project.servers = ["vault2"]
+    path = state / "hosts/vault2/ssh_rendered.json"
+    served = {"account": "bk-web1", "kind": "sftp", "path": "/x", "remote": None, "quota": None, "append_only": False}
+    path.write_text(json.dumps({"repositories": {"web1--c": {**served, "host": "web1", "from": [], "keys": []}}}))
+    vault = project.folder / "python-vault2"
+    vault.write_text(vault.read_text().replace('"files": {}', '"files": {"/var/lib/holdfast/ssh_accounts.json": "01"}'))
+    client = project.folder / "python-web1"
+    client.write_text(HOSTILE.format(facts=json.dumps({"failed": True, "msg": "a backup is running"})))
+    client.chmod(0o755)
+    project.hosts["web1"] |= {
+        "ansible_python_interpreter": str(client),
+        "backup_repositories": {"b": {"server": "vault2"}},
+    }
+    done = project.play("decommission", "-e", "client=web1")
+    assert done.returncode != 0, done.stdout
+    words = " ".join(done.stdout.split())
+    for told in (
+        "web1 is still let in by vault2: see",
+        "vault2: htpasswd.json or ssh_accounts.json in /var/lib/holdfast is damaged",
+        "web1: its timers are not stopped: ",
+        "a backup is running",
+    ):
+        assert told in words, done.stdout
+    assert {"vault2", "web1"} == set(re.findall(r"fatal: \[(\w+)\]", done.stdout))
+    assert "web1--c" in path.read_text()
+
+
 def test_a_client_that_fails_as_a_server_has_its_timers_told_of(project: Project) -> None:
     two_servers(project, {}, vault2={"web1--b": "01"})
     project.servers = ["vault2", "web1"]
