@@ -351,7 +351,9 @@ def test_a_client_that_cannot_be_reached_is_decommissioned_and_its_timers_told_o
     path.write_text(json.dumps({"repositories": {"web1--c": {**served, "host": "web1", "from": [], "keys": []}}}))
     done = project.play("decommission", "-e", "client=web1")
     assert done.returncode == 0, done.stdout
-    assert "web1: its timers are not stopped: Task failed: Failed to connect" in " ".join(done.stdout.split()), done.stdout
+    assert "web1: its timers are not stopped: Task failed: Failed to connect" in " ".join(done.stdout.split()), (
+        done.stdout
+    )
     assert "let in by" not in done.stdout
     assert json.loads(path.read_text()) == {"repositories": {}}
 
