@@ -119,16 +119,23 @@ def still_let_in(hosts: dict[str, t.Any], known: dict[str, t.Any], client: str, 
 
 
 def lets_in(hosts: dict[str, t.Any], known: dict[str, t.Any], client: str) -> dict[str, list[str]]:
-    """Over what (``rest``, ``ssh``) each server that is managed from here lets a client in, as declared or last rendered."""
+    """Over what (``rest``, ``ssh``) each server that is managed from here lets a client in, as last rendered.
+
+    As declared where the state directory has nothing of that: it may be lost.
+    """
     found: dict[str, set[str]] = {
         host: set() for host, entry in hosts.items() if entry["server"] is not None and not entry.get("elsewhere")
     }
-    for repository in ((hosts.get(client) or {}).get("client") or {}).get("repositories", []):
-        if repository["server"] in found:
-            found[repository["server"]].add("ssh" if repository.get("ssh") else "rest")
+    model = hosts.get(client) or {}
     users = {identity["user"] for identity in known.get(client, {}).get("rest", {}).values()}
+    for repository in (model.get("client") or {}).get("repositories", []):
+        users |= {repository["rest_user"]} if repository.get("rest_user") else set()
+        server, way = repository["server"], "ssh" if repository.get("ssh") else "rest"
+        if server in found and known[server]["ssh_rendered" if way == "ssh" else "rendered"] is None:
+            found[server].add(way)
     for server, ways in found.items():
-        if users & set((known[server]["rendered"] or {}).get("users", {})):
+        rendered_users = (known[server]["rendered"] or {}).get("users", {})
+        if any(name in users or name.rpartition("--")[0] == model.get("backup_id") for name in rendered_users):
             ways.add("rest")
         served = ((known[server]["ssh_rendered"] or {}).get("repositories") or {}).values()
         if any(each["host"] == client for each in served):

@@ -297,6 +297,106 @@ def test_a_server_that_cannot_be_changed_keeps_no_client_the_access_to_another(p
         assert (state / "hosts/web1/decommissioned.json").exists()
 
 
+DOWN = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_ssh_retries": 0}
+
+
+def two_servers(project: Project, client: dict[str, Any], **rendered: dict[str, Any]) -> Path:
+    """vault1 is down, vault2 serves; of both the state directory has what they were last rendered with."""
+    ours = {"fleet_id": "a-fleet-of-ours", "users": {"web1--b": "web1"}}
+    project.servers = ["vault1", "vault2"]
+    project.server_variables["vault1"] = {**DOWN, "rest_server_tls": "off"}
+    project.server_variables["vault2"] = {**answering(project, "vault2", ours), "rest_server_tls": "off"}
+    project.hosts["web1"] |= {
+        **client,
+        "backup_escrow": {"mode": "none"},
+        "backup_repositories": {"a": {"server": "vault1"}, "b": {"server": "vault2"}},
+    }
+    state = project.folder / "holdfast-state"
+    for name, users in rendered.items():
+        path = state / f"hosts/{name}/rendered.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"users": users, "quotas": {}, "names": []}))
+    (state / "fleet.json").write_text(json.dumps({"fleet_id": ours["fleet_id"]}))
+    return state
+
+
+def test_a_decommission_ends_for_who_is_concerned_alone(project: Project) -> None:
+    """In a playbook of the user's own the others go on. A server that revoked before lets nobody in, also while it is down."""
+    two_servers(project, answering(project, "web1", {}), vault1={}, vault2={"web1--b": "01"})
+    (project.folder / "own.yml").write_text(
+        "- ansible.builtin.import_playbook: holdfast.backup.decommission\n"
+        "- hosts: all\n  gather_facts: false\n  tasks:\n"
+        "    - ansible.builtin.debug: {msg: 'goes on: {{ inventory_hostname }}'}\n"
+    )
+    done = project.play("own.yml", "-e", "client=web1")
+    assert done.returncode != 0, done.stdout
+    assert "let in by" not in done.stdout
+    assert "timers are not stopped" not in done.stdout
+    assert sorted(re.findall(r"goes on: (\w+)\"", done.stdout)) == ["vault2", "web1", "web2"]
+    # As if it had never been set up; or the state directory was lost.
+    (project.folder / "holdfast-state/hosts/vault1/rendered.json").unlink()
+    done = project.play("own.yml", "-e", "client=web1")
+    assert "web1 may still be let in by vault1, of which the state" in " ".join(done.stdout.split())
+    assert sorted(re.findall(r"goes on: (\w+)\"", done.stdout)) == ["vault2", "web1", "web2"]
+
+
+def test_a_client_that_cannot_be_reached_is_decommissioned_and_its_timers_told_of(project: Project) -> None:
+    """And a server that was installed anew has nobody to take out: what the state directory says of it is corrected."""
+    state = two_servers(project, DOWN, vault1={}, vault2={"web1--b": "01"})
+    del project.server_variables["vault1"]
+    project.servers = ["vault2"]
+    project.hosts["web1"]["backup_repositories"] = {"b": {"server": "vault2"}}
+    path = state / "hosts/vault2/ssh_rendered.json"
+    served = {"account": "bk-web1", "kind": "sftp", "path": "/x", "remote": None, "quota": None, "append_only": False}
+    path.write_text(json.dumps({"repositories": {"web1--c": {**served, "host": "web1", "from": [], "keys": []}}}))
+    done = project.play("decommission", "-e", "client=web1")
+    assert done.returncode == 0, done.stdout
+    assert "web1: its timers are not stopped: Task failed: Failed to connect" in " ".join(done.stdout.split()), (
+        done.stdout
+    )
+    assert "let in by" not in done.stdout
+    assert json.loads(path.read_text()) == {"repositories": {}}
+
+
+def test_a_damaged_manifest_and_timers_that_go_on_fail_their_hosts(project: Project) -> None:
+    state = two_servers(project, {}, vault2={"web1--b": "01"})
+    project.servers = ["vault2"]
+    path = state / "hosts/vault2/ssh_rendered.json"
+    served = {"account": "bk-web1", "kind": "sftp", "path": "/x", "remote": None, "quota": None, "append_only": False}
+    path.write_text(json.dumps({"repositories": {"web1--c": {**served, "host": "web1", "from": [], "keys": []}}}))
+    vault = project.folder / "python-vault2"
+    vault.write_text(vault.read_text().replace('"files": {}', '"files": {"/var/lib/holdfast/ssh_accounts.json": "01"}'))
+    client = project.folder / "python-web1"
+    client.write_text(HOSTILE.format(facts=json.dumps({"failed": True, "msg": "a backup is running"})))
+    client.chmod(0o755)
+    project.hosts["web1"] |= {
+        "ansible_python_interpreter": str(client),
+        "backup_repositories": {"b": {"server": "vault2"}},
+    }
+    done = project.play("decommission", "-e", "client=web1")
+    assert done.returncode != 0, done.stdout
+    words = " ".join(done.stdout.split())
+    for told in (
+        "web1 is still let in by vault2: see",
+        "vault2: htpasswd.json or ssh_accounts.json in /var/lib/holdfast is damaged",
+        "web1: its timers are not stopped: ",
+        "a backup is running",
+    ):
+        assert told in words, done.stdout
+    assert {"vault2", "web1"} == set(re.findall(r"fatal: \[(\w+)\]", done.stdout))
+    assert "web1--c" in path.read_text()
+
+
+def test_a_client_that_fails_as_a_server_has_its_timers_told_of(project: Project) -> None:
+    two_servers(project, {}, vault2={"web1--b": "01"})
+    project.servers = ["vault2", "web1"]
+    project.server_variables["web1"] = {**DOWN, "rest_server_tls": "off"}
+    project.hosts["web1"] |= {**DOWN, "backup_repositories": {"b": {"server": "vault2"}}}
+    done = project.play("decommission", "-e", "client=web1")
+    assert done.returncode != 0, done.stdout
+    assert "web1: its timers are not stopped: see above" in " ".join(done.stdout.split()), done.stdout
+
+
 # --- limits
 
 

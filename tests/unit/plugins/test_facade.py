@@ -549,6 +549,30 @@ def test_a_server_is_judged_by_what_it_will_serve(
     assert _host.rest_served(seen, rest) is faced("__holdfast_rest_served", **given, __holdfast_host=seen)
 
 
+@pytest.mark.parametrize("way", ["rest", "ssh"])
+def test_what_a_host_has_nothing_of_is_served_no_more(way: str) -> None:
+    """It was installed anew, say. Where it serves that way, or its manifest is damaged, the roles know better."""
+    accounts = [{"name": "bk-db1"}] if way == "rest" else []
+    server = {"users": [], "extra_users": [], "ssh": {"accounts": accounts}}
+    known = {
+        "rendered": {"users": {"web1--a": "01"}, "quotas": {"web1--a": "1G"}, "names": ["vault"]},
+        "ssh_rendered": {"repositories": {"web1--a": {"host": "web1"}}},
+    }
+    preflight = {"hosts": {"web1": {"client": None, "server": server}}, "known": {"web1": known}}
+    name = "htpasswd" if way == "rest" else "ssh_accounts"
+
+    def unserved(**seen: t.Any) -> t.Any:
+        host = {"htpasswd": None, "ssh_accounts": None, "files": {f"/var/lib/holdfast/{name}.json": None}, **seen}
+        return faced("__holdfast_unserved", __holdfast_preflight=preflight, __holdfast_host=host)
+
+    empty = {"rendered.json": {"users": {}, "quotas": {}, "names": ["vault"]}}
+    assert unserved() == (empty if way == "rest" else {"ssh_rendered.json": {"repositories": {}}})
+    assert unserved(**{name: {"users": {}, "accounts": {}}}) == ({} if way == "rest" else empty)
+    assert unserved(files={f"/var/lib/holdfast/{name}.json": "01"}) == {}
+    known.update(rendered=None, ssh_rendered=None)
+    assert unserved() == {}
+
+
 @pytest.mark.parametrize("kinds", [[], ["sftp"], ["sftp", "rclone"]])
 @pytest.mark.parametrize("seen", ["", "a" * 64])
 def test_a_proxy_is_judged_by_what_it_will_serve(kinds: list[str], seen: str) -> None:

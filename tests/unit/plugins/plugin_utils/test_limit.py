@@ -115,6 +115,23 @@ def test_over_what_a_server_lets_a_client_in() -> None:
     assert _limit.lets_in(declared, known(rendered(), user="web1--vault"), "web1") == {"vault1": ["rest", "ssh"]}
 
 
+def test_what_was_last_rendered_says_who_is_let_in() -> None:
+    """A declared repository may never have been served, or be revoked already; without a file nobody knows."""
+    nobody = {"users": {}, "quotas": {}, "names": []}
+    assert _limit.lets_in(hosts(), known(nobody, user="web1--vault"), "web1") == {}
+    declared = hosts()
+    declared["web1"]["client"]["repositories"][0]["ssh"] = {"account": "bk-web1"}
+    served = known()
+    served["vault1"]["ssh_rendered"] = {"repositories": {"db1--archive": {"host": "db1"}}}
+    assert _limit.lets_in(declared, served, "web1") == {}
+    # Also where its secrets are lost, and of a repository that it has no more.
+    assert _limit.lets_in(hosts(), known(rendered()), "web1") == {"vault1": ["rest"]}
+    named = hosts()
+    named["web1"]["backup_id"] = "web1-id"
+    for name, there in (("web1-id--old", {"vault1": ["rest"]}), ("web1-ids--old", {})):
+        assert _limit.lets_in(named, known({"users": {name: "01"}}), "web1") == there
+
+
 def test_hosts_outside_the_limit_are_nobodys_concern() -> None:
     assert _limit.problems(hosts(), known(), {"vault1", "somebody"}) == []
 
