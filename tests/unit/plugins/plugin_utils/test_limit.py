@@ -117,7 +117,7 @@ def test_over_what_a_server_lets_a_client_in() -> None:
 
 def test_what_was_last_rendered_says_who_is_let_in() -> None:
     """A declared repository may never have been served, or be revoked already; without a file nobody knows."""
-    nobody = {"users": {}, "quotas": {}, "names": []}
+    nobody: dict[str, t.Any] = {"users": {}, "quotas": {}, "names": []}
     assert _limit.lets_in(hosts(), known(nobody, user="web1--vault"), "web1") == {}
     declared = hosts()
     declared["web1"]["client"]["repositories"][0]["ssh"] = {"account": "bk-web1"}
