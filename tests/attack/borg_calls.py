@@ -121,6 +121,20 @@ def _overwrite(session: Session) -> None:
     session.commit()
 
 
+def _fill(session: Session) -> None:
+    """Go on after each refusal, and leave it uncommitted."""
+    session.open()
+    for number in range(40):
+        session.call("put", id=bytes([number]) * 32, data=os.urandom(1_000_000))
+
+
+def _fill_with_files(session: Session) -> None:
+    """The manifest begins a file, and so does the deletion of the one before it."""
+    session.open()
+    for _number in range(900):
+        session.call("put", id=bytes(32), data=b"")
+
+
 ATTACKS: dict[str, Callable[[Session], None]] = {
     "make": _make,
     "delete what it made": _delete_what_it_made,
@@ -130,6 +144,8 @@ ATTACKS: dict[str, Callable[[Session], None]] = {
     "destroy after create": _destroy_after_create,
     "delete": _delete,
     "overwrite": _overwrite,
+    "fill": _fill,
+    "fill with files": _fill_with_files,
 }
 
 

@@ -21,6 +21,9 @@ HELD = f"{PLACES['archive']}/web1--archive"
 # One that the client has itself, without any restriction: the same calls do destroy it.
 LOCAL = "/root/victim"
 DELIVERED = ["borg", "serve"]
+# What a quota counts of a directory, and what web1--archive has of it, with an object that is just being written.
+TAKEN = "find {} -printf '%s\\n' | awk '{{ sum += $1 > 16384 ? $1 : 16384 }} END {{ print sum }}'"
+QUOTA = 21_000_000
 # A lock that no restic made, with a name like those of restic.
 LOCK = f"/locks/{'0123456789abcdef' * 4}"
 # The methods of the attacks on rclone, where they are good.
@@ -158,6 +161,25 @@ def test_a_full_quota_is_its_owners_alone(protected: Protected) -> None:
             assert protected.ran(host, repository) == "ok", (host, repository)
     finally:
         protected.sh("web1", "rm /root/too-much")
+    assert protected.ran("web1", "archive") == "ok"
+
+
+@pytest.mark.parametrize("attack", ["fill", "fill with files"])
+def test_a_borg_quota_stops_whoever_goes_on_after_it(protected: Protected, attack: str) -> None:
+    """Calls that no borg makes. By itself it compares when all is on disk, and forgets what was not committed."""
+    protected.sh("web1", f"rm -rf {LOCAL}")
+    protected.borg_calls("make", LOCAL, DELIVERED)
+    protected.borg_calls(attack, LOCAL, [*DELIVERED, "--append-only", "--storage-quota", "20M"])
+    assert int(protected.sh("web1", TAKEN.format(LOCAL))) > QUOTA, "not delivered"
+    protected.sh("web1", f"rm -rf {LOCAL}")
+    assert protected.ran("web1", "archive") == "ok"
+    with protected.kept("archive"):
+        for _session in range(2):
+            answers = protected.borg_calls(attack, OWN, protected.dial("archive"))
+            assert ["put", ""] in answers
+            assert answers[-1] == ["put", "StorageQuotaExceeded"]
+            assert int(protected.sh("vault1", TAKEN.format(HELD))) < QUOTA
+    assert protected.ran("db1", "archive") == "ok"
     assert protected.ran("web1", "archive") == "ok"
 
 
