@@ -54,8 +54,9 @@ _FINAL = (
 # nothing that was never committed. So what a call will write is added to what is there and compared first, and one session
 # writes at a time, even where the client breaks borg's lock or asks for none. What a session that was cut off left is
 # deleted, or counted, as soon as another one writes.
+# The key is an option in the repository's configuration, where borg takes a carriage return for the end of a line.
 _BORG = r"""
-import contextlib, fcntl, functools, os, sys
+import contextlib, fcntl, functools, os, re, sys
 from borg import archiver, remote, repository
 from borg.locking import LockTimeout
 
@@ -137,7 +138,12 @@ def bounded(name):
 
     setattr(server, name, within)
 
-server.open = opened
+def save_key(self, keydata):
+    if not re.fullmatch(rb'[A-Za-z0-9+/=\n]{0,8192}', keydata):
+        raise ValueError('this is no key of borg')
+    return self.repository.save_key(keydata)
+
+server.open, server.save_key = opened, save_key
 Repository.prepare_txn, Repository.close = prepared, closed
 repository.LoggedIO.delete_segment = emptied
 for name in ('put', 'delete', 'commit'):

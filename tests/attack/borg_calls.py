@@ -135,6 +135,12 @@ def _fill_with_files(session: Session) -> None:
         session.call("put", id=bytes(32), data=b"")
 
 
+def _key(session: Session) -> None:
+    """One that goes on as another option of the repository's configuration."""
+    session.open()
+    session.call("save_key", keydata=b"QUJD\rappend_only = 0")
+
+
 ATTACKS: dict[str, Callable[[Session], None]] = {
     "make": _make,
     "delete what it made": _delete_what_it_made,
@@ -146,6 +152,7 @@ ATTACKS: dict[str, Callable[[Session], None]] = {
     "overwrite": _overwrite,
     "fill": _fill,
     "fill with files": _fill_with_files,
+    "key": _key,
 }
 
 

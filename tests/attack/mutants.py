@@ -243,6 +243,12 @@ FLEET_MUTANTS = {
         f"sed -i 's/^    bounded(name)$/    pass/' {_SERVE}",
         "vault1",
     ),
+    "borg-any-key": Mutant(
+        ("test_append_only.py::test_a_borg_key_is_nothing_else",),
+        (_SERVE,),
+        f"sed -i 's/^server.open, server.save_key = opened, save_key$/server.open = opened/' {_SERVE}",
+        "vault1",
+    ),
     "accept-new": Mutant(
         ("test_network.py::test_no_host_key_is_trusted_on_first_use",),
         ("/etc/holdfast/ssh/proxy.conf", "/etc/holdfast/ssh/archive.conf"),

@@ -137,6 +137,18 @@ def test_the_borg_session_that_makes_a_repository_keeps_what_is_in_it(protected:
     assert protected.ran("web1", "archive") == "ok"
 
 
+def test_a_borg_key_is_nothing_else(protected: Protected) -> None:
+    """What comes after a carriage return borg would take for its next option: a repository that nobody can open, say."""
+    protected.sh("web1", f"rm -rf {LOCAL}")
+    protected.borg_calls("make", LOCAL, DELIVERED)
+    protected.borg_calls("key", LOCAL, DELIVERED)
+    assert protected.borg_calls("open", LOCAL, DELIVERED)[-1] == ["open", "DuplicateOptionError"], "not delivered"
+    with protected.kept("archive"):
+        answers = protected.borg_calls("key", OWN, protected.dial("archive"))
+    assert answers[1:] == [["open", ""], ["save_key", "ValueError"]]
+    assert protected.ran("web1", "archive") == "ok"
+
+
 @pytest.mark.parametrize("attack", ["open", "create"])
 @pytest.mark.parametrize(
     "path",

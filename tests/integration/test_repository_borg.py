@@ -264,3 +264,5 @@ def test_the_borg_of_each_release_is_served_append_only_and_with_its_quota(lab: 
         assert ["put", ""] in answers
         assert answers[-1] == ["put", "StorageQuotaExceeded"]
         assert int(shell(lab, taken, host)) < 21_000_000
+    assert call("key", "/./served", "/root/served")[-1] == ["save_key", "ValueError"]
+    assert call("open", "/./served", "/root/served")[-1] == ["open", ""]

@@ -411,6 +411,9 @@ class Repository:
 
     def close(self):
         self.io = None
+
+    def save_key(self, keydata):
+        print('saved', keydata)
 """,
     "remote": """
 from .repository import Repository
@@ -591,6 +594,25 @@ for turn in range(2):
     fcntl.flock(other, fcntl.LOCK_UN)
 """
     assert in_borg(place, script, 1_000_000) == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("key", "taken"),
+    [
+        (b"", True),
+        (b"hqlhbGdvcml0aG2mc2hhMjU2\npGRhdGHaAN6v+/8=", True),
+        (b"QUJD\n", True),
+        (b"QUJD\rappend_only = 0", False),
+        (b"QUJD\r[repository]", False),
+        (b"QUJD\nappend_only = 0", False),
+        (b"QUJD\0", False),
+        (b"A" * 10_000, False),
+    ],
+)
+def test_a_key_of_borg_is_nothing_else(place: Path, key: bytes, taken: bool) -> None:
+    """borg takes a carriage return in its configuration, where the key is, for the end of a line."""
+    said = in_borg(place, "print(called(session(given[0], None), 'save_key', keydata=given[1]))", key)
+    assert said == ([f"saved {key!r}", ""] if taken else ["ValueError this is no key of borg"])
 
 
 def test_sftp() -> None:
