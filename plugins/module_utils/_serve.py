@@ -50,13 +50,25 @@ _FINAL = (
 # --append-only: where it finds that there is one already, it then obeys `destroy`, a call for which no client of an append-only
 # repository has any use; where it makes one, that session could delete in it for as long as it lasts. And without a quota it would
 # keep to the one that the repository was made with.
-_BORG = """
-import functools, sys
-from borg import archiver, remote
+# Its quota stops those only who stop by themselves: it compares after it has written, and counts no index, no files and
+# nothing that was never committed. So what a call will write is added to what is there and compared first, and one session
+# writes at a time, even where the client breaks borg's lock or asks for none. What a session that was cut off left is
+# deleted, or counted, as soon as another one writes.
+# The key is an option in the repository's configuration, where borg takes a carriage return for the end of a line.
+_BORG = r"""
+import contextlib, fcntl, functools, os, re, sys
+from borg import archiver, remote, repository
+from borg.locking import LockTimeout
 
-server = remote.RepositoryServer
+server, Repository = remote.RepositoryServer, repository.Repository
 server.rpc_methods = tuple(name for name in server.rpc_methods if name != 'destroy')
-opens = server.open
+opens, prepares, closes = server.open, Repository.prepare_txn, Repository.close
+deletes = repository.LoggedIO.delete_segment
+# A file counts as much at least, for which ext4 has one inode by default; a commit makes up to three.
+FILE = 16384
+# What borg writes of an object besides its data, or to delete it.
+ENTRY = 41
+writer = None
 
 @functools.wraps(opens)
 def opened(self, *given, **named):
@@ -65,7 +77,77 @@ def opened(self, *given, **named):
     self.repository.storage_quota = self.storage_quota or 0
     return found
 
-server.open = opened
+def use(path):
+    found = 0
+    for place, folders, files in os.walk(path):
+        for name in folders + files:
+            with contextlib.suppress(FileNotFoundError):
+                found += max(FILE, os.lstat(os.path.join(place, name)).st_size)
+    return found
+
+def write_alone(here):
+    global writer
+    # borg replaces its other files.
+    wanted = open(os.path.join(here.path, 'README'), 'r+')
+    try:
+        fcntl.flock(wanted, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LockTimeout(here.path) from None
+    writer = wanted
+
+def closed(self):
+    global writer
+    # That closes it, before borg lets go of its own lock: the next session may begin then.
+    writer = None
+    closes(self)
+
+# A transaction begins: what an earlier one left is gone afterwards.
+def prepared(self, *given, **named):
+    prepares(self, *given, **named)
+    if self.storage_quota:
+        self.taken = use(self.path) - FILE * self.io.segment
+
+def emptied(self, segment):
+    # A session that reads may have it open, and would keep its space.
+    with contextlib.suppress(FileNotFoundError):
+        os.truncate(self.segment_filename(segment), 0)
+    deletes(self, segment)
+
+def bounded(name):
+    call = getattr(Repository, name)
+
+    @functools.wraps(call)
+    def within(self, **named):
+        here = self.repository
+        if here.storage_quota:
+            if not writer or not here._active_txn:
+                # In this order: whoever wrote until now may have committed.
+                if not writer:
+                    write_alone(here)
+                here.prepare_txn(here.get_transaction_id())
+            here.taken += len(named.get('data', b'')) + 2 * ENTRY
+            # The old index stays until the new one is there.
+            needed = here.taken + FILE * (here.io.segment + 3) + here.index.size()
+            if needed > here.storage_quota:
+                sizes = map(repository.format_file_size, (here.storage_quota, needed))
+                here.transaction_doomed = here.StorageQuotaExceeded(*sizes)
+                # Of a doomed transaction borg's own commit says that, and rolls it back.
+                if name != 'commit':
+                    raise here.transaction_doomed
+        return call(here, **named)
+
+    setattr(server, name, within)
+
+def save_key(self, keydata):
+    if not re.fullmatch(rb'[A-Za-z0-9+/=\n]{0,8192}', keydata):
+        raise ValueError('this is no key of borg')
+    return self.repository.save_key(keydata)
+
+server.open, server.save_key = opened, save_key
+Repository.prepare_txn, Repository.close = prepared, closed
+repository.LoggedIO.delete_segment = emptied
+for name in ('put', 'delete', 'commit'):
+    bounded(name)
 del sys.argv[0]
 sys.exit(archiver.main())
 """

@@ -121,6 +121,26 @@ def _overwrite(session: Session) -> None:
     session.commit()
 
 
+def _fill(session: Session) -> None:
+    """Go on after each refusal, and leave it uncommitted."""
+    session.open()
+    for number in range(40):
+        session.call("put", id=bytes([number]) * 32, data=os.urandom(1_000_000))
+
+
+def _fill_with_files(session: Session) -> None:
+    """The manifest begins a file, and so does the deletion of the one before it."""
+    session.open()
+    for _number in range(900):
+        session.call("put", id=bytes(32), data=b"")
+
+
+def _key(session: Session) -> None:
+    """One that goes on as another option of the repository's configuration."""
+    session.open()
+    session.call("save_key", keydata=b"QUJD\rappend_only = 0")
+
+
 ATTACKS: dict[str, Callable[[Session], None]] = {
     "make": _make,
     "delete what it made": _delete_what_it_made,
@@ -130,6 +150,9 @@ ATTACKS: dict[str, Callable[[Session], None]] = {
     "destroy after create": _destroy_after_create,
     "delete": _delete,
     "overwrite": _overwrite,
+    "fill": _fill,
+    "fill with files": _fill_with_files,
+    "key": _key,
 }
 
 

@@ -224,10 +224,29 @@ FLEET_MUTANTS = {
     ),
     # The repository's own configuration has it too, from when it was made.
     "no-quota": Mutant(
-        ("test_append_only.py::test_a_full_quota_is_its_owners_alone",),
+        (
+            "test_append_only.py::test_a_full_quota_is_its_owners_alone",
+            "test_append_only.py::test_a_borg_quota_stops_whoever_goes_on_after_it[fill]",
+            "test_append_only.py::test_a_borg_quota_stops_whoever_goes_on_after_it[fill with files]",
+        ),
         (_served("archive"), "/srv/holdfast-ssh/web1--archive/config"),
         f'sed -i \'s/"quota": "20M"/"quota": null/\' {_served("archive")};'
         " sed -i 's/^storage_quota = .*/storage_quota = 0/' /srv/holdfast-ssh/web1--archive/config",
+        "vault1",
+    ),
+    "borg-quota-compared-after": Mutant(
+        (
+            "test_append_only.py::test_a_borg_quota_stops_whoever_goes_on_after_it[fill]",
+            "test_append_only.py::test_a_borg_quota_stops_whoever_goes_on_after_it[fill with files]",
+        ),
+        (_SERVE,),
+        f"sed -i 's/^    bounded(name)$/    pass/' {_SERVE}",
+        "vault1",
+    ),
+    "borg-any-key": Mutant(
+        ("test_append_only.py::test_a_borg_key_is_nothing_else",),
+        (_SERVE,),
+        f"sed -i 's/^server.open, server.save_key = opened, save_key$/server.open = opened/' {_SERVE}",
         "vault1",
     ),
     "accept-new": Mutant(

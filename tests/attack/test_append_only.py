@@ -22,6 +22,9 @@ HELD = f"{PLACES['archive']}/web1--archive"
 # One that the client has itself, without any restriction: the same calls do destroy it.
 LOCAL = "/root/victim"
 DELIVERED = ["borg", "serve"]
+# What a quota counts of a directory, and what web1--archive has of it, with an object that is just being written.
+TAKEN = "find {} -printf '%s\\n' | awk '{{ sum += $1 > 16384 ? $1 : 16384 }} END {{ print sum }}'"
+QUOTA = 21_000_000
 # A lock that no restic made, with the name that restic would give it.
 LOCK = f"/locks/{hashlib.sha256(b'x').hexdigest()}"
 # The methods of the attacks on rclone, where they are good.
@@ -141,6 +144,18 @@ def test_the_borg_session_that_makes_a_repository_keeps_what_is_in_it(protected:
     assert protected.ran("web1", "archive") == "ok"
 
 
+def test_a_borg_key_is_nothing_else(protected: Protected) -> None:
+    """What comes after a carriage return borg would take for its next option: a repository that nobody can open, say."""
+    protected.sh("web1", f"rm -rf {LOCAL}")
+    protected.borg_calls("make", LOCAL, DELIVERED)
+    protected.borg_calls("key", LOCAL, DELIVERED)
+    assert protected.borg_calls("open", LOCAL, DELIVERED)[-1] == ["open", "DuplicateOptionError"], "not delivered"
+    with protected.kept("archive"):
+        answers = protected.borg_calls("key", OWN, protected.dial("archive"))
+    assert answers[1:] == [["open", ""], ["save_key", "ValueError"]]
+    assert protected.ran("web1", "archive") == "ok"
+
+
 @pytest.mark.parametrize("attack", ["open", "create"])
 @pytest.mark.parametrize(
     "path",
@@ -165,6 +180,25 @@ def test_a_full_quota_is_its_owners_alone(protected: Protected) -> None:
             assert protected.ran(host, repository) == "ok", (host, repository)
     finally:
         protected.sh("web1", "rm /root/too-much")
+    assert protected.ran("web1", "archive") == "ok"
+
+
+@pytest.mark.parametrize("attack", ["fill", "fill with files"])
+def test_a_borg_quota_stops_whoever_goes_on_after_it(protected: Protected, attack: str) -> None:
+    """Calls that no borg makes. By itself it compares when all is on disk, and forgets what was not committed."""
+    protected.sh("web1", f"rm -rf {LOCAL}")
+    protected.borg_calls("make", LOCAL, DELIVERED)
+    protected.borg_calls(attack, LOCAL, [*DELIVERED, "--append-only", "--storage-quota", "20M"])
+    assert int(protected.sh("web1", TAKEN.format(LOCAL))) > QUOTA, "not delivered"
+    protected.sh("web1", f"rm -rf {LOCAL}")
+    assert protected.ran("web1", "archive") == "ok"
+    with protected.kept("archive"):
+        for _session in range(2):
+            answers = protected.borg_calls(attack, OWN, protected.dial("archive"))
+            assert ["put", ""] in answers
+            assert answers[-1] == ["put", "StorageQuotaExceeded"]
+            assert int(protected.sh("vault1", TAKEN.format(HELD))) < QUOTA
+    assert protected.ran("db1", "archive") == "ok"
     assert protected.ran("web1", "archive") == "ok"
 
 

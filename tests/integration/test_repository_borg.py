@@ -257,3 +257,12 @@ def test_the_borg_of_each_release_is_served_append_only_and_with_its_quota(lab: 
         """,
         host,
     )
+    # Whoever goes on after that. What was not committed is the next session's to delete.
+    taken = "find /srv/served -printf '%s\\n' | awk '{ sum += $1 > 16384 ? $1 : 16384 } END { print sum }'"
+    for attack in ("fill", "fill with files") * 2:
+        answers = call(attack, "/./served", "/root/served")
+        assert ["put", ""] in answers
+        assert answers[-1] == ["put", "StorageQuotaExceeded"]
+        assert int(shell(lab, taken, host)) < 21_000_000
+    assert call("key", "/./served", "/root/served")[-1] == ["save_key", "ValueError"]
+    assert call("open", "/./served", "/root/served")[-1] == ["open", ""]

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import pwd
@@ -332,11 +334,89 @@ def test_an_append_only_borg_that_is_no_python_program_serves_nothing(place: Pat
     assert _serve.command({**one, "append_only": False}).argv[0] == str(program)
 
 
-# As far as borg 1.4 goes that way: whoever creates a repository gets one that is not append-only, with the quota in its config.
-_BORG_REMOTE = """
+# As far as borg 1.4 goes that way: whoever creates a repository gets one that is not append-only, with the quota in its
+# config; what is put is written, and compared with the quota then; what was not committed is deleted when somebody
+# writes next.
+_BORG_MODULES = {
+    "__init__": "",
+    "locking": """
+class LockTimeout(Exception):
+    pass
+""",
+    "repository": """
+import os
+
+def format_file_size(size):
+    return f'{size} B'
+
+class LoggedIO:
+    def __init__(self, path):
+        self.path, self.segment = path, 0
+
+    def segment_filename(self, segment):
+        return os.path.join(self.path, 'data', str(segment))
+
+    def delete_segment(self, segment):
+        os.unlink(self.segment_filename(segment))
+
+class Index(dict):
+    def size(self):
+        return 1000 + 100 * len(self)
+
 class Repository:
-    def __init__(self, append_only, storage_quota):
+    class StorageQuotaExceeded(Exception):
+        pass
+
+    def __init__(self, path, append_only, storage_quota):
         self.append_only, self.storage_quota = append_only, 50 if storage_quota is None else storage_quota
+        self.path = path
+        self.io, self._active_txn, self.transaction_doomed = LoggedIO(path), False, None
+
+    def get_transaction_id(self):
+        return max(int(name[6:]) for name in os.listdir(self.path) if name.startswith('index.'))
+
+    def prepare_txn(self, transaction_id, do_cleanup=True):
+        self._active_txn, self.index, self.storage_quota_use = True, Index(), 0
+        for name in os.listdir(os.path.join(self.path, 'data')):
+            if int(name) > transaction_id:
+                self.io.delete_segment(int(name))
+        self.io.segment = transaction_id + 1
+
+    def put(self, id, data, wait=True):
+        if not self._active_txn:
+            self.prepare_txn(self.get_transaction_id())
+        with open(self.io.segment_filename(self.io.segment), 'ab') as stream:
+            stream.write(data)
+        self.storage_quota_use += len(data)
+        self.index[id] = self.io.segment
+        if self.storage_quota and self.storage_quota_use > self.storage_quota:
+            self.transaction_doomed = self.StorageQuotaExceeded('too late')
+            raise self.transaction_doomed
+
+    def delete(self, id, wait=True):
+        self.put(id, b'')
+
+    def commit(self, save_space=False, compact=True, threshold=0.1, cleanup_commits=False):
+        if self.transaction_doomed:
+            exception = self.transaction_doomed
+            self.rollback()
+            raise exception
+        self.io.segment += 1
+        for name in (f'data/{self.io.segment}', f'index.{self.io.segment}'):
+            open(os.path.join(self.path, name), 'wb').close()
+        self.rollback()
+
+    def rollback(self):
+        self._active_txn, self.transaction_doomed = False, None
+
+    def close(self):
+        self.io = None
+
+    def save_key(self, keydata):
+        print('saved', keydata)
+""",
+    "remote": """
+from .repository import Repository
 
 class RepositoryServer:
     rpc_methods = ('open', 'destroy', 'put')
@@ -345,42 +425,194 @@ class RepositoryServer:
         self.append_only, self.storage_quota = append_only, storage_quota
 
     def open(self, path, create=False):
-        self.repository = Repository(not create and self.append_only, self.storage_quota)
+        self.repository = Repository(path, not create and self.append_only, self.storage_quota)
         return path
-"""
-_BORG_ARCHIVER = """
-import inspect, sys
+""",
+    # What is called is not what a client may call, but how: by name, with those arguments only that the signature has.
+    "archiver": """
+import inspect, os, sys
 from .remote import RepositoryServer
+
+def called(server, method, **named):
+    try:
+        found = getattr(server, method)
+    except AttributeError:
+        found = getattr(server.repository, method)
+    known = inspect.signature(found).parameters
+    try:
+        found(**{name: value for name, value in named.items() if name in known})
+    except Exception as error:
+        return ' '.join([type(error).__name__, *map(str, error.args)])
+    return ''
+
+def session(path, quota):
+    server = RepositoryServer(True, quota)
+    server.open(path)
+    return server
+
 def main():
-    print(sys.argv, RepositoryServer.rpc_methods, list(inspect.signature(RepositoryServer.open).parameters))
-    for quota in (None, 200):
-        for create in (True, False):
-            server = RepositoryServer(True, quota)
-            print(server.open("/r", create=create), vars(server.repository))
+    exec(sys.stdin.read(), globals())
     return 3
-"""
+""",
+}
+
+
+@pytest.fixture
+def repository(place: Path) -> Path:
+    """A directory with what borg's have in common, and nothing committed but the beginning."""
+    path = place / "repository"
+    (path / "data").mkdir(parents=True)
+    (path / "README").touch()
+    (path / "index.0").touch()
+    return path
+
+
+def in_borg(place: Path, script: str, *values: Any) -> list[str]:
+    """What a script prints in a session of borg, after what is run first; `given`: the repository and `values`."""
+    (place / "borg").mkdir(exist_ok=True)
+    for name, text in _BORG_MODULES.items():
+        (place / f"borg/{name}.py").write_text(text)
+    code = f"import sys; sys.path.insert(0, {str(place)!r})\n{_serve._BORG}"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, "/usr/bin/borg", "serve"],
+        input=f"given = {(str(place / 'repository'), *values)!r}\n{script}",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (3, "")
+    return done.stdout.splitlines()
 
 
 def test_a_borg_session_cannot_destroy_and_never_forgets_what_it_is(place: Path) -> None:
     """What is run first, with a borg that tells what it was given."""
-    (place / "borg").mkdir()
-    (place / "borg/__init__.py").touch()
-    (place / "borg/remote.py").write_text(_BORG_REMOTE)
-    (place / "borg/archiver.py").write_text(_BORG_ARCHIVER)
-    code = f"import sys; sys.path.insert(0, {str(place)!r})\n{_serve._BORG}"
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code, "/usr/bin/borg", "serve"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (3, "")
-    assert done.stdout.splitlines() == [
+    script = """
+print(sys.argv, RepositoryServer.rpc_methods, list(inspect.signature(RepositoryServer.open).parameters))
+for quota in (None, 200):
+    for create in (True, False):
+        server = RepositoryServer(True, quota)
+        print(server.open("/r", create=create), server.repository.append_only, server.repository.storage_quota)
+"""
+    assert in_borg(place, script) == [
         "['/usr/bin/borg', 'serve'] ('open', 'put') ['self', 'path', 'create']",
-        *["/r {'append_only': True, 'storage_quota': 0}"] * 2,
-        *["/r {'append_only': True, 'storage_quota': 200}"] * 2,
+        *["/r True 0"] * 2,
+        *["/r True 200"] * 2,
     ]
+
+
+def size(path: Path) -> int:
+    return sum(each.stat().st_size for each in path.rglob("*"))
+
+
+_FILL = """
+server = session(given[0], given[1])
+print([called(server, 'put', id=each, data=bytes(given[2]), junk=1).split(' ')[0] for each in range(given[3])])
+"""
+
+
+def test_a_borg_session_writes_no_more_than_its_quota(place: Path, repository: Path) -> None:
+    """A client that goes on after a refusal; borg would write first and compare then, and all of it was on disk."""
+    quota = 1_000_000
+    said = in_borg(place, _FILL + "print(called(server, 'commit'), '|', called(server, 'commit'))", quota, 100_000, 60)
+    answers = ast.literal_eval(said[0])
+    taken = answers.index("StorageQuotaExceeded")
+    assert answers == [""] * taken + ["StorageQuotaExceeded"] * (60 - taken)
+    assert taken > 7
+    # The transaction is lost, and the next one may be committed.
+    assert re.fullmatch(r"StorageQuotaExceeded 1000000 B \d{7} B \| ", said[1])
+    assert size(repository) < quota / 2
+
+
+def test_what_borg_sessions_leave_does_not_add_up(place: Path, repository: Path) -> None:
+    """Cut off without a commit: of each, as much as the quota would stay, and the next one would not see it."""
+    quota = 1_000_000
+    for _session in range(3):
+        in_borg(place, _FILL, quota, 100_000, 60)
+        assert quota / 2 < size(repository) < quota
+    rolled = (
+        "server = session(*given)\n"
+        "print([called(server, 'put', id=1, data=bytes(400_000)) or called(server, 'rollback') for turn in range(3)])"
+    )
+    assert in_borg(place, rolled, quota) == ["['', '', '']"]
+    assert size(repository) < quota
+    # Whoever reads has the file open; its space is free all the same.
+    with (repository / "data/1").open("rb") as read:
+        assert in_borg(place, _FILL + "print(called(server, 'commit'))", quota, 400_000, 1) == ["['']", ""]
+        assert os.fstat(read.fileno()).st_size == 0
+
+
+@pytest.mark.parametrize("call", ["called(server, 'put', id=1, data=b'')", "called(server, 'delete', id=1)", "''"])
+def test_commits_of_borg_are_bounded_in_number(place: Path, repository: Path, call: str) -> None:
+    """Each leaves files in which there is next to nothing, even a commit of nothing."""
+    quota = 1_000_000
+    script = (
+        f"server = session(*given)\nprint([({call} or called(server, 'commit')).split(' ')[0] for turn in range(100)])"
+    )
+    answers = ast.literal_eval(in_borg(place, script, quota)[0])
+    assert answers[0] == ""
+    assert answers[-1] == "StorageQuotaExceeded"
+    assert len(list(repository.rglob("*"))) <= quota / 16384
+
+
+@pytest.mark.parametrize(
+    ("call", "each"), [("'put', id=turn, data=b''", 82 + 100), ("'delete', id=1", 82)], ids=["put", "delete"]
+)
+def test_what_borg_writes_of_nothing_counts(place: Path, repository: Path, call: str, each: int) -> None:
+    """An entry, another for what it replaces, and its place in the index."""
+    script = f"server = session(*given)\nprint([called(server, {call}) for turn in range(10000)].count(''))"
+    assert 1000 < int(in_borg(place, script, 500_000)[0]) < 500_000 / each
+
+
+def test_one_borg_session_writes_at_a_time(place: Path, repository: Path) -> None:
+    """A client can break borg's own lock, and ask for none: each session would have a quota of its own."""
+    with (repository / "README").open("r+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert in_borg(place, _FILL, 1_000_000, 10, 2) == [str(["LockTimeout"] * 2)]
+        # Where a check that failed has left a transaction, too.
+        begun = _FILL.replace("\nprint", "\nserver.repository.prepare_txn(0)\nprint")
+        assert in_borg(place, begun, 1_000_000, 10, 2) == [str(["LockTimeout"] * 2)]
+        assert not list((repository / "data").iterdir())
+        # Nothing is measured without a quota.
+        assert in_borg(place, _FILL, None, 10, 2) == [str([""] * 2)]
+
+
+def test_a_borg_session_lets_another_write_once_it_is_closed(place: Path, repository: Path) -> None:
+    """The next one begins as soon as borg has released its own lock, before the process has ended."""
+    script = """
+import fcntl
+other = open(given[0] + '/README')
+for turn in range(2):
+    server = session(*given)
+    print(called(server, 'put', id=1, data=b''))
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        print('alone')
+    except BlockingIOError:
+        server.repository.close()
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(other, fcntl.LOCK_UN)
+"""
+    assert in_borg(place, script, 1_000_000) == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("key", "taken"),
+    [
+        (b"", True),
+        (b"hqlhbGdvcml0aG2mc2hhMjU2\npGRhdGHaAN6v+/8=", True),
+        (b"QUJD\n", True),
+        (b"QUJD\rappend_only = 0", False),
+        (b"QUJD\r[repository]", False),
+        (b"QUJD\nappend_only = 0", False),
+        (b"QUJD\0", False),
+        (b"A" * 10_000, False),
+    ],
+)
+def test_a_key_of_borg_is_nothing_else(place: Path, key: bytes, taken: bool) -> None:
+    """borg takes a carriage return in its configuration, where the key is, for the end of a line."""
+    said = in_borg(place, "print(called(session(given[0], None), 'save_key', keydata=given[1]))", key)
+    assert said == ([f"saved {key!r}", ""] if taken else ["ValueError this is no key of borg"])
 
 
 def test_sftp() -> None:
