@@ -56,7 +56,7 @@ _FINAL = (
 # deleted, or counted, as soon as another one writes.
 # The key is an option in the repository's configuration, where borg takes a carriage return for the end of a line.
 _BORG = r"""
-import contextlib, fcntl, functools, os, re, sys
+import contextlib, fcntl, functools, os, re, sys, time
 from borg import archiver, remote, repository
 from borg.locking import LockTimeout
 
@@ -68,6 +68,8 @@ deletes = repository.LoggedIO.delete_segment
 FILE = 16384
 # What borg writes of an object besides its data, or to delete it.
 ENTRY = 41
+# Seconds that a new session waits for one that writes: sshd knows after five minutes that the client was switched off.
+WAIT = 400
 writer = None
 
 @functools.wraps(opens)
@@ -89,11 +91,15 @@ def write_alone(here):
     global writer
     # borg replaces its other files.
     wanted = open(os.path.join(here.path, 'README'), 'r+')
-    try:
-        fcntl.flock(wanted, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise LockTimeout(here.path) from None
-    writer = wanted
+    for second in range(WAIT + 1):
+        try:
+            fcntl.flock(wanted, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(min(1, WAIT - second))
+        else:
+            writer = wanted
+            return
+    raise LockTimeout(here.path)
 
 def closed(self):
     global writer

@@ -472,7 +472,9 @@ def in_borg(place: Path, script: str, *values: Any) -> list[str]:
     (place / "borg").mkdir(exist_ok=True)
     for name, text in _BORG_MODULES.items():
         (place / f"borg/{name}.py").write_text(text)
-    code = f"import sys; sys.path.insert(0, {str(place)!r})\n{_serve._BORG}"
+    wrapped = _serve._BORG.replace("\nWAIT = 400\n", "\nWAIT = 1\n")
+    assert wrapped != _serve._BORG
+    code = f"import sys; sys.path.insert(0, {str(place)!r})\n{wrapped}"
     done = subprocess.run(
         [sys.executable, "-I", "-c", code, "/usr/bin/borg", "serve"],
         input=f"given = {(str(place / 'repository'), *values)!r}\n{script}",
