@@ -56,7 +56,7 @@ _FINAL = (
 # deleted, or counted, as soon as another one writes.
 # The key is an option in the repository's configuration, where borg takes a carriage return for the end of a line.
 _BORG = r"""
-import contextlib, fcntl, functools, os, re, sys, time
+import contextlib, fcntl, functools, os, re, select, sys, time
 from borg import archiver, remote, repository
 from borg.locking import LockTimeout
 
@@ -66,17 +66,19 @@ opens, prepares, closes = server.open, Repository.prepare_txn, Repository.close
 deletes = repository.LoggedIO.delete_segment
 # A file counts as much at least, for which ext4 has one inode by default; a commit makes up to three.
 FILE = 16384
-# What borg writes of an object besides its data, or to delete it.
+# What borg writes of an object besides its data, or to delete it; as much again is what it remembers of one that was replaced.
 ENTRY = 41
 # Seconds that a new session waits for one that writes: sshd knows after five minutes that the client was switched off.
 WAIT = 400
 writer = None
+refused = False
 
 @functools.wraps(opens)
 def opened(self, *given, **named):
     found = opens(self, *given, **named)
     self.repository.append_only = self.repository.append_only or self.append_only
     self.repository.storage_quota = self.storage_quota or 0
+    self.repository.begun = self.repository.io.get_segments_transaction_id()
     return found
 
 def use(path):
@@ -84,26 +86,38 @@ def use(path):
     for place, folders, files in os.walk(path):
         for name in folders + files:
             with contextlib.suppress(FileNotFoundError):
-                found += max(FILE, os.lstat(os.path.join(place, name)).st_size)
+                size = max(FILE, os.lstat(os.path.join(place, name)).st_size)
+                # A commit writes another one beside it.
+                found += 2 * size if name.startswith('hints.') else size
     return found
 
 def write_alone(here):
-    global writer
-    # borg replaces its other files.
-    wanted = open(os.path.join(here.path, 'README'), 'r+')
-    for second in range(WAIT + 1):
+    global writer, refused
+    # borg replaces its files.
+    wanted = os.open(here.path, os.O_RDONLY | os.O_DIRECTORY)
+    client = select.poll()
+    client.register(0, 0)
+    limit = time.monotonic() + WAIT
+    # Once for all that the client has asked for meanwhile, and no longer than it is there.
+    while not refused:
         try:
             fcntl.flock(wanted, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(min(1, WAIT - second))
-        else:
+            refused = time.monotonic() > limit or bool(client.poll(1000))
+            continue
+        # Who wrote until now has committed: what this client and borg have read of the repository is not true any more.
+        refused = here.begun != here.io.get_segments_transaction_id()
+        if not refused:
             writer = wanted
             return
+    os.close(wanted)
     raise LockTimeout(here.path)
 
 def closed(self):
     global writer
-    # That closes it, before borg lets go of its own lock: the next session may begin then.
+    # Before borg lets go of its own lock: the next session may begin then.
+    if writer:
+        os.close(writer)
     writer = None
     closes(self)
 
@@ -114,9 +128,11 @@ def prepared(self, *given, **named):
         self.taken = use(self.path) - FILE * self.io.segment
 
 def emptied(self, segment):
-    # A session that reads may have it open, and would keep its space.
-    with contextlib.suppress(FileNotFoundError):
-        os.truncate(self.segment_filename(segment), 0)
+    name = self.segment_filename(segment)
+    # A session that reads may have it open, and would keep its space. A copy of the administrator's stays what it is.
+    with contextlib.suppress(OSError):
+        if os.lstat(name).st_nlink == 1:
+            os.truncate(name, 0)
     deletes(self, segment)
 
 def bounded(name):
@@ -127,11 +143,10 @@ def bounded(name):
         here = self.repository
         if here.storage_quota:
             if not writer or not here._active_txn:
-                # In this order: whoever wrote until now may have committed.
                 if not writer:
                     write_alone(here)
                 here.prepare_txn(here.get_transaction_id())
-            here.taken += len(named.get('data', b'')) + 2 * ENTRY
+            here.taken += len(named.get('data', b'')) + 3 * ENTRY
             # The old index stays until the new one is there.
             needed = here.taken + FILE * (here.io.segment + 3) + here.index.size()
             if needed > here.storage_quota:

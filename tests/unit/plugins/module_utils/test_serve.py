@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -353,6 +354,10 @@ class LoggedIO:
     def __init__(self, path):
         self.path, self.segment = path, 0
 
+    def get_segments_transaction_id(self):
+        names = os.listdir(self.path) if os.path.isdir(self.path) else []
+        return max((int(name[6:]) for name in names if name.startswith('index.')), default=0)
+
     def segment_filename(self, segment):
         return os.path.join(self.path, 'data', str(segment))
 
@@ -373,7 +378,7 @@ class Repository:
         self.io, self._active_txn, self.transaction_doomed = LoggedIO(path), False, None
 
     def get_transaction_id(self):
-        return max(int(name[6:]) for name in os.listdir(self.path) if name.startswith('index.'))
+        return self.io.get_segments_transaction_id()
 
     def prepare_txn(self, transaction_id, do_cleanup=True):
         self._active_txn, self.index, self.storage_quota_use = True, Index(), 0
@@ -451,7 +456,7 @@ def session(path, quota):
     return server
 
 def main():
-    exec(sys.stdin.read(), globals())
+    exec(open(os.path.dirname(__file__) + '.script').read(), globals())
     return 3
 """,
 }
@@ -462,7 +467,6 @@ def repository(place: Path) -> Path:
     """A directory with what borg's have in common, and nothing committed but the beginning."""
     path = place / "repository"
     (path / "data").mkdir(parents=True)
-    (path / "README").touch()
     (path / "index.0").touch()
     return path
 
@@ -475,16 +479,20 @@ def in_borg(place: Path, script: str, *values: Any) -> list[str]:
     wrapped = _serve._BORG.replace("\nWAIT = 400\n", "\nWAIT = 1\n")
     assert wrapped != _serve._BORG
     code = f"import sys; sys.path.insert(0, {str(place)!r})\n{wrapped}"
-    done = subprocess.run(
+    (place / "borg.script").write_text(f"given = {(str(place / 'repository'), *values)!r}\n{script}")
+    with subprocess.Popen(
         [sys.executable, "-I", "-c", code, "/usr/bin/borg", "serve"],
-        input=f"given = {(str(place / 'repository'), *values)!r}\n{script}",
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (3, "")
-    return done.stdout.splitlines()
+    ) as session:
+        # Its standard input stays open, as long as the client is there.
+        assert session.stdout
+        assert session.stderr
+        found, said = session.stdout.read(), session.stderr.read()
+    assert (session.returncode, said) == (3, "")
+    return found.splitlines()
 
 
 def test_a_borg_session_cannot_destroy_and_never_forgets_what_it_is(place: Path) -> None:
@@ -505,6 +513,17 @@ for quota in (None, 200):
 
 def size(path: Path) -> int:
     return sum(each.stat().st_size for each in path.rglob("*"))
+
+
+@contextlib.contextmanager
+def another_writes(repository: Path) -> Iterator[None]:
+    """Another session, that does not end."""
+    other = os.open(repository, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(other)
 
 
 _FILL = """
@@ -558,7 +577,7 @@ def test_commits_of_borg_are_bounded_in_number(place: Path, repository: Path, ca
 
 
 @pytest.mark.parametrize(
-    ("call", "each"), [("'put', id=turn, data=b''", 82 + 100), ("'delete', id=1", 82)], ids=["put", "delete"]
+    ("call", "each"), [("'put', id=turn, data=b''", 123 + 100), ("'delete', id=1", 123)], ids=["put", "delete"]
 )
 def test_what_borg_writes_of_nothing_counts(place: Path, repository: Path, call: str, each: int) -> None:
     """An entry, another for what it replaces, and its place in the index."""
@@ -568,9 +587,14 @@ def test_what_borg_writes_of_nothing_counts(place: Path, repository: Path, call:
 
 def test_one_borg_session_writes_at_a_time(place: Path, repository: Path) -> None:
     """A client can break borg's own lock, and ask for none: each session would have a quota of its own."""
-    with (repository / "README").open("r+") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        assert in_borg(place, _FILL, 1_000_000, 10, 2) == [str(["LockTimeout"] * 2)]
+    with another_writes(repository):
+        # Who is refused once does not try again with each call that is on its way already.
+        counted = (
+            "import fcntl\nown, tries = fcntl.flock, []\nfcntl.flock = lambda *given: (tries.append(1), own(*given))\n"
+        )
+        answers, tries = in_borg(place, f"{counted}{_FILL}print(len(tries))", 1_000_000, 10, 20)
+        assert answers == str(["LockTimeout"] * 20)
+        assert int(tries) < 5
         # Where a check that failed has left a transaction, too.
         begun = _FILL.replace("\nprint", "\nserver.repository.prepare_txn(0)\nprint")
         assert in_borg(place, begun, 1_000_000, 10, 2) == [str(["LockTimeout"] * 2)]
@@ -579,11 +603,51 @@ def test_one_borg_session_writes_at_a_time(place: Path, repository: Path) -> Non
         assert in_borg(place, _FILL, None, 10, 2) == [str([""] * 2)]
 
 
+@pytest.mark.parametrize("commits", [False, True])
+def test_a_borg_session_waits_for_one_whose_client_is_gone(place: Path, repository: Path, commits: bool) -> None:
+    """But not for one that goes on, and commits: it has read what is not true any more, and would lose what that saved."""
+    script = """
+import fcntl
+own, turn = fcntl.flock, [0]
+
+def ended(*given):
+    turn[0] += 1
+    if turn[0] == 2:
+        if commits:
+            open(server.repository.path + '/index.7', 'w').close()
+        own(other, fcntl.LOCK_UN)
+    return own(*given)
+
+other = os.open(given[0], os.O_RDONLY)
+own(other, fcntl.LOCK_EX)
+fcntl.flock = ended
+server = session(*given)
+print(called(server, 'put', id=1, data=b'x'), called(server, 'put', id=1, data=b'x'))
+"""
+    said = in_borg(place, f"commits = {commits}\n{script}", 1_000_000)
+    assert said == [" ".join([f"LockTimeout {repository}"] * 2) if commits else " "]
+    assert bool(list((repository / "data").iterdir())) is not commits
+
+
+def test_what_a_borg_session_deletes_stays_in_a_hard_link(place: Path, repository: Path) -> None:
+    """A copy of the administrator's, of links; what is deleted otherwise is emptied first, since somebody may read it."""
+    held = (repository / "data/5").open("xb")
+    held.write(b"x" * 1000)
+    held.flush()
+    (repository / "data/6").write_bytes(b"x" * 1000)
+    os.link(repository / "data/6", place / "copy")
+    in_borg(place, _FILL, 1_000_000, 10, 1)
+    assert sorted(path.name for path in (repository / "data").iterdir()) == ["1"]
+    assert os.fstat(held.fileno()).st_size == 0
+    held.close()
+    assert (place / "copy").stat().st_size == 1000
+
+
 def test_a_borg_session_lets_another_write_once_it_is_closed(place: Path, repository: Path) -> None:
     """The next one begins as soon as borg has released its own lock, before the process has ended."""
     script = """
 import fcntl
-other = open(given[0] + '/README')
+other = os.open(given[0], os.O_RDONLY)
 for turn in range(2):
     server = session(*given)
     print(called(server, 'put', id=1, data=b''))
