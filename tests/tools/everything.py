@@ -21,7 +21,7 @@ from .jobs import RESULTS, ROOT, Job, Result, Runner
 
 # Sessions of the noxfile with their limits in seconds. Those with real hosts and molecule's scenarios take longest: they
 # come first, then the demo; the unit tests fill up.
-LONG = {"integration": 1800}
+LONG = {"integration": 2700}
 DEMO = {"demo": 1200, "demo-2.21": 600}
 SHORT = {"unit": 600, "unit-2.21": 600}
 # What only reads the sources, the longest first. It has to wait for all others.
