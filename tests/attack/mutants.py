@@ -222,18 +222,6 @@ FLEET_MUTANTS = {
         f"sed -i 's/landlock(wanted.confine)/pass/' {_SERVE}",
         "vault1",
     ),
-    # The repository's own configuration has it too, from when it was made.
-    "no-quota": Mutant(
-        (
-            "test_append_only.py::test_a_full_quota_is_its_owners_alone",
-            "test_append_only.py::test_a_borg_quota_stops_whoever_goes_on_after_it[fill]",
-            "test_append_only.py::test_a_borg_quota_stops_whoever_goes_on_after_it[fill with files]",
-        ),
-        (_served("archive"), "/srv/holdfast-ssh/web1--archive/config"),
-        f'sed -i \'s/"quota": "20M"/"quota": null/\' {_served("archive")};'
-        " sed -i 's/^storage_quota = .*/storage_quota = 0/' /srv/holdfast-ssh/web1--archive/config",
-        "vault1",
-    ),
     "borg-quota-compared-after": Mutant(
         (
             "test_append_only.py::test_a_borg_quota_stops_whoever_goes_on_after_it[fill]",
@@ -289,6 +277,19 @@ FLEET_MUTANTS = {
         ("/etc/holdfast/secrets",),
         "chmod -R a+rX /etc/holdfast/secrets",
         "web1",
+    ),
+    # The last: what a backup saves without it is over the quota afterwards. The repository's own configuration has it too, from
+    # when it was made.
+    "no-quota": Mutant(
+        (
+            "test_append_only.py::test_a_full_quota_is_its_owners_alone",
+            "test_append_only.py::test_a_borg_quota_stops_whoever_goes_on_after_it[fill]",
+            "test_append_only.py::test_a_borg_quota_stops_whoever_goes_on_after_it[fill with files]",
+        ),
+        (_served("archive"), "/srv/holdfast-ssh/web1--archive/config"),
+        f'sed -i \'s/"quota": "20M"/"quota": null/\' {_served("archive")};'
+        " sed -i 's/^storage_quota = .*/storage_quota = 0/' /srv/holdfast-ssh/web1--archive/config",
+        "vault1",
     ),
 }
 ALL: dict[str, Mutant | Edit] = {**MUTANTS, **EDITS, **FLEET_MUTANTS}
