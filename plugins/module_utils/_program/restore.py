@@ -47,8 +47,7 @@ def restore(
     definition = definitions.resolve_one(host, job)
     wanted = _wanted(paths)
     target = place.checked(host, "--target", target)
-    # A dump is a file of its own at the top.
-    kept = () if dump else _kept(target, wanted)
+    kept = _kept(target, wanted)
     occupied = place.occupied(host, target)
     if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
@@ -77,7 +76,7 @@ def restore(
     status = host.attached([*argv, "--", chosen], timeout=LONGEST_RUN, env=environment)
     if status:
         raise ProgramError(f"the restore is not complete: {restic.failure(status)}", status)
-    _tell(chosen, target, kept, dry_run=dry_run)
+    _tell(chosen, target, () if dump else kept, dry_run=dry_run)
     return 0
 
 
@@ -110,7 +109,7 @@ def _restore_borg(
         absent = [path for path in paths if not dry_run and not os.path.lexists(f"{directory}{path}")]
         why = _absent(definition, found[0]["id"], absent) if absent else borg.failure(status)
         raise ProgramError(f"the restore is not complete: {why}", 1)
-    _tell(found[0]["id"], target, kept, dry_run=dry_run)
+    _tell(found[0]["id"], target, () if dump else kept, dry_run=dry_run)
     return 0
 
 

@@ -834,6 +834,13 @@ def test_in_place_what_is_live_stays(ready: FakeHost, capsys: Capture, wanted: l
     assert stay in capsys.readouterr().out
 
 
+def test_in_place_what_is_live_stays_with_a_dump_too(ready: FakeHost, capsys: Capture) -> None:
+    """An id may be that of files, whatever dump is named beside it."""
+    assert call(ready, "restore", "system", "--target", "/", "--force", "--dump", "pg", "--snapshot", "a" * 8) == 0
+    assert ready.calls[-1][5:7] == ["--exclude=/etc/holdfast", "--exclude=/var/lib/holdfast"]
+    assert "stay as they are" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", ["/etc/holdfast", "/etc//holdfast/secrets/", "/var/lib/holdfast/repositories"])
 def test_in_place_what_is_live_cannot_be_named(ready: FakeHost, capsys: Capture, path: str) -> None:
     ready.answer("snapshots", stdout=SNAPSHOTS)
