@@ -129,7 +129,8 @@ def prepared(self, *given, **named):
 
 def emptied(self, segment):
     name = self.segment_filename(segment)
-    # A session that reads may have it open, and would keep its space. A copy of the administrator's stays what it is.
+    # A session that reads may have it open, and would keep its space. A copy of the administrator's stays what it is. What cannot
+    # be emptied is deleted all the same, or borg says why not.
     with contextlib.suppress(OSError):
         if os.lstat(name).st_nlink == 1:
             os.truncate(name, 0)
