@@ -471,7 +471,7 @@ def repository(place: Path) -> Path:
     return path
 
 
-def in_borg(place: Path, script: str, *values: Any) -> list[str]:
+def in_borg(place: Path, script: str, *values: Any, gone: bool = False) -> list[str]:
     """What a script prints in a session of borg, after what is run first; `given`: the repository and `values`."""
     (place / "borg").mkdir(exist_ok=True)
     for name, text in _BORG_MODULES.items():
@@ -488,6 +488,9 @@ def in_borg(place: Path, script: str, *values: Any) -> list[str]:
         text=True,
     ) as session:
         # Its standard input stays open, as long as the client is there.
+        if gone:
+            assert session.stdin
+            session.stdin.close()
         assert session.stdout
         assert session.stderr
         found, said = session.stdout.read(), session.stderr.read()
@@ -627,6 +630,23 @@ print(called(server, 'put', id=1, data=b'x'), called(server, 'put', id=1, data=b
     said = in_borg(place, f"commits = {commits}\n{script}", 1_000_000)
     assert said == [" ".join([f"LockTimeout {repository}"] * 2) if commits else " "]
     assert bool(list((repository / "data").iterdir())) is not commits
+
+
+def test_a_borg_session_waits_for_nobody_once_its_client_is_gone(place: Path, repository: Path) -> None:
+    """What it had asked for is not done later, when nobody is there to learn of it."""
+    with another_writes(repository):
+        counted = (
+            "import fcntl\nown, tries = fcntl.flock, []\nfcntl.flock = lambda *given: (tries.append(1), own(*given))\n"
+        )
+        script = f"{counted}{_FILL}print(len(tries))"
+        assert in_borg(place, script, 1_000_000, 10, 1, gone=True) == [str(["LockTimeout"]), "1"]
+
+
+def test_what_a_commit_writes_beside_what_is_there_counts(place: Path, repository: Path) -> None:
+    """Borg writes its hints anew before it removes the old ones."""
+    (repository / "hints.0").write_bytes(bytes(300_000))
+    said = ast.literal_eval(in_borg(place, _FILL, 1_000_000, 100_000, 9)[0])
+    assert said.count("") == 3
 
 
 def test_what_a_borg_session_deletes_stays_in_a_hard_link(place: Path, repository: Path) -> None:
