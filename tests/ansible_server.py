@@ -45,6 +45,7 @@ def main() -> None:
         here = Path(__file__)
         runpy.run_path(str(here.with_name("ansible_templates.py")))["keep"](Path(templates))
         runpy.run_path(str(here.with_name("ansible_yaml.py")))["keep"](collection())
+        runpy.run_path(str(here.with_name("ansible_payload.py")))["keep"](here.parents[1] / ".cache/payload")
         serve()
 
 
