@@ -60,6 +60,8 @@ ASKS_THE_HOST = (
     "has rclone ask the instance's metadata service for credentials, which every account on this host can ask, those of clients"
     " without a repository there too"
 )
+# Seconds that a host has to answer, where nobody says otherwise.
+ANSWER_TIMEOUT = 600
 # A line of a unit file has 1 MiB at most; a character takes up to 16 bytes there.
 COMMAND_BYTES = 1_000_000
 
@@ -274,9 +276,10 @@ def fleet(
         )
     for host in servers:
         model[host]["server"] = _server(collectors[host])
-    for collector in collectors.values():
-        for variable, checker in SETTINGS.items():
-            collector.checked(variable, checker, None)
+    for host, collector in collectors.items():
+        settings = {variable: collector.checked(variable, checker, None) for variable, checker in SETTINGS.items()}
+        # Out of the model, since a fact that the host delivers later outranks the inventory.
+        model[host]["answer_timeout"] = settings["backup_answer_timeout"] or ANSWER_TIMEOUT
     for host in clients:
         identity = ids[host]
         if identity is not None:

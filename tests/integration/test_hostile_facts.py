@@ -49,6 +49,14 @@ class Fleet:
         answer = {"rc": 0, "stdout": "", "changed": False, "ansible_facts": facts}
         self.hosts["web1"] = self.host(self.program("hostile", answer))
 
+    def hanging(self, facts: dict[str, Any]) -> None:
+        """The first host answers once, with facts, and never again."""
+        answer = {"rc": 0, "stdout": "", "changed": False, "ansible_facts": facts}
+        path = self.program("hanging", answer)
+        once = f"[ -e {path}.asked ] && exec sleep 1000\n: >{path}.asked\n"
+        path.write_text(path.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n{once}"))
+        self.hosts["web1"] = self.host(path)
+
     def play(self, name: str, *arguments: str, **configuration: str) -> tuple[int, str]:
         inventory = {"all": {"children": {"backup_clients": {"hosts": self.hosts}, "backup_servers": {}}}}
         (self.directory / "hosts.json").write_text(json.dumps(inventory))
@@ -127,3 +135,14 @@ def test_restore_asks_its_user_only(fleet: Fleet) -> None:
     code, output = fleet.play("restore", "-e", "job=system target=/root/new path=/srv/My Files", **cache)
     assert code != 0
     assert "restore needs one client" in output
+
+
+def test_who_hangs_does_not_say_how_long_it_may(fleet: Fleet) -> None:
+    """What the inventory says was read before any host was asked for anything."""
+    system = {"architecture": "x86_64", "distribution": "Debian", "distribution_version": "13"}
+    result = {"__holdfast_preflight": {"hosts": {"web1": {"answer_timeout": 60}}}}
+    fleet.hanging({**system, "distribution_release": "trixie", "backup_answer_timeout": 60, **result})
+    fleet.hosts["web1"]["backup_answer_timeout"] = 5
+    code, output = fleet.play("site", "--limit", "web1")
+    assert code != 0
+    assert "Timed out after 5" in output, output

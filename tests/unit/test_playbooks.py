@@ -116,6 +116,26 @@ def test_who_hangs_fails_and_the_others_go_on() -> None:
     assert bare == set(UNBOUNDED)
 
 
+def bounds(value: t.Any) -> list[t.Any]:
+    """The bounds of plays and tasks below a value; an option of a module may be called so, too."""
+    if isinstance(value, list):
+        return [bound for each in value for bound in bounds(each)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["timeout"]] if "timeout" in value and ("hosts" in value or any("." in key for key in value)) else []
+    return own + bounds(list(value.values()))
+
+
+def test_who_hangs_does_not_say_how_long_it_may() -> None:
+    """A fact outranks the inventory and a role's default, but neither a registered result nor what a play says."""
+    paths = [*PLAYBOOKS.glob("**/*.yml"), *PLAYBOOKS.parent.glob("roles/*/tasks/*.yml")]
+    found = bounds([yaml.safe_load(path.read_text()) for path in paths])
+    assert any("answer_timeout" in str(bound) for bound in found)
+    assert any("jobs_next_passwords" in str(bound) for bound in found)
+    safe = {"__holdfast_preflight", "inventory_hostname", *yaml.safe_load((PLAYBOOKS / "vars/facade.yml").read_text())}
+    assert names(found) - safe == set()
+
+
 def test_a_running_backup_is_waited_for_by_who_retires_its_job() -> None:
     """It ends with a message of the module units, which says what to do, and not in the middle."""
     documented = yaml.safe_load((PLAYBOOKS.parent / "plugins/modules/units.py").read_text().split('"""')[1])
