@@ -91,18 +91,17 @@ def test_the_report_is_nobodys_to_replace(fleet: Fleet) -> None:
     facts = {"query": CALM, "format": "json", "lookup": "no function", "_raw_params": "x", "[odd": "x"}
     fleet.hostile(facts)
     code, output = fleet.play("status")
-    assert code == 0, output
+    # It said nothing of its backups.
+    assert code != 0
     assert "all good" not in output
     assert [line.split()[:4] for line in output.splitlines() if line.startswith("web")][:2] == [
         ["web1", "system", "local", "not"],
         ["web2", "system", "local", "failed"],
     ], output
     # What its user asks for is what is shown, whatever a host says.
-    code, output = fleet.play("status", "-e", "query=hosts.web2.units[0].outcome")
-    assert code == 0, output
+    _code, output = fleet.play("status", "-e", "query=hosts.web2.units[0].outcome")
     assert '"failed"' in output
-    code, output = fleet.play("status", "-e", "format=json")
-    assert code == 0, output
+    _code, output = fleet.play("status", "-e", "format=json")
     assert '"format": 1' in output
 
 
