@@ -118,6 +118,14 @@ def test_another_strategy_of_the_configuration_counts_for_nothing(fleet: Fleet) 
     assert output.count("OUTCOME") == 1, output
 
 
+def test_a_configuration_ends_nobody_for_another_host(fleet: Fleet) -> None:
+    """One host that fails must not keep the others their backups, nor servers from revoking what is lost."""
+    fleet.hosts["web1"]["ansible_python_interpreter"] = "/bin/false"
+    code, output = fleet.play("site", ANSIBLE_ANY_ERRORS_FATAL="true")
+    assert code != 0
+    assert "Look at this host, and judge what it delivers" in output
+
+
 def test_restore_asks_its_user_only(fleet: Fleet) -> None:
     cache = {
         "ANSIBLE_CACHE_PLUGIN": "ansible.builtin.jsonfile",

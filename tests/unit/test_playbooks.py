@@ -83,6 +83,19 @@ def test_no_configuration_runs_a_play_in_another_order() -> None:
     assert own == dict.fromkeys(own, "ansible.builtin.linear")
 
 
+def test_no_configuration_lets_one_host_end_the_others() -> None:
+    """any_errors_fatal of ansible.cfg counts wherever a play does not say what it wants."""
+    own = {name: play.get("any_errors_fatal") for name, play in plays() if "hosts" in play}
+    assert {name for name, fatal in own.items() if fatal is True} == {
+        "asked.yml: Check who is asked",
+        "decommission.yml: Remember that the client is decommissioned",
+        "model.yml: Check the inventory of the whole fleet",
+        "rotate.yml: Check what is asked for",
+        "site.yml: Check the inventory of the whole fleet",
+    }
+    assert {name for name, fatal in own.items() if not isinstance(fatal, bool)} == set()
+
+
 def test_a_play_that_looks_at_hosts_knows_what_each_may_need() -> None:
     """What a host is asked for is made of variables of all these roles: a server may be a client, too."""
     looking = 0
