@@ -242,7 +242,8 @@ def fleet(
     groups: t.Mapping[str, t.Sequence[str]],
     places: t.Mapping[str, dict[str, t.Any]] | None = None,
 ) -> dict[str, t.Any]:
-    """The model: ``hosts`` (client and server side of each), ``errors`` and ``warnings`` (lists of problems as dicts).
+    """The model: ``hosts`` (client and server side of each), ``errors`` and ``warnings`` (lists of problems as dicts),
+    and the state directory that each host names (``state_dirs``).
 
     ``places`` says of each client where servers that are managed elsewhere serve its repositories, as hand-over files had it.
     """
@@ -294,6 +295,8 @@ def fleet(
         _stores_unchecked(collectors[host], model[host]["server"], warnings)
     return {
         "hosts": model,
+        # Here, where the variables of each host are at hand: to ask for them again takes its time in a large fleet.
+        "state_dirs": {host: collector.value("backup_state_dir") for host, collector in collectors.items()},
         "errors": [plain(problem) for problem in dict.fromkeys(problems)],
         "warnings": [plain(problem) for problem in dict.fromkeys(warnings)],
     }
