@@ -105,8 +105,9 @@ def test_the_report_is_nobodys_to_replace(fleet: Fleet) -> None:
     assert '"format": 1' in output
 
 
-def test_a_query_that_was_cut_at_a_space_is_refused(fleet: Fleet) -> None:
-    code, output = fleet.play("status", "-e", "query=hosts.*.units[] | length(@)")
+@pytest.mark.parametrize("query", ["hosts.*.units[] | length(@)", "length(hosts) =='3'", "length(hosts) == `3`"])
+def test_a_query_that_was_cut_at_a_space_is_refused(fleet: Fleet, query: str) -> None:
+    code, output = fleet.play("status", "-e", f"query={query}")
     assert code != 0
     assert "is only the beginning of what was given" in output
 
