@@ -232,9 +232,17 @@ def backup_id(host: _Collector) -> str | None:
             return f.name("backup_id", given)
         return f.name("backup_id (from the inventory name)", host.host.lower().replace(".", "-"))
     except BadInput as bad:
-        bad.cure = f"{bad.cure}; set backup_id for this host"
+        bad.cure = f"{bad.cure}; set backup_id for this host{_short(host.host)}"
         host.add(bad)
         return None
+
+
+def _short(host: str) -> str:
+    """The cure where the inventory has whole names, which are often too long, for all hosts at once."""
+    first, dot, _domain = host.partition(".")
+    if dot and len(first) <= f.NAME_LENGTH and f.NAME.match(first):
+        return ': backup_id: "{{ inventory_hostname_short }}", say'
+    return ""
 
 
 def fleet(

@@ -271,6 +271,17 @@ def test_backup_id_is_asked_for_where_the_name_gives_none(host: str) -> None:
     )
 
 
+def test_a_name_that_is_too_long_may_be_short_without_its_domain() -> None:
+    """Inventories of whole names, where every host is refused."""
+    host = "db-primary-01.prod.example.com"
+    assert only(fleet({host: BASE})).endswith(
+        ', 28 characters at most; set backup_id for this host: backup_id: "{{ inventory_hostname_short }}", say'
+    )
+    # It would be none either.
+    for name in ("db_1.prod.example.com", "db-primary-01-of-the-production-cluster", "192.0.2.1"):
+        assert messages(fleet({name: BASE}))[0].endswith("; set backup_id for this host")
+
+
 @pytest.mark.parametrize("value", ["Web", "a--b", 5, True, ["a"], {}, "metrics", "a\n"])
 def test_backup_id_refused(value: t.Any) -> None:
     assert "web1: backup_id = " in only(one(backup_id=value))
