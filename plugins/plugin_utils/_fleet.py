@@ -9,6 +9,7 @@ identities of a host are asked for with :func:`repository_secrets`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -60,6 +61,12 @@ ASKS_THE_HOST = (
     "has rclone ask the instance's metadata service for credentials, which every account on this host can ask, those of clients"
     " without a repository there too"
 )
+# Almost the variables of jobs and repositories: of which several are merged, with two underscores.
+_ALMOST = re.compile(r"\Abackup_(?P<what>jobs?|repository|repositories)(?:_+(?P<rest>.*))?\Z")
+PLURAL = {
+    **dict.fromkeys(("job", "jobs"), "backup_jobs"),
+    **dict.fromkeys(("repository", "repositories"), "backup_repositories"),
+}
 # Seconds that a host has to answer, where nobody says otherwise.
 ANSWER_TIMEOUT = 600
 # A line of a unit file has 1 MiB at most; a character takes up to 16 bytes there.
@@ -224,6 +231,44 @@ def merged(host: _Collector, variable: str) -> dict[str, tuple[str, dict[str, t.
     return result
 
 
+def _misspelt(host: _Collector, variables: t.Iterable[str]) -> t.Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Variables that are almost one of these, with the right name and what is in them that nothing else declares.
+
+    Users may have any variables of their own, and make jobs out of them; what they have in use is declared.
+    """
+    for name in sorted(name for name in host.variables if isinstance(name, str)):
+        match = _ALMOST.match(name)
+        right = PLURAL[match["what"]] if match else ""
+        if not match or right not in variables or name == right or name.startswith(f"{right}__"):
+            continue
+        value = None
+        # A template that fails: nobody may need it.
+        with contextlib.suppress(Exception):
+            value = host.variables[name]
+        entries = {key for key, entry in value.items() if isinstance(entry, dict)} if isinstance(value, dict) else set()
+        lost = tuple(sorted(below("", key).lstrip(".") for key in entries - set(merged(host, right))))
+        if lost:
+            yield name, f"{right}__{match['rest']}" if match["rest"] else right, lost
+
+
+def _misspelt_warnings(hosts: t.Iterable[tuple[_Collector, bool]]) -> list[Problem]:
+    """What is told of such variables; of a client that is managed elsewhere no job counts."""
+    found: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    for host, elsewhere in hosts:
+        for each in _misspelt(host, ("backup_repositories",) if elsewhere else ("backup_jobs", "backup_repositories")):
+            found.setdefault(each, []).append(host.host)
+    return [
+        Problem(
+            tuple(concerned),
+            name,
+            "",
+            f"is no variable of holdfast, so {', '.join(lost)} in it count{'s' if len(lost) == 1 else ''} for nothing",
+            f"Call it {right}",
+        )
+        for (name, right, lost), concerned in found.items()
+    ]
+
+
 def backup_id(host: _Collector) -> str | None:
     """The name under which a client's data is kept."""
     given = host.value("backup_id")
@@ -294,6 +339,7 @@ def fleet(
         if identity is not None:
             build = _client_elsewhere if host in elsewhere else _client
             model[host]["client"] = build(collectors[host], identity, model, warnings)
+    warnings += _misspelt_warnings((collectors[host], host in elsewhere) for host in clients)
     problems += _collisions(ids, model)
     for host in servers:
         _close(collectors[host], model[host]["server"])

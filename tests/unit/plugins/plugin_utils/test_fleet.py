@@ -204,6 +204,52 @@ def test_removing_all_repositories_leaves_the_default() -> None:
     assert client(one(backup_repositories__x={"vault": None}))["repositories"][0]["name"] == "local"
 
 
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("backup_jobs_db", "backup_jobs__db"),
+        ("backup_job__db", "backup_jobs__db"),
+        ("backup_job_db_1", "backup_jobs__db_1"),
+        ("backup_job", "backup_jobs"),
+        ("backup_repository", "backup_repositories"),
+        ("backup_repositories_db", "backup_repositories__db"),
+        ("backup_repository__db", "backup_repositories__db"),
+    ],
+)
+def test_a_job_that_counts_for_nothing_is_told(name: str, right: str) -> None:
+    hosts = {host: {**BASE, name: {"db": {"paths": ["/db"]}, "system": {}, "vault": {}}} for host in ("web1", "web2")}
+    model = fleet(hosts)
+    assert model["errors"] == []
+    entries = "db, vault" if "job" in name else "db, system"
+    assert [each["message"] for each in model["warnings"]] == [
+        f"web1, web2: {name}: is no variable of holdfast, so {entries} in it count for nothing. Call it {right}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [
+        {"backup_jobs_common": {"system": {"paths": ["/var"]}}},
+        {"backup_repository_defaults": {"server": "vault1", "options": ["x"]}},
+        {"backup_repository_password": "geheim"},
+        {"backup_job": ValueError("broken")},
+        {"backup_jobs___odd": {"more": {"paths": ["/var"]}}},
+        {"backup_jobs_list": ["a"], "backup_jobsize": {"db": {}}},
+    ],
+)
+def test_what_users_make_jobs_of_is_theirs(helper: dict[str, t.Any]) -> None:
+    model = one(**helper)
+    assert model["errors"] == []
+    assert model["warnings"] == []
+
+
+def test_of_a_client_elsewhere_only_repositories_count() -> None:
+    variables = {**BASE, "backup_jobs_db": {"db": {}}, "backup_repository_db": {"db": {}}}
+    hostvars = {"vault1": Lazy(), "web1": Lazy(variables)}
+    model = _fleet.fleet(hostvars, {"backup_clients_elsewhere": ["web1"], "backup_servers": ["vault1"]})
+    assert [each["variable"] for each in model["warnings"]] == ["backup_repository_db"]
+
+
 def test_a_null_variable_is_none() -> None:
     assert list(client(one(backup_jobs__x=None))["jobs"]) == ["system"]
 
