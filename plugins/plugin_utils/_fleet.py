@@ -341,6 +341,7 @@ def fleet(
             model[host]["client"] = build(collectors[host], identity, model, warnings)
     warnings += _misspelt_warnings((collectors[host], host in elsewhere) for host in clients)
     problems += _collisions(ids, model)
+    problems += _leads_home(collectors, servers, model)
     for host in servers:
         _close(collectors[host], model[host]["server"])
         _proxy_duties(collectors[host], groups, model)
@@ -453,6 +454,38 @@ def dialled_address(host: _Collector) -> tuple[str, str]:
         bad.cure = f"{bad.cure}; set backup_address for this host"
         host.add(bad)
         return "backup_address", host.host
+
+
+def _leads_home(
+    collectors: dict[str, _Collector], servers: t.Iterable[str], model: dict[str, dict[str, t.Any]]
+) -> list[Problem]:
+    """Servers that Ansible reaches by a way of its own, a forwarded port say, by which no client does."""
+    found = []
+    for name in servers:
+        host, side = collectors[name], model[name]["server"]
+        if host.value("backup_address") is not None or not _rclone_tls.is_loopback(side["address"]):
+            continue
+        clients = tuple(
+            client
+            for client, entry in model.items()
+            if client != name
+            and any(
+                each["server"] == name and each["address_variable"] == side["address_variable"]
+                for each in (entry["client"] or {}).get("repositories", [])
+            )
+        )
+        if clients:
+            named = host.value("ansible_host") is not None
+            found.append(
+                Problem(
+                    clients,
+                    f"{'ansible_host' if named else 'backup_address (from the inventory name)'} of {name}",
+                    shorten(side["address"]),
+                    "is where clients would dial this server, and leads each to itself",
+                    f"Set backup_address of {name}, or address of the repository, to what its clients reach it by",
+                )
+            )
+    return found
 
 
 def _server(host: _Collector) -> dict[str, t.Any]:

@@ -325,7 +325,13 @@ def test_a_server_that_cannot_be_changed_keeps_no_client_the_access_to_another(p
         assert (state / "hosts/web1/decommissioned.json").exists()
 
 
-DOWN = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_ssh_retries": 0}
+DOWN = {
+    "ansible_connection": "ssh",
+    "ansible_host": "127.0.0.1",
+    "ansible_port": 1,
+    "ansible_ssh_retries": 0,
+    "backup_address": "192.0.2.1",
+}
 
 
 def two_servers(project: Project, client: dict[str, Any], **rendered: dict[str, Any]) -> Path:

@@ -364,6 +364,31 @@ def test_what_clients_dial(server: dict[str, t.Any], location: str) -> None:
     assert client(one(server=server))["repositories"][0]["location"] == location
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "localhost", "LOCALHOST"])
+def test_an_address_of_ansibles_that_leads_to_the_client_itself(address: str) -> None:
+    """A virtual machine behind a forwarded port, a tunnel, or the connection local."""
+    side = {"ansible_host": address}
+    model = fleet({"vault1": {**BASE, **side}, "web1": BASE, "web2": BASE}, clients=["vault1", "web1", "web2"])
+    assert only(model).startswith("web1, web2: ansible_host of vault1 = ")
+    assert only(model).endswith(
+        ": is where clients would dial this server, and leads each to itself. Set backup_address of vault1, or address of"
+        " the repository, to what its clients reach it by"
+    )
+    assert model["errors"][0]["hosts"] == ["web1", "web2"]
+    # Who says so means it: a tunnel on the client, say; and a server is its own client.
+    assert one(server={**side, "backup_address": address})["errors"] == []
+    assert one(server=side, backup_repositories={"vault": {"server": "vault1", "address": address}})["errors"] == []
+    assert fleet({"vault1": {**BASE, **side}}, clients=["vault1"])["errors"] == []
+
+
+def test_a_server_called_localhost() -> None:
+    variables = {**BASE, "backup_repositories": {"vault": {"server": "localhost"}}}
+    hosts: dict[str, dict[str, t.Any]] = {"localhost": {}, "web1": variables}
+    assert only(fleet(hosts, servers=("localhost",))).startswith(
+        "web1: backup_address (from the inventory name) of localhost = 'localhost': "
+    )
+
+
 def test_a_repository_says_it_differently() -> None:
     model = one(
         backup_repositories={
