@@ -431,9 +431,13 @@ def test_a_client_names_keys_of_its_own_repositories_only() -> None:
     assert {(key["old"], key["new"]) for key in found} == {(old, new)}
     # Its server takes its time for each key.
     many = [{"name": "vault", "old_key": f"{number:064x}", "key": new} for number in range(100)]
-    hostvars = {"web1": {"__jobs_old_passwords": {"repositories": many}}}
-    variables = {"inventory_hostname": "vault1", "__holdfast_preflight": {"hosts": hosts}, "hostvars": hostvars}
-    assert len(faced("__holdfast_retired_keys", **variables)) == 1
+    found = faced(
+        "__holdfast_retired_keys",
+        inventory_hostname="vault1",
+        __holdfast_preflight={"hosts": hosts},
+        hostvars={"web1": {"__jobs_old_passwords": {"repositories": many}}},
+    )
+    assert len(found) == 1
     silent = {"web1": {"__jobs_old_passwords": {"repositories": [{"name": "vault", "old_key": None, "key": new}]}}}
     quiet: tuple[dict[str, t.Any], ...] = (silent, {"web1": {}})
     for hostvars in quiet:
