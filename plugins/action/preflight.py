@@ -38,6 +38,15 @@ def _places(
     return places, problems
 
 
+def _state_dirs(variables: dict[str, t.Any], named: dict[str, t.Any]) -> list[dict[str, t.Any]]:
+    """A problem where the hosts of the model name several state directories, or this one, whose value is taken, another."""
+    host = variables.get("inventory_hostname")
+    if named and host and host not in named:
+        named = {**named, host: variables["hostvars"][host].get("backup_state_dir")}
+    message = _state.disagreement(named, list(variables.get("ansible_inventory_sources") or []))
+    return [{"hosts": ["all"], "variable": "backup_state_dir", "message": message}] if message else []
+
+
 class ActionModule(ActionBase):
     """Computes the model of the fleet, refuses bad input, and returns the model for every play."""
 
@@ -51,7 +60,7 @@ class ActionModule(ActionBase):
         result: dict[str, t.Any] = super().run(tmp, variables)
         _unused, arguments = self.validate_argument_spec(
             {
-                "state_dir": {"type": "str", "default": "holdfast-state"},
+                "state_dir": {"type": "str", "default": _state.DEFAULT},
                 "limit": {"type": "list", "elements": "str"},
                 "fleet_id": {"type": "str"},
                 "revoke": {"type": "str"},
@@ -68,6 +77,7 @@ class ActionModule(ActionBase):
         places, damaged = _places(state_dir, groups)
         model = _fleet.fleet(hostvars, groups, places)
         told = {(host, problem["variable"]) for problem in model["errors"] for host in problem["hosts"]}
+        model["errors"] += _state_dirs(variables, model["state_dirs"])
         model["errors"] += [
             _fleet.plain(problem) for problem in _role_variables.problems(hostvars, model["hosts"], told)
         ]

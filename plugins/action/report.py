@@ -26,7 +26,7 @@ def _was_cut(variables: t.Mapping[str, t.Any]) -> bool:
     A host may have delivered facts that are called so.
     """
     given = set(variables) - set(variables.get("ansible_facts") or {})
-    return "_raw_params" in given or any(name[:1] in "[]{}()|&?@'`!<>\"" for name in given if name)
+    return "_raw_params" in given or any(name[:1] in "=[]{}()|&?@'`!<>\"" for name in given if name)
 
 
 def _keep(path: str, content: bytes, check_mode: bool) -> bool:

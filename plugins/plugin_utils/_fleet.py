@@ -9,6 +9,7 @@ identities of a host are asked for with :func:`repository_secrets`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -60,6 +61,14 @@ ASKS_THE_HOST = (
     "has rclone ask the instance's metadata service for credentials, which every account on this host can ask, those of clients"
     " without a repository there too"
 )
+# Almost the variables of jobs and repositories: of which several are merged, with two underscores.
+_ALMOST = re.compile(r"\Abackup_(?P<what>jobs?|repository|repositories)(?:_+(?P<rest>.*))?\Z")
+PLURAL = {
+    **dict.fromkeys(("job", "jobs"), "backup_jobs"),
+    **dict.fromkeys(("repository", "repositories"), "backup_repositories"),
+}
+# Seconds that a host has to answer, where nobody says otherwise.
+ANSWER_TIMEOUT = 600
 # A line of a unit file has 1 MiB at most; a character takes up to 16 bytes there.
 COMMAND_BYTES = 1_000_000
 
@@ -222,6 +231,44 @@ def merged(host: _Collector, variable: str) -> dict[str, tuple[str, dict[str, t.
     return result
 
 
+def _misspelt(host: _Collector, variables: t.Iterable[str]) -> t.Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Variables that are almost one of these, with the right name and what is in them that nothing else declares.
+
+    Users may have any variables of their own, and make jobs out of them; what they have in use is declared.
+    """
+    for name in sorted(name for name in host.variables if isinstance(name, str)):
+        match = _ALMOST.match(name)
+        right = PLURAL[match["what"]] if match else ""
+        if not match or right not in variables or name == right or name.startswith(f"{right}__"):
+            continue
+        value = None
+        # A template that fails: nobody may need it.
+        with contextlib.suppress(Exception):
+            value = host.variables[name]
+        entries = {key for key, entry in value.items() if isinstance(entry, dict)} if isinstance(value, dict) else set()
+        lost = tuple(sorted(below("", key).lstrip(".") for key in entries - set(merged(host, right))))
+        if lost:
+            yield name, f"{right}__{match['rest']}" if match["rest"] else right, lost
+
+
+def _misspelt_warnings(hosts: t.Iterable[tuple[_Collector, bool]]) -> list[Problem]:
+    """What is told of such variables; of a client that is managed elsewhere no job counts."""
+    found: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    for host, elsewhere in hosts:
+        for each in _misspelt(host, ("backup_repositories",) if elsewhere else ("backup_jobs", "backup_repositories")):
+            found.setdefault(each, []).append(host.host)
+    return [
+        Problem(
+            tuple(concerned),
+            name,
+            "",
+            f"is no variable of holdfast, so {', '.join(lost)} in it count{'s' if len(lost) == 1 else ''} for nothing",
+            f"Call it {right}",
+        )
+        for (name, right, lost), concerned in found.items()
+    ]
+
+
 def backup_id(host: _Collector) -> str | None:
     """The name under which a client's data is kept."""
     given = host.value("backup_id")
@@ -230,9 +277,17 @@ def backup_id(host: _Collector) -> str | None:
             return f.name("backup_id", given)
         return f.name("backup_id (from the inventory name)", host.host.lower().replace(".", "-"))
     except BadInput as bad:
-        bad.cure = f"{bad.cure}; set backup_id for this host"
+        bad.cure = f"{bad.cure}; set backup_id for this host{_short(host.host)}"
         host.add(bad)
         return None
+
+
+def _short(host: str) -> str:
+    """The cure where the inventory has whole names, which are often too long, for all hosts at once."""
+    first, dot, _domain = host.partition(".")
+    if dot and len(first) <= f.NAME_LENGTH and f.NAME.match(first):
+        return ': backup_id: "{{ inventory_hostname_short }}", say'
+    return ""
 
 
 def fleet(
@@ -240,7 +295,8 @@ def fleet(
     groups: t.Mapping[str, t.Sequence[str]],
     places: t.Mapping[str, dict[str, t.Any]] | None = None,
 ) -> dict[str, t.Any]:
-    """The model: ``hosts`` (client and server side of each), ``errors`` and ``warnings`` (lists of problems as dicts).
+    """The model: ``hosts`` (client and server side of each), ``errors`` and ``warnings`` (lists of problems as dicts),
+    and the state directory that each host names (``state_dirs``).
 
     ``places`` says of each client where servers that are managed elsewhere serve its repositories, as hand-over files had it.
     """
@@ -274,15 +330,18 @@ def fleet(
         )
     for host in servers:
         model[host]["server"] = _server(collectors[host])
-    for collector in collectors.values():
-        for variable, checker in SETTINGS.items():
-            collector.checked(variable, checker, None)
+    for host, collector in collectors.items():
+        settings = {variable: collector.checked(variable, checker, None) for variable, checker in SETTINGS.items()}
+        # Out of the model, since a fact that the host delivers later outranks the inventory.
+        model[host]["answer_timeout"] = settings["backup_answer_timeout"] or ANSWER_TIMEOUT
     for host in clients:
         identity = ids[host]
         if identity is not None:
             build = _client_elsewhere if host in elsewhere else _client
             model[host]["client"] = build(collectors[host], identity, model, warnings)
+    warnings += _misspelt_warnings((collectors[host], host in elsewhere) for host in clients)
     problems += _collisions(ids, model)
+    problems += _leads_home(collectors, servers, model)
     for host in servers:
         _close(collectors[host], model[host]["server"])
         _proxy_duties(collectors[host], groups, model)
@@ -291,6 +350,8 @@ def fleet(
         _stores_unchecked(collectors[host], model[host]["server"], warnings)
     return {
         "hosts": model,
+        # Here, where the variables of each host are at hand: to ask for them again takes its time in a large fleet.
+        "state_dirs": {host: collector.value("backup_state_dir") for host, collector in collectors.items()},
         "errors": [plain(problem) for problem in dict.fromkeys(problems)],
         "warnings": [plain(problem) for problem in dict.fromkeys(warnings)],
     }
@@ -393,6 +454,38 @@ def dialled_address(host: _Collector) -> tuple[str, str]:
         bad.cure = f"{bad.cure}; set backup_address for this host"
         host.add(bad)
         return "backup_address", host.host
+
+
+def _leads_home(
+    collectors: dict[str, _Collector], servers: t.Iterable[str], model: dict[str, dict[str, t.Any]]
+) -> list[Problem]:
+    """Servers that Ansible reaches by a way of its own, a forwarded port say, by which no client does."""
+    found = []
+    for name in servers:
+        host, side = collectors[name], model[name]["server"]
+        if host.value("backup_address") is not None or not _rclone_tls.is_loopback(side["address"]):
+            continue
+        clients = tuple(
+            client
+            for client, entry in model.items()
+            if client != name
+            and any(
+                each["server"] == name and each["address_variable"] == side["address_variable"]
+                for each in (entry["client"] or {}).get("repositories", [])
+            )
+        )
+        if clients:
+            named = host.value("ansible_host") is not None
+            found.append(
+                Problem(
+                    clients,
+                    f"{'ansible_host' if named else 'backup_address (from the inventory name)'} of {name}",
+                    shorten(side["address"]),
+                    "is where clients would dial this server, and leads each to itself",
+                    f"Set backup_address of {name}, or address of the repository, to what its clients reach it by",
+                )
+            )
+    return found
 
 
 def _server(host: _Collector) -> dict[str, t.Any]:

@@ -35,7 +35,7 @@ FALSE = ("0", "f", "false")
 
 def refuse(where: str, kind: str, options: t.Mapping[str, str]) -> None:
     """Raise BadInput where secrets cross the network in clear, or go to whoever answers. A tunnel's end on this host is no network."""
-    local = kind == "ftp" and _local(options.get("host", ""))
+    local = kind == "ftp" and is_loopback(options.get("host", ""))
     unchecked = options.get("no_check_certificate", "false")
     if unchecked.lower() not in FALSE and not local:
         raise BadInput(
@@ -96,11 +96,13 @@ def _clear(url: str) -> str:
         host = urllib.parse.urlsplit(url.strip()).hostname or ""
     except ValueError:
         host = ""
-    return "" if _local(host) else f"http://{host}"
+    return "" if is_loopback(host) else f"http://{host}"
 
 
-def _local(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address leads each host to itself."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(host.strip("[]"))
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
     except ValueError:
         return host.lower() == "localhost"

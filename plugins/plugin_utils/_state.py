@@ -37,7 +37,11 @@ import urllib.parse
 from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _escrow, _ssh
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
 from ansible_collections.holdfast.backup.plugins.module_utils._secrets import UNBORN
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import shorten
 
+DEFAULT = "holdfast-state"
+# Hosts that a message names where a whole group means the same.
+NAMED = 5
 MAX_BYTES = 64 * 1024
 # What the controller itself computes of a server grows with its clients: about 300 bytes for a repository.
 MAX_RENDERED_BYTES = 16 * 1024 * 1024
@@ -103,6 +107,31 @@ def resolve_state_dir(value: str, inventory_sources: t.Sequence[str]) -> str:
     path = os.path.normpath(expanded)
     check_outside_inventory(path, inventory_sources)
     return path
+
+
+def disagreement(named: t.Mapping[str, t.Any], inventory_sources: t.Sequence[str]) -> str:
+    """What is wrong where hosts name several state directories, None for the default; empty where all mean the same."""
+    places: dict[str | None, str] = {}
+    hosts: dict[str, list[str]] = {}
+    for host, given in named.items():
+        value = None if given is None else str(given)
+        if value not in places:
+            # What is wrong with a single one is told elsewhere.
+            with contextlib.suppress(ValueError):
+                places[value] = resolve_state_dir(DEFAULT if value is None else value, inventory_sources)
+        place = places.setdefault(value, str(value))
+        hosts.setdefault(place, []).append(host)
+    if len(hosts) < 2:
+        return ""
+    told = []
+    for found in hosts.values():
+        some = ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
+        given = named[found[0]]
+        told.append(f"{f'not set ({DEFAULT!r})' if given is None else shorten(str(given))} of {some}")
+    return (
+        f"backup_state_dir: is {', and '.join(told)}: a run has one state directory, and takes what its first host says."
+        " Set it once for all hosts, in group_vars/all"
+    )
 
 
 def check_outside_inventory(state_dir: str, inventory_sources: t.Sequence[str]) -> None:

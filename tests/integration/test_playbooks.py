@@ -185,6 +185,33 @@ def test_who_does_not_answer_is_told_of_whatever_the_reason(project: Project) ->
     assert project.calls("web1") == [["run", "--wait", "db--one", "db--two"]]
 
 
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (None, "Error executing command"),
+        ("echo head >&2; seq 1000 >&2; echo no module named json >&2; exit 1", "no module named json"),
+        ("echo not JSON", "this is not the answer of holdfast status: not JSON"),
+        ("exit 0", "this is not the answer of holdfast status: nothing"),
+    ],
+)
+def test_a_client_whose_program_does_not_answer_is_told_of(project: Project, program: str | None, said: str) -> None:
+    """It was never provisioned, or Python was upgraded below it: an exit code is no answer."""
+    path = project.folder / "web1/holdfast"
+    if program is None:
+        path.unlink()
+    else:
+        path.write_text(f'#!/bin/sh\n[ "$1" = run ] && exit 0\n{program}\n')
+    for playbook in ("status", "backup") if program else ("status",):
+        done = project.play(playbook)
+        assert done.returncode != 0, done.stdout
+        told = done.stdout.partition("Tell why this client did not answer")[2]
+        assert "web1]: FAILED! => " in told
+        assert said in told
+        assert f" (the playbook site makes sure of {path})" in told
+        assert "web2]: FAILED!" not in done.stdout
+        assert "head" not in told
+
+
 def test_who_hangs_does_not_keep_the_others_from_being_told(project: Project) -> None:
     """A host whose power was cut while it was asked, or in somebody else's hands, answers never."""
     python = project.folder / "python"
@@ -222,7 +249,8 @@ def test_only_who_runs_it_says_where_the_status_goes_and_what_is_asked(project: 
     for first in ("web1", "web2"):
         project.hosts = {first: project.hosts.pop(first), **project.hosts}
         done = project.play("status")
-        assert done.returncode == 0, done.stdout
+        # What it said is no answer.
+        assert done.returncode != 0
         assert not path.exists()
         assert "is well" not in done.stdout
         assert "HOST" in done.stdout
@@ -297,7 +325,13 @@ def test_a_server_that_cannot_be_changed_keeps_no_client_the_access_to_another(p
         assert (state / "hosts/web1/decommissioned.json").exists()
 
 
-DOWN = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_ssh_retries": 0}
+DOWN = {
+    "ansible_connection": "ssh",
+    "ansible_host": "127.0.0.1",
+    "ansible_port": 1,
+    "ansible_ssh_retries": 0,
+    "backup_address": "192.0.2.1",
+}
 
 
 def two_servers(project: Project, client: dict[str, Any], **rendered: dict[str, Any]) -> Path:

@@ -83,6 +83,19 @@ def test_no_configuration_runs_a_play_in_another_order() -> None:
     assert own == dict.fromkeys(own, "ansible.builtin.linear")
 
 
+def test_no_configuration_lets_one_host_end_the_others() -> None:
+    """any_errors_fatal of ansible.cfg counts wherever a play does not say what it wants."""
+    own = {name: play.get("any_errors_fatal") for name, play in plays() if "hosts" in play}
+    assert {name for name, fatal in own.items() if fatal is True} == {
+        "asked.yml: Check who is asked",
+        "decommission.yml: Remember that the client is decommissioned",
+        "model.yml: Check the inventory of the whole fleet",
+        "rotate.yml: Check what is asked for",
+        "site.yml: Check the inventory of the whole fleet",
+    }
+    assert {name for name, fatal in own.items() if not isinstance(fatal, bool)} == set()
+
+
 def test_a_play_that_looks_at_hosts_knows_what_each_may_need() -> None:
     """What a host is asked for is made of variables of all these roles: a server may be a client, too."""
     looking = 0
@@ -114,6 +127,26 @@ def test_who_hangs_fails_and_the_others_go_on() -> None:
         if (play.get("gather_facts") or actions(play.get("tasks", [])) - ON_THE_CONTROLLER) and not play.get("timeout")
     }
     assert bare == set(UNBOUNDED)
+
+
+def bounds(value: t.Any) -> list[t.Any]:
+    """The bounds of plays and tasks below a value; an option of a module may be called so, too."""
+    if isinstance(value, list):
+        return [bound for each in value for bound in bounds(each)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["timeout"]] if "timeout" in value and ("hosts" in value or any("." in key for key in value)) else []
+    return own + bounds(list(value.values()))
+
+
+def test_who_hangs_does_not_say_how_long_it_may() -> None:
+    """A fact outranks the inventory and a role's default, but neither a registered result nor what a play says."""
+    paths = [*PLAYBOOKS.glob("**/*.yml"), *PLAYBOOKS.parent.glob("roles/*/tasks/*.yml")]
+    found = bounds([yaml.safe_load(path.read_text()) for path in paths])
+    assert any("answer_timeout" in str(bound) for bound in found)
+    assert any("jobs_next_passwords" in str(bound) for bound in found)
+    safe = {"__holdfast_preflight", "inventory_hostname", *yaml.safe_load((PLAYBOOKS / "vars/facade.yml").read_text())}
+    assert names(found) - safe == set()
 
 
 def test_a_running_backup_is_waited_for_by_who_retires_its_job() -> None:

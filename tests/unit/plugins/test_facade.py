@@ -429,6 +429,15 @@ def test_a_client_names_keys_of_its_own_repositories_only() -> None:
         ("web1--far", None, "s3:bucket/web1--far", "/etc/holdfast/rclone/s3.conf", "bk-web1"),
     ]
     assert {(key["old"], key["new"]) for key in found} == {(old, new)}
+    # Its server takes its time for each key.
+    many = [{"name": "vault", "old_key": f"{number:064x}", "key": new} for number in range(100)]
+    found = faced(
+        "__holdfast_retired_keys",
+        inventory_hostname="vault1",
+        __holdfast_preflight={"hosts": hosts},
+        hostvars={"web1": {"__jobs_old_passwords": {"repositories": many}}},
+    )
+    assert len(found) == 1
     silent = {"web1": {"__jobs_old_passwords": {"repositories": [{"name": "vault", "old_key": None, "key": new}]}}}
     quiet: tuple[dict[str, t.Any], ...] = (silent, {"web1": {}})
     for hostvars in quiet:
@@ -440,6 +449,16 @@ def test_a_client_names_keys_of_its_own_repositories_only() -> None:
         hostvars = {"web1": {"__jobs_old_passwords": told}}
         variables = {"inventory_hostname": "vault1", "__holdfast_preflight": {"hosts": hosts}, "hostvars": hostvars}
         assert faced("__holdfast_retired_keys", **variables) == []
+
+
+def test_a_client_has_time_for_its_own_repositories_only() -> None:
+    said = [{"name": name, "kept": "a reason"} for name in ("vault", *(f"other{number}" for number in range(100)))] * 2
+    found = faced(
+        "__holdfast_old_keys_kept",
+        __holdfast_client={"repositories": [{"name": "near"}, {"name": "vault"}]},
+        __jobs_old_passwords={"repositories": [*said, {"name": "near", "kept": ""}]},
+    )
+    assert found == ["vault"]
 
 
 def test_what_is_new_to_clients_is_looked_for_once() -> None:

@@ -119,6 +119,44 @@ def test_where_the_state_directory_cannot_be(tmp_path: Path) -> None:
 # --- the state directory
 
 
+def test_hosts_that_name_several_state_directories_are_refused(tmp_path: Path) -> None:
+    """A run takes what its first host says: with another --limit it would be another one, in silence."""
+    variables = fleet(backup_state_dir=str(tmp_path / "fleet"))
+    for mode in ("site", "read"):
+        with pytest.raises(AnsibleActionFail) as caught:
+            act({"state_dir": str(tmp_path), "limit": ["db1"], "mode": mode}, variables)
+        assert str(caught.value).endswith(
+            f"\n- backup_state_dir: is '{tmp_path / 'fleet'}' of web1, and not set ('holdfast-state') of db1, vault1:"
+            " a run has one state directory, and takes what its first host says. Set it once for all hosts, in group_vars/all"
+        )
+    for host in variables["hostvars"].values():
+        host["backup_state_dir"] = str(tmp_path / "fleet")
+    assert act({"state_dir": str(tmp_path)}, variables)["warnings"] == []
+    # What it takes may be what a host says that has nothing to do with backups.
+    variables["hostvars"]["other1"] = {}
+    with pytest.raises(AnsibleActionFail, match=r"not set \('holdfast-state'\) of other1: "):
+        act({"state_dir": str(tmp_path)}, {**variables, "inventory_hostname": "other1"})
+    assert act({"state_dir": str(tmp_path)}, {**variables, "inventory_hostname": "web1"})["warnings"] == []
+
+
+def test_several_spellings_of_one_state_directory_are_one(tmp_path: Path) -> None:
+    (tmp_path / "hosts").touch()
+    variables = fleet(backup_state_dir=f"{tmp_path}/holdfast-state/")
+    variables["hostvars"]["db1"] = {**variables["hostvars"]["db1"], "backup_state_dir": "./holdfast-state"}
+    variables["ansible_inventory_sources"] = [str(tmp_path / "hosts")]
+    assert act({}, variables)["state_dir"] == f"{tmp_path}/holdfast-state"
+
+
+def test_of_many_hosts_that_disagree_some_are_named(tmp_path: Path) -> None:
+    base = fleet()["hostvars"]["db1"]
+    names = [f"web{number}" for number in range(500)]
+    hostvars = {**{name: {**base, "backup_state_dir": "/fleet"} for name in names}, "vault1": {"backup_state_dir": 5}}
+    variables = {"hostvars": hostvars, "groups": {"backup_clients": names, "backup_servers": ["vault1"]}}
+    with pytest.raises(AnsibleActionFail) as caught:
+        act({"state_dir": str(tmp_path)}, variables)
+    assert "is '/fleet' of web0, web1, web2, web3, web4 and 495 more, and '5' of vault1: " in str(caught.value)
+
+
 def served(folder: Path) -> dict[str, Any]:
     """Two clients of one server, and what the state directory has of them after a run."""
     variables = fleet(backup_repositories={"vault": {"server": "vault1"}})

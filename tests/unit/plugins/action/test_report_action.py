@@ -69,7 +69,7 @@ def test_a_query(shown: list[str]) -> None:
     assert json.loads(shown[0]) == ["web1"]
 
 
-@pytest.mark.parametrize("rest", [{"_raw_params": "| sort(@)"}, {"[?outcome": "='ok']"}])
+@pytest.mark.parametrize("rest", [{"_raw_params": "| sort(@)"}, {"[?outcome": "='ok']"}, {"=": "3"}, {"==": "'3'"}])
 def test_a_query_that_the_command_line_cut(shown: list[str], rest: dict[str, str]) -> None:
     """As ansible-playbook takes it apart: -e query='keys(hosts) | sort(@)'."""
     with pytest.raises(AnsibleActionFail) as raised:

@@ -204,6 +204,52 @@ def test_removing_all_repositories_leaves_the_default() -> None:
     assert client(one(backup_repositories__x={"vault": None}))["repositories"][0]["name"] == "local"
 
 
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("backup_jobs_db", "backup_jobs__db"),
+        ("backup_job__db", "backup_jobs__db"),
+        ("backup_job_db_1", "backup_jobs__db_1"),
+        ("backup_job", "backup_jobs"),
+        ("backup_repository", "backup_repositories"),
+        ("backup_repositories_db", "backup_repositories__db"),
+        ("backup_repository__db", "backup_repositories__db"),
+    ],
+)
+def test_a_job_that_counts_for_nothing_is_told(name: str, right: str) -> None:
+    hosts = {host: {**BASE, name: {"db": {"paths": ["/db"]}, "system": {}, "vault": {}}} for host in ("web1", "web2")}
+    model = fleet(hosts)
+    assert model["errors"] == []
+    entries = "db, vault" if "job" in name else "db, system"
+    assert [each["message"] for each in model["warnings"]] == [
+        f"web1, web2: {name}: is no variable of holdfast, so {entries} in it count for nothing. Call it {right}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [
+        {"backup_jobs_common": {"system": {"paths": ["/var"]}}},
+        {"backup_repository_defaults": {"server": "vault1", "options": ["x"]}},
+        {"backup_repository_password": "geheim"},
+        {"backup_job": ValueError("broken")},
+        {"backup_jobs___odd": {"more": {"paths": ["/var"]}}},
+        {"backup_jobs_list": ["a"], "backup_jobsize": {"db": {}}},
+    ],
+)
+def test_what_users_make_jobs_of_is_theirs(helper: dict[str, t.Any]) -> None:
+    model = one(**helper)
+    assert model["errors"] == []
+    assert model["warnings"] == []
+
+
+def test_of_a_client_elsewhere_only_repositories_count() -> None:
+    variables = {**BASE, "backup_jobs_db": {"db": {}}, "backup_repository_db": {"db": {}}}
+    hostvars = {"vault1": Lazy(), "web1": Lazy(variables)}
+    model = _fleet.fleet(hostvars, {"backup_clients_elsewhere": ["web1"], "backup_servers": ["vault1"]})
+    assert [each["variable"] for each in model["warnings"]] == ["backup_repository_db"]
+
+
 def test_a_null_variable_is_none() -> None:
     assert list(client(one(backup_jobs__x=None))["jobs"]) == ["system"]
 
@@ -271,6 +317,17 @@ def test_backup_id_is_asked_for_where_the_name_gives_none(host: str) -> None:
     )
 
 
+def test_a_name_that_is_too_long_may_be_short_without_its_domain() -> None:
+    """Inventories of whole names, where every host is refused."""
+    host = "db-primary-01.prod.example.com"
+    assert only(fleet({host: BASE})).endswith(
+        ', 28 characters at most; set backup_id for this host: backup_id: "{{ inventory_hostname_short }}", say'
+    )
+    # It would be none either.
+    for name in ("db_1.prod.example.com", "db-primary-01-of-the-production-cluster", "192.0.2.1"):
+        assert messages(fleet({name: BASE}))[0].endswith("; set backup_id for this host")
+
+
 @pytest.mark.parametrize("value", ["Web", "a--b", 5, True, ["a"], {}, "metrics", "a\n"])
 def test_backup_id_refused(value: t.Any) -> None:
     assert "web1: backup_id = " in only(one(backup_id=value))
@@ -305,6 +362,31 @@ def test_one_backup_id_for_two_hosts() -> None:
 )
 def test_what_clients_dial(server: dict[str, t.Any], location: str) -> None:
     assert client(one(server=server))["repositories"][0]["location"] == location
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "localhost", "LOCALHOST"])
+def test_an_address_of_ansibles_that_leads_to_the_client_itself(address: str) -> None:
+    """A virtual machine behind a forwarded port, a tunnel, or the connection local."""
+    side = {"ansible_host": address}
+    model = fleet({"vault1": {**BASE, **side}, "web1": BASE, "web2": BASE}, clients=["vault1", "web1", "web2"])
+    assert only(model).startswith("web1, web2: ansible_host of vault1 = ")
+    assert only(model).endswith(
+        ": is where clients would dial this server, and leads each to itself. Set backup_address of vault1, or address of"
+        " the repository, to what its clients reach it by"
+    )
+    assert model["errors"][0]["hosts"] == ["web1", "web2"]
+    # Who says so means it: a tunnel on the client, say; and a server is its own client.
+    assert one(server={**side, "backup_address": address})["errors"] == []
+    assert one(server=side, backup_repositories={"vault": {"server": "vault1", "address": address}})["errors"] == []
+    assert fleet({"vault1": {**BASE, **side}}, clients=["vault1"])["errors"] == []
+
+
+def test_a_server_called_localhost() -> None:
+    variables = {**BASE, "backup_repositories": {"vault": {"server": "localhost"}}}
+    hosts: dict[str, dict[str, t.Any]] = {"localhost": {}, "web1": variables}
+    assert only(fleet(hosts, servers=("localhost",))).startswith(
+        "web1: backup_address (from the inventory name) of localhost = 'localhost': "
+    )
 
 
 def test_a_repository_says_it_differently() -> None:
