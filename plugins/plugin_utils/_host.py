@@ -290,14 +290,14 @@ def _tool(info: dict[str, t.Any], name: str, tool: dict[str, t.Any], error: Repo
                 f"{prefix}_binary",
                 tool["binary"],
                 "is not on this host, or tells no version",
-                f"Install {name} there, or let {prefix}_install do it",
+                f"Install {name} there, or leave {prefix}_binary out and let {prefix}_install do it",
             )
         elif _floors.below(name, found):
             error(
                 f"{prefix}_binary",
                 tool["binary"],
                 f"is version {found}, below the floor {floor.minimum}: {floor.reason}",
-                "Install a later version",
+                f"Install a later version, or leave {prefix}_binary out and let {prefix}_install do it",
             )
         return
     package = (info.get("packages") or {}).get(tool["package"]) or {}

@@ -204,7 +204,7 @@ def tool_problems(tool: dict[str, t.Any], host: str, *, remotes: bool) -> list[P
         if version is None:
             wrong, again = (
                 "is not on this host, or tells no version",
-                "Install it there, or let rclone_proxy_install do it",
+                "Install it there, or leave rclone_proxy_binary out and let rclone_proxy_install do it",
             )
             found.append(_tool(host, variable, value, wrong, again))
     if version and _floors.below(floor.tool, version):

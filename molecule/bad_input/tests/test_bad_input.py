@@ -423,6 +423,19 @@ CASES = [
         rest_server_install="none",
         rest_server_binary="/opt/rest-server",
     ),
+    # The package that is the default would have a good version, and would not be what runs.
+    rest_server(
+        "rest-server-binary-beside-a-package",
+        "vault1: rest_server_binary = '/opt/rest-server': is not on this host",
+        "leave rest_server_binary out",
+        rest_server_binary="/opt/rest-server",
+    ),
+    Case(
+        "restic-binary-beside-a-package",
+        ("restic_binary = '/opt/restic'", "is not on this host", "leave restic_binary out and let restic_install do it"),
+        {**LOCAL, "restic_binary": "/opt/restic"},
+        servers=(),
+    ),
     rest_server(
         "rest-server-path-of-others",
         "vault1: rest_server_path = '/usr/share': is there already, belongs to root and holds",

@@ -358,13 +358,13 @@ def test_good_ways_to_get_rest_server() -> None:
             {"binaries": {"/opt/rest": None}},
             {"install": "none", "binary": "/opt/rest"},
             "rest_server_binary = '/opt/rest': is not on this host, or tells no version",
-            "Install rest-server there, or let rest_server_install do it",
+            "Install rest-server there, or leave rest_server_binary out and let rest_server_install do it",
         ),
         (
             {"binaries": {"/opt/rest": "0.12.1"}},
             {"install": "none", "binary": "/opt/rest"},
             "rest_server_binary = '/opt/rest': is version 0.12.1, below the floor 0.13: the first version",
-            "Install a later version",
+            "Install a later version, or leave rest_server_binary out and let rest_server_install do it",
         ),
     ],
 )
