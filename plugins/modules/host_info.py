@@ -104,6 +104,10 @@ options:
     description: Start a short transient unit to see whether the sandbox of the run units works on this host.
     type: bool
     default: false
+  server_sandbox_probe:
+    description: The same for the sandbox of rest-server.
+    type: bool
+    default: false
   timeout:
     description: How long anything may take that waits for something else, in seconds.
     type: float
@@ -265,6 +269,11 @@ sandbox:
   returned: always
   type: dict
   sample: {works: true, error: null}
+server_sandbox:
+  description: The same of O(server_sandbox_probe).
+  returned: always
+  type: dict
+  sample: null
 reads_everything:
   description:
     - Whether a process of this host can have C(CAP_DAC_READ_SEARCH), by the bounding set of PID 1, which a container's manager
@@ -359,6 +368,25 @@ SANDBOX = (
     "SystemCallErrorNumber=EPERM",
     "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
 )
+# What the unit template of rest-server leaves out of a reduced sandbox, apart from its path.
+SERVER_SANDBOX = (
+    "PrivateNetwork=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "PrivateUsers=yes",
+    "PrivateIPC=yes",
+    "ProtectProc=invisible",
+    "ProcSubset=pid",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectControlGroups=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "DevicePolicy=closed",
+)
 _BOOTED = "/run/systemd/system"
 _INIT_STATUS = "/proc/1/status"
 # Its number in capabilities(7).
@@ -400,6 +428,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "status_program": {"type": "path"},
     "running": {"type": "list", "elements": "str", "default": []},
     "sandbox_probe": {"type": "bool", "default": False},
+    "server_sandbox_probe": {"type": "bool", "default": False},
     "timeout": {"type": "float", "default": 120},
 }
 
@@ -566,11 +595,11 @@ def _virtualization(timeout: float) -> str | None:
     return _run.run(["systemd-detect-virt"], timeout=timeout).stdout.strip() or None
 
 
-def _sandbox(timeout: float) -> dict[str, Any] | None:
+def _sandbox(properties: tuple[str, ...], timeout: float) -> dict[str, Any] | None:
     if not os.path.isdir(_BOOTED):
         return None
     argv = ["systemd-run", "--wait", "--pipe", "--quiet", "--collect"]
-    for value in SANDBOX:
+    for value in properties:
         argv += ["--property", value]
     done = _run.run([*argv, "--", "/bin/true"], timeout=timeout)
     if done.code == 0:
@@ -711,7 +740,9 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
     if params["running"]:
         tasks["running"] = lambda: _running(params["running"], timeout)
     if params["sandbox_probe"]:
-        tasks["sandbox"] = lambda: _sandbox(timeout)
+        tasks["sandbox"] = lambda: _sandbox(SANDBOX, timeout)
+    if params["server_sandbox_probe"]:
+        tasks["server_sandbox"] = lambda: _sandbox(SERVER_SANDBOX, timeout)
     for name in params["binaries"]:
         tasks[f"binary {name}"] = functools.partial(_version, name, timeout)
     for address in wanted:
@@ -771,6 +802,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "escrow_copies": _escrow_copies(),
         "ssh_host_keys": _ssh_host_keys(),
         "sandbox": done.get("sandbox"),
+        "server_sandbox": done.get("server_sandbox"),
         "reads_everything": _reads_everything(),
         "systemd": done["systemd"],
         "selinux": _selinux(),

@@ -188,6 +188,7 @@ RESULTS: dict[str, dict[str, Field]] = {
         "escrow_copies": _copies,
         "ssh_host_keys": Field(f"a sorted list of {_ssh.MAX_HOST_KEYS} public host keys at most", _host_keys),
         "sandbox": Field("the answer of a probe or null", _or_none(_with(works=_flag, error=_maybe_text))),
+        "server_sandbox": Field("the answer of a probe or null", _or_none(_with(works=_flag, error=_maybe_text))),
         "reads_everything": Field("a boolean or null", _or_none(_flag)),
         "systemd": Field("a version number or null", _or_none(_number)),
         "selinux": Field("a text or null", _maybe_text),

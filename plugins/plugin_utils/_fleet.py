@@ -144,7 +144,7 @@ SETTINGS: dict[str, f.Checker] = {
     "ssh_access_per_source_max_startups": f.integer(1, 10**6),
     "restic_account": _account,
     "restic_privilege": f.choice("systemd", "setcap", "root"),
-    "jobs_sandbox": f.choice("full", "reduced"),
+    **dict.fromkeys(("jobs_sandbox", "rest_server_sandbox"), f.choice("full", "reduced")),
     "rest_server_account": _account,
     "backup_on_failure": f.listing(f.text(r"[^\0]+", "an argument", "Give the command as a list of texts")),
     "rest_server_listen": _listen,

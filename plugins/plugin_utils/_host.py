@@ -175,6 +175,7 @@ def inventory_problems(
     if rest and rest_served(info, rest):
         _tool(info, "rest-server", rest, error)
         _given(info, _rest_place(server or {}), error)
+        _server_sandbox(info, error)
     rclone = (server or {}).get("rclone")
     if rclone and rclone_served(info, rclone):
         seen = {name: info.get(name) or {} for name in ("packages", "binaries")}
@@ -257,6 +258,19 @@ def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report, m
     if problem:
         wrong, _colon, cure = problem.partition(": ")
         error("backup_revoke_max", server["revoke_max"], wrong, cure[0].upper() + cure[1:])
+
+
+def _server_sandbox(info: dict[str, t.Any], error: Report) -> None:
+    probe = info.get("server_sandbox") or {}
+    if probe.get("works") is False:
+        error(
+            "rest_server_sandbox",
+            "full",
+            f"rest-server's sandbox cannot start on this host ({probe.get('error') or 'no reason given'}), and it"
+            " would fail at each connection",
+            "Let the container nest (LXC: nesting), or set rest_server_sandbox: reduced for this host (see"
+            " docs/operating.md for what it gives up)",
+        )
 
 
 def _tool(info: dict[str, t.Any], name: str, tool: dict[str, t.Any], error: Report) -> None:

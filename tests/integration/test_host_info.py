@@ -22,7 +22,7 @@ ARGS = {
 
 
 def test_what_a_host_says(lab: Lab, host: str, run_module: RunModule) -> None:
-    info = run_module(host, "host_info", {**ARGS, "sandbox_probe": True})
+    info = run_module(host, "host_info", {**ARGS, "sandbox_probe": True, "server_sandbox_probe": True})
     assert (info["failed"], info["changed"]) == (False, False)
     suite = next(suite for suite, name in HOSTS.items() if name == host)
     assert info["systemd"] == {"bookworm": 252, "trixie": 257}[suite]
@@ -39,7 +39,7 @@ def test_what_a_host_says(lab: Lab, host: str, run_module: RunModule) -> None:
     assert info["files"] == {"/etc/hostname": expected, "/nosuch": None}
     assert info["mounts"] == {"/proc": True, "/etc": False}
     assert "systemd-journald.service" in info["running"]
-    assert info["sandbox"] == {"works": True, "error": None}
+    assert info["sandbox"] == info["server_sandbox"] == {"works": True, "error": None}
     assert info["virtualization"] == "systemd-nspawn"
     assert info["reads_everything"] is True
     assert info["selinux"] is None

@@ -131,6 +131,7 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
         "records": {},
         "htpasswd": None,
         "sandbox": None,
+        "server_sandbox": None,
         "systemd": None,
         "selinux": None,
         "virtualization": None,
@@ -411,6 +412,19 @@ def test_sandbox_probe(tools: Tools, info: Info) -> None:
     assert info(sandbox_probe=True)["sandbox"]["error"] == "exit status 226"
     tools.say("systemd-run", code=-15, timed_out=True)
     assert info(sandbox_probe=True, timeout=3)["sandbox"]["error"] == "it did not start within 3 s"
+
+
+def test_sandbox_probe_of_a_server(tools: Tools, info: Info) -> None:
+    """A server may be no client."""
+    assert info()["server_sandbox"] is None
+    tools.say("systemd-run", code=226, stderr="Failed at step NAMESPACE")
+    result = info(server_sandbox_probe=True)
+    assert (result["sandbox"], result["server_sandbox"]) == (
+        None,
+        {"works": False, "error": "Failed at step NAMESPACE"},
+    )
+    (call,) = [call for call in tools.calls if call[0] == "systemd-run"]
+    assert "PrivateNetwork=yes" in call
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ HOST: dict[str, t.Any] = {
     "escrow_copies": {"web1--vault": [f"{'0' * 32}-{'1' * 16}.age"]},
     "ssh_host_keys": [PUBLIC],
     "sandbox": {"works": True, "error": None},
+    "server_sandbox": None,
     "systemd": 257,
     "selinux": None,
     "reads_everything": True,

@@ -614,6 +614,7 @@ def test_escrow_refused(escrow: t.Any) -> None:
         ("rest_server_prometheus_no_auth", "false"),
         ("restic_privilege", "sudo"),
         ("jobs_sandbox", "none"),
+        ("rest_server_sandbox", "none"),
         ("backup_on_failure", "mail"),
         ("backup_on_failure", [1]),
         ("backup_revoke_max", -1),

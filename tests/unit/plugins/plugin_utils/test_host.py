@@ -377,6 +377,20 @@ def test_a_server_without_a_rest_server_stops_every_host(
     assert message.endswith(f". {cure}")
 
 
+def test_a_server_whose_sandbox_cannot_start_stops_every_host() -> None:
+    """The socket would be there, and the service fail at each connection."""
+    walled = {"server_sandbox": {"works": False, "error": "Failed at step NAMESPACE"}}
+    (message,) = of_rest(walled)
+    assert message.startswith(
+        "vault1: rest_server_sandbox = 'full': rest-server's sandbox cannot start on this host (Failed at"
+    )
+    assert "LXC: nesting" in message
+    assert "rest_server_sandbox: reduced" in message
+    assert of_rest({"server_sandbox": {"works": True, "error": None}}) == of_rest({"server_sandbox": None}) == []
+    # Over SSH there is no such unit.
+    assert of_rest(walled, users=False, ssh=True) == []
+
+
 def test_a_server_that_serves_over_ssh_only_needs_no_rest_server() -> None:
     accounts = {"ssh_accounts": {"fleet_id": "f1", "accounts": {}}}
     users = {"htpasswd": {"fleet_id": "f1", "users": {}}}
