@@ -404,7 +404,7 @@ def _server(host: _Collector) -> dict[str, t.Any]:
         "address_variable": f"{variable} of {host.host}",
         "port": host.checked("rest_server_port", f.integer(1, 65535), _repositories.REST_PORT),
         "tls": tls,
-        "path": host.checked("rest_server_path", f.plain_path, SERVER_PATH),
+        "path": host.checked("rest_server_path", _server_path, SERVER_PATH),
         "append_only": host.checked("rest_server_append_only", f.boolean, True),
         # A certificate that somebody else made has to have what clients dial, and no more.
         "names": set() if tls == "provided" else own,
@@ -418,6 +418,27 @@ def _server(host: _Collector) -> dict[str, t.Any]:
         "rclone": {"remotes": {name: [] for name in host.checked("rclone_proxy_remotes", _rclone.remotes, {})}},
         "definitions": [],
     }
+
+
+# Why rest-server, an account of its own in a sandbox, could not serve what lies there. Below /home it can.
+_UNSERVED = {
+    "/root": "which rest-server may not enter",
+    "/tmp": "of which rest-server has one of its own",  # noqa: S108 # refused, not used
+    "/var/tmp": "of which rest-server has one of its own",  # noqa: S108
+    "/run": "which is empty after each boot",
+    "/var/run": "which is empty after each boot",
+}
+
+
+def _server_path(where: str, value: t.Any) -> str:
+    path = f.plain_path(where, value)
+    cure = f"Name a directory elsewhere, {SERVER_PATH} for instance"
+    if path == "/home":
+        raise BadInput(where, value, "is where the homes are, and would be the account's alone", cure)
+    for top, reason in _UNSERVED.items():
+        if f"{path}/".startswith(f"{top}/"):
+            raise BadInput(where, value, f"is below {top}, {reason}" if path != top else f"is {top}, {reason}", cure)
+    return path
 
 
 def _extra_users(where: str, value: t.Any) -> list[dict[str, t.Any]]:

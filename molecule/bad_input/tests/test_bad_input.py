@@ -442,6 +442,12 @@ CASES = [
         "Name a directory of its own below it",
         rest_server_path="/usr/share",
     ),
+    rest_server(
+        "rest-server-path-that-it-may-not-enter",
+        "vault1: rest_server_path = '/root/holdfast': is below /root, which rest-server may not enter",
+        "Name a directory elsewhere",
+        rest_server_path="/root/holdfast",
+    ),
     # What a host delivers stops that host; it is the only one here.
     Case(
         "local-path-of-others",

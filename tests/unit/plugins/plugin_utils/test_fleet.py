@@ -589,6 +589,29 @@ def test_escrow_refused(escrow: t.Any) -> None:
     assert "GEHEIM" not in text.upper()
 
 
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("/root/holdfast", "is below /root, which rest-server may not enter"),
+        ("/root", "is /root, which"),
+        ("/tmp/holdfast", "is below /tmp, of which rest-server has one of its own"),
+        ("/var/tmp", "is /var/tmp, of which rest-server has one of its own"),
+        ("/run/user/1000/holdfast", "is below /run, which is empty after each boot"),
+        ("/home", "is where the homes are"),
+    ],
+)
+def test_a_place_that_rest_server_could_not_serve(path: str, wrong: str) -> None:
+    model = fleet({"vault1": {**BASE, "rest_server_path": path}}, clients=["vault1"])
+    text = only(model)
+    assert text.startswith("vault1: rest_server_path = ")
+    assert wrong in text
+
+
+def test_a_place_below_home_is_good() -> None:
+    for path in ("/home/backup", "/root2/holdfast", "/srv/tmp"):
+        assert messages(fleet({"vault1": {**BASE, "rest_server_path": path}}, clients=["vault1"])) == []
+
+
 # --- settings
 
 
