@@ -65,6 +65,7 @@ def host_problems(
     tool: dict[str, t.Any],
     host: str,
     server: dict[str, t.Any] | None = None,
+    check_mode: bool = False,
 ) -> dict[str, list[str]]:
     """Messages by weight: ``errors`` stop this host, ``warnings`` are shown.
 
@@ -111,12 +112,21 @@ def host_problems(
             f"the sandbox of the units cannot start on this host ({probe.get('error', 'no reason given')})",
             "Set jobs_sandbox: reduced for this host (see docs/operating.md for what it gives up)",
         )
-    if info.get("apt_lists") is False:
+    if info.get("apt_lists") is False and check_mode:
+        # The real run fetches them, and goes on.
+        warn(
+            "apt",
+            "",
+            "has no package lists on this host, so this check leaves out what cannot be foreseen of these packages:"
+            f" {', '.join(unknown_packages(info))}",
+            "Run apt update there, or run without --check, which does",
+        )
+    elif info.get("apt_lists") is False:
         error(
             "apt",
             "",
             "has no package lists on this host, so nothing can be said of what would be installed",
-            "Run apt update there, or run without --check, which does",
+            "Run apt update there, and look at its sources",
         )
     if client is not None:
         if info.get("reads_everything") is False:
@@ -179,6 +189,7 @@ def inventory_problems(
     rclone = (server or {}).get("rclone")
     if rclone and rclone_served(info, rclone):
         seen = {name: info.get(name) or {} for name in ("packages", "binaries")}
+        seen["apt_lists"] = info.get("apt_lists")
         errors += _rclone.tool_problems({**rclone, **seen}, host, remotes=rclone["remotes"])
     if server is not None and server.get("borg"):
         _borg_served(info, server["borg"], error)
@@ -214,6 +225,22 @@ def inventory_problems(
             "/var/lib/holdfast/ssh_accounts.json",
         )
     return [str(problem) for problem in errors]
+
+
+def unknown_packages(info: dict[str, t.Any]) -> list[str]:
+    """The packages that were asked for, and are neither installed nor known to apt."""
+    packages = info.get("packages") or {}
+    return sorted(name for name, each in packages.items() if not each["installed"] and not each["candidate"])
+
+
+def unforeseen(info: dict[str, t.Any], tool: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What is known of packages, with those of which apt knows nothing yet as if they were there.
+
+    Of a host without package lists check mode cannot know more, and apt would fail for each of them.
+    """
+    pinned = {tool["package"]: tool["pinned"]} if tool.get("pinned") else {}
+    there = {name: {"installed": pinned.get(name, "unforeseen")} for name in unknown_packages(info)}
+    return {name: {**each, **there.get(name, {})} for name, each in info["packages"].items()}
 
 
 def rest_served(info: dict[str, t.Any], rest: dict[str, t.Any]) -> bool:

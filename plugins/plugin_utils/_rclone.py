@@ -175,8 +175,8 @@ def problems(value: t.Any, tool: dict[str, t.Any], host: str) -> list[str]:
 def tool_problems(tool: dict[str, t.Any], host: str, *, remotes: bool) -> list[Problem]:
     """What is wrong with the rclone that a server installs or finds; nothing is said of what nobody has looked at.
 
-    ``tool`` has ``install``, ``version`` (of a release), ``sha256``, ``architecture``, ``package``, ``binary``, and ``packages``
-    and ``binaries`` (of host_info). ``remotes`` says whether it is to serve more than directories of the server.
+    ``tool`` has ``install``, ``version`` (of a release), ``sha256``, ``architecture``, ``package``, ``binary``, and ``packages``,
+    ``binaries`` and ``apt_lists`` (of host_info). ``remotes`` says whether it is to serve more than directories of the server.
     """
     found: list[Problem] = []
     floor = _floors.floor("rclone" if remotes else "rclone-directories")
@@ -191,6 +191,9 @@ def tool_problems(tool: dict[str, t.Any], host: str, *, remotes: bool) -> list[P
         if not tool["sha256"]:
             wrong = f"has no checksum for the architecture {tool['architecture']}"
             found.append(_tool(host, "rclone_proxy_release_sha256", "", wrong, "Take it from upstream's SHA256SUMS"))
+    elif tool["install"] == "package" and tool.get("apt_lists") is False:
+        # The real run fetches them, and judges it then.
+        return []
     elif tool["install"] == "package":
         variable, value = "rclone_proxy_package", tool["package"]
         package = (tool["packages"] or {}).get(value)

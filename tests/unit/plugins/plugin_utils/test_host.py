@@ -126,14 +126,17 @@ def test_a_version_that_apt_does_not_offer() -> None:
 
 
 def test_a_host_where_apt_has_no_lists() -> None:
-    """Check mode does not fetch them, so nothing can be said of versions; no other host has to wait for this one."""
+    """Nothing can be said of versions; no other host has to wait for this one."""
     info = {"packages": {"restic": {"installed": None, "candidate": None, "versions": []}}, "apt_lists": False}
     for tool in ({}, {"pinned": "0.18.0-1"}):
         (message,) = judged(info, tool)["errors"]
         assert message.startswith("web1: apt: has no package lists on this host")
-        assert "run without --check" in message
+        assert message.endswith("Run apt update there, and look at its sources")
+        found = _host.host_problems({**INFO, **info}, FACTS, CLIENT, {**TOOL, **tool}, "web1", check_mode=True)
+        assert (found["errors"], len(found["warnings"])) == ([], 1)
     bare = {**INFO, **packaged(installed=None, candidate=None), "apt_lists": False}
     assert _host.inventory_problems(bare, None, {}, {**SERVER, "rest": REST}, "vault1") == []
+    assert of_rclone({**info, "packages": {"rclone": {"installed": None, "candidate": None}}}, check_mode=True) == []
 
 
 def test_warnings() -> None:
@@ -418,14 +421,14 @@ RCLONE: dict[str, t.Any] = {
 LISTED = {"files": {"/var/lib/holdfast/rclone_remotes.json": "a" * 64}}
 
 
-def of_rclone(info: dict[str, t.Any] | None = None, **rclone: t.Any) -> list[str]:
+def of_rclone(info: dict[str, t.Any] | None = None, check_mode: bool = False, **rclone: t.Any) -> list[str]:
     known = {
         "packages": {"rclone": {"installed": None, "candidate": "1.60.1+dfsg-2+b5"}},
         "binaries": {"/opt/rclone": "1.74.0"},
     }
     server = {**SERVER, "quotas": [], "rclone": {**RCLONE, **rclone}}
     seen = {**INFO, **known, **(info or {})}
-    assert _host.host_problems(seen, FACTS, None, {}, "proxy1", server)["errors"] == []
+    assert _host.host_problems(seen, FACTS, None, {}, "proxy1", server, check_mode=check_mode)["errors"] == []
     return _host.inventory_problems(seen, None, {}, server, "proxy1")
 
 
