@@ -78,7 +78,7 @@ class ActionModule(ActionBase):
             # Found by the controller: without it every task would look for Python again.
             result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}
         if result.get("failed"):
-            return result
+            return {**result, "msg": f"nothing was changed on this host:\n- {host}: {result.get('msg')}"}
         check = bool(self._task.check_mode)
         found = _host.host_problems(seen, variables["ansible_facts"], client, tool, host, server, check)
         # What is wrong with the inventory stops every host, and comes first.

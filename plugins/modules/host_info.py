@@ -12,7 +12,7 @@ version_added: '0.1.0'
 author: holdfast contributors (@holdfast-backup)
 description:
   - Reads versions, what apt offers, calendars, address resolution, files, mounts and what the collection keeps on the host.
-  - It changes nothing. What cannot be known is null.
+  - It changes nothing. What cannot be known is null. It fails for who is not root.
 options:
   packages:
     description: Names of packages of which to tell the installed and the candidate version, and all versions that apt knows.
@@ -656,6 +656,13 @@ def _has_account(name: str) -> bool:
     return True
 
 
+def _account_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return "somebody"
+
+
 def _htpasswd() -> dict[str, Any] | None:
     try:
         manifest = parse_manifest(json.loads(_texts(STATE, ".json").get("htpasswd", "null")), HTPASSWD)
@@ -814,6 +821,13 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    uid = os.geteuid()
+    if uid != 0:
+        # Before anything is looked at: what only root sees would be missing, and no sandbox start.
+        module.fail_json(
+            msg=f"ansible_become: Ansible is {_account_of(uid)!r} on this host (uid {uid}), and not root. Set ansible_become:"
+            " true for it, or log in as root"
+        )
     try:
         result = collect(module.params)
     except (ValueError, OSError) as error:

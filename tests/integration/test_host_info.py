@@ -43,3 +43,10 @@ def test_what_a_host_says(lab: Lab, host: str, run_module: RunModule) -> None:
     assert info["virtualization"] == "systemd-nspawn"
     assert info["reads_everything"] is True
     assert info["selinux"] is None
+
+
+def test_a_login_that_is_not_root_is_told_the_cure(lab: Lab, host: str, run_module: RunModule) -> None:
+    """Else it would be told to give up the sandbox, which it may not start."""
+    info = run_module(host, "host_info", {**ARGS, "sandbox_probe": True}, user="ops")
+    assert info["failed"] is True
+    assert info["msg"].startswith("ansible_become: Ansible is 'ops' on this host (uid ")

@@ -131,7 +131,7 @@ def test_what_deserves_attention_is_a_warning() -> None:
 
 
 def test_a_failed_look_and_an_odd_answer_end_the_task() -> None:
-    assert act({"failed": True, "msg": "no"})["msg"] == "no"
+    assert act({"failed": True, "msg": "no"})["msg"] == "nothing was changed on this host:\n- web1: no"
     with pytest.raises(AnsibleActionFail, match=r"host_info\.systemd"):
         act({**SEEN, "systemd": "257"})
 

@@ -91,6 +91,7 @@ def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tools:
     monkeypatch.setattr(host_info, "_BOOTED", str(tmp_path))
     monkeypatch.setattr(host_info, "STATE", str(tmp_path / "state"))
     monkeypatch.setattr(host_info, "SSH", str(tmp_path / "ssh"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     return made
 
 
@@ -138,6 +139,20 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
         "python": ".".join(map(str, sys.version_info[:3])),
     }
     assert {key: result[key] for key in expected} == expected
+
+
+def test_a_login_that_is_not_root(tools: Tools, info: Info, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked at: what only root may see would be told as missing, or as a sandbox that cannot start."""
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    result = info(packages=["restic"], sandbox_probe=True)
+    assert result["failed"] is True
+    assert result["msg"] == (
+        "ansible_become: Ansible is 'nobody' on this host (uid 65534), and not root. Set ansible_become: true for it, or log in"
+        " as root"
+    )
+    assert tools.calls == []
+    monkeypatch.setattr(os, "geteuid", lambda: 99999999)
+    assert "is 'somebody' on this host (uid 99999999)" in info()["msg"]
 
 
 def test_copies_of_the_escrow(info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
