@@ -141,6 +141,13 @@ packages:
   returned: always
   type: dict
   sample: {restic: {installed: null, candidate: 0.18.0-1+b4, versions: [0.18.0-1+b4]}}
+apt:
+  description:
+    - Whether the host has apt, null where no packages were asked for. Where it has none, the C(installed) version of a package is C(by hand)
+      if the host has its program, and null if not.
+  returned: always
+  type: bool
+  sample: true
 apt_lists:
   description:
     - Whether apt has any package lists, which a host has not where C(apt update) never ran. Null where apt knows all packages that
@@ -306,11 +313,13 @@ python:
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import platform
 import pwd
 import re
+import shutil
 import socket
 import stat
 import threading
@@ -394,6 +403,17 @@ _CAP_DAC_READ_SEARCH = 2
 _SELINUX = "/sys/fs/selinux/enforce"
 _SELINUX_CONFIGURATION = "/etc/selinux/config"
 _RUNNING_STATES = "active,activating,deactivating,reloading"
+
+# What is used of a package, where that has another name than the package; each is looked for where there is no apt.
+_PROGRAMS = {
+    "borgbackup": "borg",
+    "btrfs-progs": "btrfs",
+    "libcap2-bin": "capsh",
+    "openssh-client": "ssh",
+    "openssh-server": "sshd",
+}
+_MORE_PATHS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+BY_HAND = "by hand"
 
 _PACKAGE = re.compile(r"\A[a-z0-9][a-z0-9+.:-]*\Z")
 _VERSION = re.compile(r"\bv?(\d+(?:\.\d+)+[0-9A-Za-z.+~-]*)")
@@ -500,7 +520,18 @@ def version_argv(binary: str) -> list[str]:
     return [binary, "version" if name.startswith("restic") and "server" not in name else "--version"]
 
 
-def _packages(names: list[str], releases: dict[str, Any], timeout: float) -> dict[str, dict[str, Any]]:
+def _by_hand(package: str) -> dict[str, Any]:
+    """What is there of a package that apt cannot tell of."""
+    if package == "python3-venv":
+        there = importlib.util.find_spec("ensurepip") is not None
+    else:
+        path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_MORE_PATHS))
+        there = shutil.which(_PROGRAMS.get(package, package), path=path) is not None
+    return {**_unknown(), "installed": BY_HAND if there else None}
+
+
+def _packages(names: list[str], releases: dict[str, Any], timeout: float) -> tuple[bool, dict[str, dict[str, Any]]]:
+    """Whether there is an apt, and what is known of each package."""
     unknown = {name: _unknown() for name in names}
     suites: dict[str, list[str]] = {}
     for name in names:
@@ -512,11 +543,11 @@ def _packages(names: list[str], releases: dict[str, Any], timeout: float) -> dic
         try:
             done = _run.run(argv, timeout=timeout)
         except FileNotFoundError:
-            return unknown
+            return False, {name: _by_hand(name) for name in names}
         if done.timed_out:
             raise TimeoutError
         found.update(parse_policy(done.stdout))
-    return {name: found.get(name, nothing) for name, nothing in unknown.items()}
+    return True, {name: found.get(name, nothing) for name, nothing in unknown.items()}
 
 
 def _apt_lists(timeout: float) -> bool | None:
@@ -776,12 +807,13 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
     if params["packages"] and done["packages"] is None:
         # No answer is not the answer that there is no such package.
         raise ValueError(f"apt-cache policy: no answer within {timeout:g} s; run again when this host is less busy")
-    packages = done.get("packages") or {}
+    apt, packages = done.get("packages") or (None, {})
     strange = any(not each["candidate"] and not each["installed"] for each in packages.values())
     late = {"addresses": [], "error": f"no answer within {timeout:g} s"}
     nothing = {"valid": None, "error": None, "next_elapse": None}
     return {
         "packages": packages,
+        "apt": apt,
         "apt_lists": _apt_lists(timeout) if strange else None,
         "binaries": {name: done[f"binary {name}"] for name in params["binaries"]},
         "calendars": done.get("calendars") or dict.fromkeys(params["calendars"], nothing),

@@ -147,6 +147,7 @@ RESULTS: dict[str, dict[str, Field]] = {
         "packages": Field(
             "versions by package", _map(_with(installed=_maybe_text, candidate=_maybe_text, versions=_list(_text)))
         ),
+        "apt": Field("true, false or null", _or_none(_flag)),
         "apt_lists": Field("true, false or null", _or_none(_flag)),
         "binaries": Field("versions by program", _map(_maybe_text)),
         "calendars": Field(

@@ -12,6 +12,8 @@ from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _h
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _rclone
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, shorten
 
+Report = t.Callable[[str, t.Any, str, str], None]
+
 TESTED = {"bookworm", "trixie"}
 ANALYZE_SECONDS = 10.0
 # Where the package borgbackup puts it, which a server of borg gets.
@@ -128,6 +130,8 @@ def host_problems(
             "has no package lists on this host, so nothing can be said of what would be installed",
             "Run apt update there, and look at its sources",
         )
+    if client is not None and not (server or {}).get("rest"):
+        _without_apt(info, tool, {}, error)
     if client is not None:
         if info.get("reads_everything") is False:
             error(
@@ -182,6 +186,8 @@ def inventory_problems(
         refused = [each for each in _refused(info, client) if _refused_here(each[1])]
         _calendars(refused, "this host and of this controller", error)
     rest = (server or {}).get("rest")
+    if rest:
+        _without_apt(info, tool if client is not None else {}, server or {}, error)
     if rest and rest_served(info, rest):
         _tool(info, "rest-server", rest, error)
         _given(info, _rest_place(server or {}), error)
@@ -189,7 +195,7 @@ def inventory_problems(
     rclone = (server or {}).get("rclone")
     if rclone and rclone_served(info, rclone):
         seen = {name: info.get(name) or {} for name in ("packages", "binaries")}
-        seen["apt_lists"] = info.get("apt_lists")
+        seen.update(apt=info.get("apt"), apt_lists=info.get("apt_lists"))
         errors += _rclone.tool_problems({**rclone, **seen}, host, remotes=rclone["remotes"])
     if server is not None and server.get("borg"):
         _borg_served(info, server["borg"], error)
@@ -230,7 +236,34 @@ def inventory_problems(
 def unknown_packages(info: dict[str, t.Any]) -> list[str]:
     """The packages that were asked for, and are neither installed nor known to apt."""
     packages = info.get("packages") or {}
-    return sorted(name for name, each in packages.items() if not each["installed"] and not each["candidate"])
+    return sorted(name for name, each in packages.items() if not each.get("installed") and not each.get("candidate"))
+
+
+def _without_apt(info: dict[str, t.Any], tool: dict[str, t.Any], server: dict[str, t.Any], error: Report) -> None:
+    """The packages that a run would need apt for, where there is none; those of the programs themselves are told of each."""
+    if info.get("apt") is not False:
+        return
+    rest, borg, rclone = (each or {} for each in (server.get("rest"), tool.get("borg"), server.get("rclone")))
+    told = {borg["package"], borg["borgmatic_package"]} if borg.get("wanted") else set()
+    told |= {each["package"] for each in (tool, rest, rclone) if each.get("install") == "package"}
+    if rest and not rest_served(info, rest):
+        told |= set(rest.get("packages", ()))
+    due = [name for name in unknown_packages(info) if name not in told]
+    if due:
+        error(
+            "packages",
+            ", ".join(due),
+            "are not on this host, and it has no apt to install them",
+            "Install what it has in their place by hand",
+        )
+
+
+def _needs_apt(info: dict[str, t.Any], variable: str, install: str, cure: str, error: Report) -> bool:
+    """Whether a program was to come out of a package, and there is no apt."""
+    if install != "package" or info.get("apt") is not False:
+        return False
+    error(variable, "package", "needs apt, which this host does not have", cure)
+    return True
 
 
 def unforeseen(info: dict[str, t.Any], tool: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -257,9 +290,6 @@ def rclone_served(info: dict[str, t.Any], rclone: dict[str, t.Any]) -> bool:
 def _keys(account: str, repositories: t.Iterable[str]) -> list[str]:
     """What an account over SSH may lose: itself, and each of its repositories."""
     return [account, *(f"{account} {repository}" for repository in repositories)]
-
-
-Report = t.Callable[[str, t.Any, str, str], None]
 
 
 def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report, manifest: str) -> None:
@@ -310,6 +340,9 @@ def _tool(info: dict[str, t.Any], name: str, tool: dict[str, t.Any], error: Repo
         f"Set {prefix}_install: release with {prefix}_release_version ({floor.minimum} or later)"
         f" and {prefix}_release_sha256"
     )
+    by_hand = f"{cure}, or {prefix}_install: none where {name} is there"
+    if _needs_apt(info, f"{prefix}_install", tool["install"], by_hand, error):
+        return
     if pinnable:
         cure += f", or {prefix}_package_release to a suite that has it"
     if tool["install"] == "release" or (tool["install"] == "package" and tool.get("pinned")):
@@ -398,6 +431,10 @@ def _borg(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
     }
     for name, (prefix, install, package, binary) in ways.items():
         floor = _floors.floor(name)
+        other = "release" if name == "borg" else "venv"
+        by_hand = f"Set borg_{prefix}install: {other}, or none where {name} is there"
+        if _needs_apt(info, f"borg_{prefix}install", install, by_hand, error):
+            continue
         if install == "package":
             known = (info.get("packages") or {}).get(package) or {}
             variable, value, version = (

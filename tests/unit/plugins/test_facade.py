@@ -707,6 +707,7 @@ def test_the_program_that_is_used_is_the_one_that_is_judged(role: str, tool: str
     given.update(
         borg_wanted=True,
         restic_wanted=True,
+        rest_server_accounts=[],
         ansible_facts={"architecture": "x86_64"},
         __holdfast_preflight={"hosts": {"web1": model}},
         **{variable: "/opt/program"},

@@ -117,6 +117,7 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
     expected = {
         "changed": False,
         "packages": {"restic": NOTHING},
+        "apt": False,
         "apt_lists": None,
         "binaries": {"restic": None},
         "calendars": {"daily": {"valid": None, "error": None, "next_elapse": None}},
@@ -239,6 +240,27 @@ def test_each_package_is_asked_for_in_the_suite_that_it_is_installed_from(tools:
         "age": "2",
     }
     assert len([argv for argv in tools.calls if argv[0] == "apt-cache"]) == 2
+
+
+def test_what_is_there_of_packages_where_there_is_no_apt(
+    tools: Tools, info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the program that is used of each."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(host_info, "_MORE_PATHS", (str(tmp_path / "sbin"),))
+    (tmp_path / "sbin").mkdir()
+    for name in ("age", "sbin/sshd", "other"):
+        (tmp_path / name).touch(0o755)
+    (tmp_path / "openssl").touch(0o644)
+    found = info(packages=["age", "openssh-server", "openssl", "libcap2-bin", "other", "python3-venv"])
+    by_hand = {"installed": "by hand", "candidate": None, "versions": []}
+    assert found["packages"] == {
+        **dict.fromkeys(("age", "openssh-server", "other", "python3-venv"), by_hand),
+        **dict.fromkeys(("openssl", "libcap2-bin"), NOTHING),
+    }
+    assert (found["apt"], found["apt_lists"], info()["apt"]) == (False, None, None)
+    tools.say("apt-cache", POLICY)
+    assert info(packages=["age"])["apt"] is True
 
 
 @pytest.mark.parametrize(("said", "lists"), [(NO_LISTS, False), (LISTS, True)])

@@ -46,6 +46,7 @@ IDENTITY: dict[str, t.Any] = {
 }
 HOST: dict[str, t.Any] = {
     "packages": {"restic": {"installed": None, "candidate": "0.18.0-1", "versions": ["0.18.0-1"]}},
+    "apt": True,
     "apt_lists": None,
     "binaries": {"/usr/bin/restic": None},
     "calendars": {"daily": {"valid": True, "error": None, "next_elapse": "2026-11-22T00:00:00Z"}},

@@ -139,6 +139,65 @@ def test_a_host_where_apt_has_no_lists() -> None:
     assert of_rclone({**info, "packages": {"rclone": {"installed": None, "candidate": None}}}, check_mode=True) == []
 
 
+NOTHING: dict[str, t.Any] = {"installed": None, "candidate": None, "versions": []}
+BY_HAND = {**NOTHING, "installed": "by hand"}
+
+
+def test_packages_that_are_due_where_there_is_no_apt() -> None:
+    """They end the run before anything is changed; where all are there it goes on."""
+    info = {"apt": False, "packages": {"age": NOTHING, "openssh-client": BY_HAND, "libcap2-bin": NOTHING}}
+    (message,) = judged(info, {"install": "none"})["errors"]
+    assert message == (
+        "web1: packages = 'age, libcap2-bin': are not on this host, and it has no apt to install them. Install what it has in their"
+        " place by hand"
+    )
+    there = {"apt": False, "packages": {"age": BY_HAND, "openssh-client": BY_HAND}}
+    assert judged(there, {"install": "none"})["errors"] == judged(there, {"install": "release"})["errors"] == []
+    # Where access is only taken away nothing is installed.
+    assert judged(info, client=None)["errors"] == []
+
+
+@pytest.mark.parametrize("pinned", ["", "0.18*"])
+def test_a_package_of_the_program_itself_where_there_is_no_apt(pinned: str) -> None:
+    """Of one that is there nobody knows the version, unless it is said to be there."""
+    for known in (NOTHING, BY_HAND):
+        (message,) = judged({"apt": False, "packages": {"restic": known}}, {"pinned": pinned})["errors"]
+        assert message.startswith(
+            "web1: restic_install = 'package': needs apt, which this host does not have. Set restic_install: release"
+        )
+        assert message.endswith("or restic_install: none where restic is there")
+
+
+def test_borg_and_rclone_where_there_is_no_apt() -> None:
+    info = {"apt": False, "packages": {"borgbackup": NOTHING, "borgmatic": NOTHING}}
+    found = judged(info, {"wanted": False, "borg": BORG})["errors"]
+    assert [each.partition(": needs apt")[0] for each in found] == [
+        "web1: borg_install = 'package'",
+        "web1: borg_borgmatic_install = 'package'",
+    ]
+    assert (
+        judged(
+            {"apt": False, "packages": {"borgbackup": BY_HAND, "borgmatic": BY_HAND}}, {"wanted": False, "borg": BORG}
+        )["errors"]
+        == found
+    )
+    (message,) = of_rclone({"apt": False, "packages": {"rclone": NOTHING}})
+    assert message.startswith("proxy1: rclone_proxy_install = 'package': needs apt, which this host does not have")
+
+
+def test_a_server_without_apt_stops_every_host() -> None:
+    packages = {"restic-rest-server": NOTHING, "openssl": NOTHING}
+    second, first = of_rest({"apt": False, "packages": packages})
+    assert first.startswith("vault1: rest_server_install = 'package': needs apt")
+    assert second.startswith("vault1: packages = 'openssl': are not on this host, and it has no apt")
+    binary = {"install": "none", "binary": "/opt/rest", "packages": ["openssl"]}
+    there = {"apt": False, "packages": {"openssl": BY_HAND}, "binaries": {"/opt/rest": "0.14.0"}}
+    assert of_rest(there, **binary) == []
+    assert len(of_rest({**there, "packages": {"openssl": NOTHING}}, **binary)) == 1
+    # Over SSH only it needs nothing of rest-server.
+    assert of_rest({**there, "packages": {"openssl": NOTHING}}, **{**binary, "users": False, "ssh": True}) == []
+
+
 def test_warnings() -> None:
     found = judged({"selinux": "enforcing"}, facts={"distribution": "Fedora", "distribution_version": "43"})
     assert found["errors"] == []
@@ -279,6 +338,7 @@ REST: dict[str, t.Any] = {
     "binary": "/usr/bin/restic-rest-server",
     "users": True,
     "ssh": False,
+    "packages": ["restic-rest-server", "openssl"],
 }
 RELEASE_CURE = (
     "et rest_server_install: release with rest_server_release_version (0.13 or later) and rest_server_release_sha256"
