@@ -66,6 +66,7 @@ class ActionModule(ActionBase):
             client = None
         tool, server = arguments["tool"] or {}, arguments["server"] or None
         look = {**arguments["look"], **_needs(client), "places": _host.places_to_see(client, tool, server)}
+        look["subvolumes"] = _host.subvolumes_to_see(server)
         try:
             seen = self._look(look, variables)
             if seen.get("apt_lists") is False and not self._task.check_mode:

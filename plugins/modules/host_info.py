@@ -63,6 +63,11 @@ options:
     type: list
     elements: path
     default: []
+  subvolumes:
+    description: Directories of repositories that are to get a quota, of which to tell what is there.
+    type: list
+    elements: path
+    default: []
   places:
     description: Directories that are to hold repositories, of which to tell what others would lose by it.
     type: list
@@ -195,6 +200,12 @@ file_systems:
   returned: always
   type: dict
   sample: {/srv/holdfast: btrfs}
+subvolumes:
+  description:
+    - By path C(absent), C(empty) (a directory without anything in it), C(subvolume) (of btrfs) or C(other), null where that cannot be known.
+  returned: always
+  type: dict
+  sample: {/srv/holdfast/web1--vault: subvolume}
 places:
   description:
     - By path the C(owner) of a directory that is to be another account's place of repositories, and as C(foreign) the
@@ -337,7 +348,9 @@ from ansible_collections.holdfast.backup.plugins.module_utils import (
     _tree_seen,
     _unit_requests,
 )
+from ansible_collections.holdfast.backup.plugins.module_utils._btrfs import Storage
 from ansible_collections.holdfast.backup.plugins.module_utils._escrow import BUNDLE_NAME, COPIES
+from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
 from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import parse_manifest
 from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import PREFIX, comment_of
 from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import parse_manifest as parse_accounts
@@ -433,6 +446,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "interpreters": {"type": "list", "elements": "path", "default": []},
     "mounts": {"type": "list", "elements": "path", "default": []},
     "file_systems": {"type": "list", "elements": "path", "default": []},
+    "subvolumes": {"type": "list", "elements": "path", "default": []},
     "places": {
         "type": "list",
         "elements": "dict",
@@ -607,6 +621,18 @@ def _file_system(path: str, timeout: float) -> str | None:
         path = os.path.dirname(path)
     done = _run.run(["stat", "--file-system", "--format=%T", "--", path], timeout=timeout)
     return done.stdout.strip() or None if done.code == 0 else None
+
+
+def _subvolumes(paths: list[str]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    with Tree() as tree:
+        for path in paths:
+            found[path] = None
+            directory, name = os.path.split(path)
+            with contextlib.suppress(OSError, UnsafePathError):
+                tree.trust([directory])
+                found[path] = Storage(tree, directory).find(name).kind
+    return found
 
 
 def _running(patterns: list[str], timeout: float) -> list[str] | None:
@@ -791,6 +817,8 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         tasks[f"mount {path}"] = functools.partial(_is_mounted, path)
     for path in params["file_systems"]:
         tasks[f"file system {path}"] = functools.partial(_file_system, path, timeout)
+    if params["subvolumes"]:
+        tasks["subvolumes"] = lambda: _subvolumes(params["subvolumes"])
     for each in params["places"]:
         look = functools.partial(_place_seen.look, each["path"], each["account"], each["private"])
         tasks[f"place {each['path']}"] = look
@@ -825,6 +853,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "interpreters": {path: done[f"interpreter {path}"] for path in params["interpreters"]},
         "mounts": {path: done[f"mount {path}"] for path in params["mounts"]},
         "file_systems": {path: done[f"file system {path}"] for path in params["file_systems"]},
+        "subvolumes": done.get("subvolumes") or dict.fromkeys(params["subvolumes"]),
         "places": {each["path"]: done[f"place {each['path']}"] for each in params["places"]},
         "running": done.get("running"),
         "manifests": {

@@ -160,6 +160,7 @@ RESULTS: dict[str, dict[str, Field]] = {
         "interpreters": Field("interpreters by program", _map(_maybe_text)),
         "mounts": Field("true, false or null by path", _map(_or_none(_flag))),
         "file_systems": Field("types of file systems by path", _map(_maybe_text)),
+        "subvolumes": Field("what is there by path", _map(_maybe_text)),
         "places": Field(
             "an owner and a foreign name, or null, by path", _map(_or_none(_with(owner=_text, foreign=_text)))
         ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _htpasswd, _run
+from ansible_collections.holdfast.backup.plugins.module_utils import _btrfs, _floors, _htpasswd, _run
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _rclone
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, shorten
 
@@ -58,6 +58,12 @@ def places_to_see(
     places += [_rest_place(server)] if server.get("rest") else []
     places += [_ssh_place(server)] if server.get("serves_ssh") else []
     return [{"path": each.path, "account": each.account, "private": each.private} for each in places]
+
+
+def subvolumes_to_see(server: dict[str, t.Any] | None) -> list[str]:
+    """The directories of the repositories that have a quota, where a run may set it."""
+    server = server or {}
+    return [f"{server['path']}/{each['name']}" for each in server["quotas"]] if server.get("rest") else []
 
 
 def host_problems(
@@ -192,6 +198,7 @@ def inventory_problems(
         _tool(info, "rest-server", rest, error)
         _given(info, _rest_place(server or {}), error)
         _server_sandbox(info, error)
+        _subvolumes(info, server or {}, error)
     rclone = (server or {}).get("rclone")
     if rclone and rclone_served(info, rclone):
         seen = {name: info.get(name) or {} for name in ("packages", "binaries")}
@@ -544,6 +551,19 @@ def _quotas(info: dict[str, t.Any], server: dict[str, t.Any], error: Report) -> 
         f" {', '.join(sorted(quota['name'] for quota in quotas))}",
         "Put rest_server_path on a btrfs file system (is it mounted?), or remove `quota` of these repositories",
     )
+
+
+def _subvolumes(info: dict[str, t.Any], server: dict[str, t.Any], error: Report) -> None:
+    kinds = info.get("subvolumes") or {}
+    for each in server.get("quotas", ()):
+        directory = f"{server['path']}/{each['name']}"
+        if kinds.get(directory) == _btrfs.OTHER:
+            error(
+                f"backup_repositories.{each['name'].partition('--')[2]}.quota",
+                each.get("quota"),
+                f"cannot be set for {each['name']}: its files lie in a directory that is no subvolume",
+                _btrfs.how_to_move(directory),
+            )
 
 
 def _given(info: dict[str, t.Any], place: Place, error: Report) -> None:

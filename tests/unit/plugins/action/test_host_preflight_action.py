@@ -50,6 +50,7 @@ SERVER: dict[str, Any] = {
 }
 LOOK = {"packages": ["restic"]}
 NEEDS = {
+    "subvolumes": [],
     "calendars": ["daily"],
     "resolve": ["vault1"],
     "mounts": ["/mnt/disk"],

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.holdfast.backup.plugins.module_utils import _run
+from ansible_collections.holdfast.backup.plugins.module_utils import _btrfs, _run
 from ansible_collections.holdfast.backup.plugins.modules import host_info
 
 POLICY = """\
@@ -397,6 +397,16 @@ def test_file_systems(tools: Tools, info: Info, tmp_path: Path) -> None:
     assert ["stat", "--file-system", "--format=%T", "--", str(tmp_path)] in tools.calls
     tools.say("stat", "", code=1)
     assert info(file_systems=["/"])["file_systems"] == {"/": None}
+
+
+def test_what_a_quota_would_find(info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("full/data", "empty", "limited/data"):
+        (tmp_path / name).mkdir(parents=True)
+    limited = (tmp_path / "limited").stat().st_ino
+    monkeypatch.setattr(_btrfs, "is_subvolume", lambda status: status.st_ino == limited)
+    wanted = {"full": "other", "empty": "empty", "limited": "subvolume", "new": "absent", "not/there": "absent"}
+    expected = {f"{tmp_path}/{name}": kind for name, kind in wanted.items()}
+    assert info(subvolumes=list(expected))["subvolumes"] == expected
 
 
 def test_places(info: Info, place: Path) -> None:

@@ -47,6 +47,7 @@ IDENTITY: dict[str, t.Any] = {
 HOST: dict[str, t.Any] = {
     "packages": {"restic": {"installed": None, "candidate": "0.18.0-1", "versions": ["0.18.0-1"]}},
     "apt": True,
+    "subvolumes": {"/srv/holdfast/web1--vault": "other", "/srv/holdfast/web2--vault": None},
     "apt_lists": None,
     "binaries": {"/usr/bin/restic": None},
     "calendars": {"daily": {"valid": True, "error": None, "next_elapse": "2026-11-22T00:00:00Z"}},

@@ -620,6 +620,23 @@ def test_a_quota_needs_btrfs() -> None:
     assert "lies on an unknown file system" in found(None)[0]
 
 
+def test_a_quota_of_what_lies_in_a_plain_directory_already() -> None:
+    """Before anything is changed: btrfs_quota would fail in the middle, and nobody get anything new there."""
+    quotas = [{"name": f"web{number}--vault"} for number in (1, 2, 3)]
+    server = {**SERVER, "quotas": quotas, "rest": REST}
+    kinds = dict(zip(_host.subvolumes_to_see(server), ("other", "subvolume", None), strict=True))
+    assert list(kinds) == [f"/srv/holdfast/web{number}--vault" for number in (1, 2, 3)]
+    known = {"packages": {"restic-rest-server": {"installed": None, "candidate": "0.13.0-2+b5"}}}
+    (message,) = _host.inventory_problems({**INFO, **known, "subvolumes": kinds}, None, {}, server, "vault1")
+    assert message.startswith(
+        "vault1: backup_repositories.vault.quota: cannot be set for web1--vault: its files lie in a directory that is no subvolume."
+        " Stop holdfast-rest-server.socket and .service, rename the directory /srv/holdfast/web1--vault, run"
+    )
+    assert message.endswith("or remove `quota` of the repository")
+    # Where access is only taken away nothing is limited.
+    assert _host.subvolumes_to_see({**server, "rest": {}}) == _host.subvolumes_to_see(None) == []
+
+
 @pytest.mark.parametrize(
     ("program", "interpreter", "wrong"),
     [
