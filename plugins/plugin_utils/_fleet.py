@@ -289,6 +289,7 @@ def fleet(
         _stores(collectors[host], model, warnings)
         _login(collectors[host], model[host]["server"])
         _stores_unchecked(collectors[host], model[host]["server"], warnings)
+        _shown_over_rest(collectors[host], model[host]["server"], warnings)
     return {
         "hosts": model,
         "errors": [plain(problem) for problem in dict.fromkeys(problems)],
@@ -375,6 +376,32 @@ def _stores_unchecked(host: _Collector, server: dict[str, t.Any], warnings: list
             warnings.append(
                 Problem((host.host,), variable, shorten(argument), _rclone_tls.UNCHECKED, _rclone_tls.REMOVE)
             )
+
+
+def _shown_over_rest(host: _Collector, server: dict[str, t.Any], warnings: list[Problem]) -> None:
+    """Warns of metrics for nobody, and of repositories for everybody."""
+    private = host.value("rest_server_private_repos", True)
+    metrics = host.value("rest_server_prometheus") is True and host.value("rest_server_prometheus_no_auth") is not True
+    if private is False:
+        warnings.append(
+            Problem(
+                (host.host,),
+                "rest_server_private_repos",
+                "False",
+                "lets every client read the encrypted files of all others, and add to them",
+                "Remove it, unless they are meant to share",
+            )
+        )
+    elif metrics and "metrics" not in server["extra_users"]:
+        warnings.append(
+            Problem(
+                (host.host,),
+                "rest_server_prometheus",
+                "True",
+                "shows the metrics to the user 'metrics' alone, and rest_server_users has none",
+                "Add that user with its hash, or set rest_server_prometheus_no_auth: true, which shows them to everybody",
+            )
+        )
 
 
 def plain(problem: Problem) -> dict[str, t.Any]:

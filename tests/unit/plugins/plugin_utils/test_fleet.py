@@ -612,6 +612,37 @@ def test_a_place_below_home_is_good() -> None:
         assert messages(fleet({"vault1": {**BASE, "rest_server_path": path}}, clients=["vault1"])) == []
 
 
+METRICS = {"rest_server_prometheus": True}
+METRICS_USER = {"rest_server_users": [{"name": "metrics", "hash": "$2y$12$" + "a" * 53}]}
+
+
+@pytest.mark.parametrize(
+    ("variables", "wrong"),
+    [
+        (
+            METRICS,
+            "rest_server_prometheus = True: shows the metrics to the user 'metrics' alone, and rest_server_users has none",
+        ),
+        ({**METRICS, "rest_server_prometheus_no_auth": False}, "rest_server_prometheus = True"),
+        (
+            {"rest_server_private_repos": False},
+            "rest_server_private_repos = False: lets every client read the encrypted files of all others, and add to them",
+        ),
+        ({**METRICS, **METRICS_USER}, ""),
+        ({**METRICS, "rest_server_prometheus_no_auth": True}, ""),
+        # Rest-server asks for no particular user then.
+        ({**METRICS, "rest_server_private_repos": False}, "rest_server_private_repos"),
+        (METRICS_USER, ""),
+    ],
+)
+def test_what_a_rest_server_shows_to_nobody_or_to_everybody(variables: dict[str, t.Any], wrong: str) -> None:
+    model = fleet({"vault1": {**BASE, **variables}}, clients=["vault1"])
+    assert messages(model) == []
+    found = [each["message"] for each in model["warnings"] if "rest_server" in each["variable"]]
+    assert len(found) == bool(wrong)
+    assert all(each.startswith(f"vault1: {wrong}") for each in found)
+
+
 # --- settings
 
 
