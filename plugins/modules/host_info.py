@@ -166,10 +166,10 @@ binaries:
   type: dict
   sample: {restic: 0.18.0}
 calendars:
-  description: C(valid), C(error) and C(next_elapse) (UTC) by expression. C(valid) is null without C(systemd-analyze).
+  description: C(valid), C(error) and C(never), whether its time never comes again, by expression. C(valid) is null without C(systemd-analyze).
   returned: always
   type: dict
-  sample: {daily: {valid: true, error: null, next_elapse: '2026-11-22T00:00:00Z'}}
+  sample: {daily: {valid: true, error: null, never: false}}
 resolve:
   description: C(addresses), C(error) and C(variable) by address.
   returned: always
@@ -432,7 +432,6 @@ _PACKAGE = re.compile(r"\A[a-z0-9][a-z0-9+.:-]*\Z")
 _VERSION = re.compile(r"\bv?(\d+(?:\.\d+)+[0-9A-Za-z.+~-]*)")
 # A version in the table of `apt-cache policy`; where it comes from is further right.
 _TABLE = re.compile(r"\A(?: {5}| \*\*\* )(\S+) ")
-_ELAPSE = re.compile(r"\A\s*(?:Next elapse|\(in UTC\)): \w+ (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.\d+)? UTC\Z")
 _RECORD_LINE = re.compile(r"\A([A-Z_]+)=([0-9A-Za-z-]*)\Z")
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -511,16 +510,15 @@ def parse_policy(text: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def parse_calendars(text: str) -> list[str | None]:
-    """The next elapse of each expression in the output of `systemd-analyze calendar`, in UTC; None for never."""
-    elapses: list[str | None] = []
-    for line in text.splitlines():
-        if line.strip().startswith("Normalized form:"):
-            elapses.append(None)
-        found = _ELAPSE.match(line)
-        if found:
-            elapses[-1] = f"{found.group(1)}T{found.group(2)}Z"
-    return elapses
+def parse_calendars(text: str) -> list[bool]:
+    """Whether the time of each expression in the output of `systemd-analyze calendar` never comes."""
+    never: list[bool] = []
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("Normalized form:"):
+            never.append(False)
+        elif line == "Next elapse: never" and never:
+            never[-1] = True
+    return never
 
 
 def parse_record(text: str) -> dict[str, str]:
@@ -581,15 +579,14 @@ def _version(binary: str, timeout: float) -> str | None:
 
 def _calendars(expressions: list[str], timeout: float) -> dict[str, dict[str, Any]]:
     done = _run.run(["systemd-analyze", "calendar", "--", *expressions], timeout=timeout)
-    elapses = parse_calendars(done.stdout)
-    if done.code == 0 and len(elapses) == len(expressions):
-        pairs = zip(expressions, elapses)
-        return {each: {"valid": True, "error": None, "next_elapse": elapse} for each, elapse in pairs}
+    found = parse_calendars(done.stdout)
+    if done.code == 0 and len(found) == len(expressions):
+        return {each: {"valid": True, "error": None, "never": never} for each, never in zip(expressions, found)}
     if len(expressions) > 1:
         # The output does not tell which of them are bad: ask for each.
         return {each: _calendars([each], timeout)[each] for each in expressions}
     lines = done.stderr.strip().splitlines() or ["no output"]
-    return {expressions[0]: {"valid": None if done.timed_out else False, "error": lines[0], "next_elapse": None}}
+    return {expressions[0]: {"valid": None if done.timed_out else False, "error": lines[0], "never": None}}
 
 
 def _resolve(address: str) -> dict[str, Any]:
@@ -838,7 +835,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
     apt, packages = done.get("packages") or (None, {})
     strange = any(not each["candidate"] and not each["installed"] for each in packages.values())
     late = {"addresses": [], "error": f"no answer within {timeout:g} s"}
-    nothing = {"valid": None, "error": None, "next_elapse": None}
+    nothing = {"valid": None, "error": None, "never": None}
     return {
         "packages": packages,
         "apt": apt,

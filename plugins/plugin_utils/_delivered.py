@@ -152,7 +152,7 @@ RESULTS: dict[str, dict[str, Field]] = {
         "binaries": Field("versions by program", _map(_maybe_text)),
         "calendars": Field(
             "validity by calendar",
-            _map(_with(valid=_or_none(_flag), error=_maybe_text, next_elapse=_maybe_text)),
+            _map(_with(valid=_or_none(_flag), error=_maybe_text, never=_or_none(_flag))),
         ),
         "resolve": Field("answers by address", _map(_with(addresses=_list(_text), error=_maybe_text))),
         "accounts": Field("true or false by account", _map(_flag)),

@@ -151,6 +151,14 @@ def host_problems(
         if (tool.get("borg") or {}).get("wanted"):
             _borg(info, tool["borg"], error)
         _calendars(_refused(info, client), "this host", error)
+        for variable, calendar in _wanted_calendars(client):
+            if (info.get("calendars") or {}).get(calendar, {}).get("never") is True:
+                warn(
+                    variable,
+                    calendar,
+                    "never comes again, so this job would never run by itself",
+                    "See systemd.time(7), or run it with the playbook backup",
+                )
         _addresses(info, client, error)
         for place, mount in _local_places(client, tool):
             # What lies below a mount that is not there is not touched.
@@ -507,15 +515,19 @@ def _named_version(name: str, tool: dict[str, t.Any], error: Report) -> None:
         error(variable, "", "is missing", f"Name the version of the release, {floor.minimum} or later")
 
 
+def _wanted_calendars(client: dict[str, t.Any]) -> list[tuple[str, str]]:
+    """Variable and calendar of each job."""
+    return [
+        (f"backup_jobs.{name}.schedule.calendar", job["schedule"]["calendar"]) for name, job in client["jobs"].items()
+    ]
+
+
 def _refused(info: dict[str, t.Any], client: dict[str, t.Any]) -> list[tuple[str, str, str]]:
     """Variable, calendar and reason of each calendar that the host refuses."""
     answers = info.get("calendars") or {}
-    wanted = [
-        (f"backup_jobs.{name}.schedule.calendar", job["schedule"]["calendar"]) for name, job in client["jobs"].items()
-    ]
     return [
         (variable, calendar, answers[calendar].get("error") or "no reason given")
-        for variable, calendar in wanted
+        for variable, calendar in _wanted_calendars(client)
         if calendar in answers and answers[calendar]["valid"] is False
     ]
 

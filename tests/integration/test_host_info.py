@@ -13,7 +13,7 @@ from .conftest import HOSTS, RunModule
 ARGS = {
     "packages": ["restic", "libc6", "nosuch-package"],
     "binaries": ["systemctl", "nosuch-binary"],
-    "calendars": ["daily", "Mon..Fri 02:30 Europe/Berlin", "bogus"],
+    "calendars": ["daily", "Mon..Fri 02:30 Europe/Berlin", "bogus", "2025-01-01", "*-02-30"],
     "resolve": ["localhost", {"address": "nosuch.invalid", "variable": "backup_address"}],
     "files": ["/etc/hostname", "/nosuch"],
     "mounts": ["/proc", "/etc"],
@@ -30,8 +30,10 @@ def test_what_a_host_says(lab: Lab, host: str, run_module: RunModule) -> None:
     assert info["packages"]["libc6"]["installed"] is not None
     assert info["packages"]["nosuch-package"] == {"installed": None, "candidate": None, "versions": []}
     assert info["binaries"]["nosuch-binary"] is None
-    assert info["calendars"]["daily"]["valid"] is True
-    assert info["calendars"]["daily"]["next_elapse"].endswith("Z")
+    assert info["calendars"]["daily"] == {"valid": True, "error": None, "never": False}
+    assert (
+        info["calendars"]["2025-01-01"] == info["calendars"]["*-02-30"] == {"valid": True, "error": None, "never": True}
+    )
     assert info["calendars"]["bogus"]["valid"] is False
     assert info["resolve"]["localhost"]["addresses"]
     assert info["resolve"]["nosuch.invalid"]["error"]

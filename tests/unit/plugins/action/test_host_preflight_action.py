@@ -170,7 +170,7 @@ def test_a_host_without_package_lists_gets_them_before_it_is_judged() -> None:
 def test_check_mode_fetches_no_package_lists_and_goes_on_without() -> None:
     """The real run fetches them and goes on. Later tasks must not ask apt for what it cannot know."""
     age = {"installed": "1.1.1", "candidate": "1.1.1", "versions": ["1.1.1"]}
-    nothing = {"installed": None, "candidate": None, "versions": []}
+    nothing: dict[str, Any] = {"installed": None, "candidate": None, "versions": []}
     bare = {**BARE, "packages": {"restic": dict(nothing), "openssl": dict(nothing), "age": age}}
     result, ran = refreshed(True, bare)
     assert ran == ["holdfast.backup.host_info"]
@@ -184,7 +184,7 @@ def test_check_mode_fetches_no_package_lists_and_goes_on_without() -> None:
 
 
 def test_check_mode_takes_a_pinned_version_as_it_is_asked_for() -> None:
-    nothing = {"installed": None, "candidate": None, "versions": []}
+    nothing: dict[str, Any] = {"installed": None, "candidate": None, "versions": []}
     result, _ran = refreshed(True, {**BARE, "packages": {"restic": nothing}}, tool={**TOOL, "pinned": "0.18*"})
     assert result["packages"]["restic"]["installed"] == "0.18*"
 

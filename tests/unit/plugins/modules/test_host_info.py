@@ -120,7 +120,7 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
         "apt": False,
         "apt_lists": None,
         "binaries": {"restic": None},
-        "calendars": {"daily": {"valid": None, "error": None, "next_elapse": None}},
+        "calendars": {"daily": {"valid": None, "error": None, "never": None}},
         "resolve": {},
         "accounts": {},
         "files": {},
@@ -253,7 +253,7 @@ def test_what_is_there_of_packages_where_there_is_no_apt(
         (tmp_path / name).touch(0o755)
     (tmp_path / "openssl").touch(0o644)
     found = info(packages=["age", "openssh-server", "openssl", "libcap2-bin", "other", "python3-venv"])
-    by_hand = {"installed": "by hand", "candidate": None, "versions": []}
+    by_hand: dict[str, Any] = {"installed": "by hand", "candidate": None, "versions": []}
     assert found["packages"] == {
         **dict.fromkeys(("age", "openssh-server", "other", "python3-venv"), by_hand),
         **dict.fromkeys(("openssl", "libcap2-bin"), NOTHING),
@@ -297,9 +297,9 @@ def test_calendars_in_one_call(tools: Tools, info: Info) -> None:
     tools.say("systemd-analyze", CALENDARS)
     wanted = ["daily", "*-02-30", "Mon..Fri 02:30 Europe/Berlin"]
     assert info(calendars=[*wanted, "daily"])["calendars"] == {
-        "daily": {"valid": True, "error": None, "next_elapse": "2026-11-21T23:00:00Z"},
-        "*-02-30": {"valid": True, "error": None, "next_elapse": None},
-        "Mon..Fri 02:30 Europe/Berlin": {"valid": True, "error": None, "next_elapse": "2026-11-23T01:30:00Z"},
+        "daily": {"valid": True, "error": None, "never": False},
+        "*-02-30": {"valid": True, "error": None, "never": True},
+        "Mon..Fri 02:30 Europe/Berlin": {"valid": True, "error": None, "never": False},
     }
     assert [call for call in tools.calls if "calendar" in call] == [["systemd-analyze", "calendar", "--", *wanted]]
 
@@ -312,11 +312,11 @@ def test_bad_calendars_are_told_apart(tools: Tools, info: Info) -> None:
 
     tools.answers["systemd-analyze"] = answer
     assert info(calendars=["bogus", "hourly"])["calendars"] == {
-        "bogus": {"valid": False, "error": bad, "next_elapse": None},
-        "hourly": {"valid": True, "error": None, "next_elapse": "2026-11-21T14:00:00Z"},
+        "bogus": {"valid": False, "error": bad, "never": None},
+        "hourly": {"valid": True, "error": None, "never": False},
     }
     tools.say("systemd-analyze", code=-15, timed_out=True)
-    assert info(calendars=["x"])["calendars"] == {"x": {"valid": None, "error": "no output", "next_elapse": None}}
+    assert info(calendars=["x"])["calendars"] == {"x": {"valid": None, "error": "no output", "never": None}}
 
 
 def test_addresses(info: Info, monkeypatch: pytest.MonkeyPatch) -> None:

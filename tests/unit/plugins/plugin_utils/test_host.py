@@ -190,7 +190,7 @@ def test_a_server_without_apt_stops_every_host() -> None:
     second, first = of_rest({"apt": False, "packages": packages})
     assert first.startswith("vault1: rest_server_install = 'package': needs apt")
     assert second.startswith("vault1: packages = 'openssl': are not on this host, and it has no apt")
-    binary = {"install": "none", "binary": "/opt/rest", "packages": ["openssl"]}
+    binary: dict[str, t.Any] = {"install": "none", "binary": "/opt/rest", "packages": ["openssl"]}
     there = {"apt": False, "packages": {"openssl": BY_HAND}, "binaries": {"/opt/rest": "0.14.0"}}
     assert of_rest(there, **binary) == []
     assert len(of_rest({**there, "packages": {"openssl": NOTHING}}, **binary)) == 1
@@ -670,6 +670,18 @@ def test_a_server_of_borg_needs_a_program_that_can_be_restrained(
 def test_a_release_that_no_test_boots_is_told(release: str) -> None:
     assert any(
         "is not a tested platform" in each for each in judged(facts={"distribution_release": release})["warnings"]
+    )
+
+
+def test_a_calendar_that_never_comes_is_a_warning() -> None:
+    """It is valid, and no timer would ever elapse."""
+    for never in (True, False, None):
+        found = judged({"calendars": {"daily": {"valid": True, "error": None, "never": never}}})
+        assert found["errors"] == []
+        assert bool(found["warnings"]) is (never is True)
+    (message,) = judged({"calendars": {"daily": {"valid": True, "never": True}}})["warnings"]
+    assert message.startswith(
+        "web1: backup_jobs.system.schedule.calendar = 'daily': never comes again, so this job would never run"
     )
 
 
