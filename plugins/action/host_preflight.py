@@ -66,6 +66,7 @@ class ActionModule(ActionBase):
             client = None
         tool, server = arguments["tool"] or {}, arguments["server"] or None
         look = {**arguments["look"], **_needs(client), "places": _host.places_to_see(client, tool, server)}
+        look["subvolumes"] = _host.subvolumes_to_see(server)
         try:
             seen = self._look(look, variables)
             if seen.get("apt_lists") is False and not self._task.check_mode:
@@ -78,14 +79,17 @@ class ActionModule(ActionBase):
             # Found by the controller: without it every task would look for Python again.
             result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}
         if result.get("failed"):
-            return result
-        found = _host.host_problems(seen, variables["ansible_facts"], client, tool, host, server)
+            return {**result, "msg": f"nothing was changed on this host:\n- {host}: {result.get('msg')}"}
+        check = bool(self._task.check_mode)
+        found = _host.host_problems(seen, variables["ansible_facts"], client, tool, host, server, check)
         # What is wrong with the inventory stops every host, and comes first.
         result["inventory_problems"] = _host.inventory_problems(seen, client, tool, server, host)
         if arguments["revoke_only"]:
             # But no other server may go on letting somebody in for it.
             found["errors"] += result["inventory_problems"]
             result["inventory_problems"] = []
+        if seen.get("apt_lists") is False and check:
+            result["packages"] = _host.unforeseen(seen, tool)
         result["warnings"] = [*result.get("warnings", []), *found["warnings"]]
         if found["errors"] and not result["inventory_problems"]:
             result.update(failed=True, msg="\n- ".join(["nothing was changed on this host:", *found["errors"]]))

@@ -103,9 +103,7 @@ def plan(
     blocked = sorted(name for name in wanted if found[name].kind == OTHER)
     if blocked:
         raise BtrfsError(
-            f"{', '.join(blocked)}: there are files already, not in a subvolume, so that no quota can be set. Stop"
-            " holdfast-rest-server.socket and .service, rename the directory, run the playbook again, copy the files back"
-            " with 'cp -a --reflink=auto OLD/. NEW/'; or remove `quota` of the repository"
+            f"{', '.join(blocked)}: there are files already, not in a subvolume, so that no quota can be set. {how_to_move()}"
         )
     there = [name for name in sorted(wanted) if found[name].kind == SUBVOLUME]
     create = tuple(name for name in sorted(wanted) if found[name].kind != SUBVOLUME)
@@ -119,6 +117,14 @@ def plan(
         own=own,
         limit=tuple(name for name in sorted(wanted) if name in create or _limit(found[name], groups) != wanted[name]),
         lift=tuple(name for name in freed if _limit(found[name], groups) is not None),
+    )
+
+
+def how_to_move(directory: str = "") -> str:
+    """The cure where files of a repository lie in an ordinary directory."""
+    return (
+        f"Stop holdfast-rest-server.socket and .service, rename the directory{directory and f' {directory}'}, run the playbook"
+        " again, copy the files back with 'cp -a --reflink=auto OLD/. NEW/'; or remove `quota` of the repository"
     )
 
 

@@ -12,7 +12,7 @@ version_added: '0.1.0'
 author: holdfast contributors (@holdfast-backup)
 description:
   - Reads versions, what apt offers, calendars, address resolution, files, mounts and what the collection keeps on the host.
-  - It changes nothing. What cannot be known is null.
+  - It changes nothing. What cannot be known is null. It fails for who is not root.
 options:
   packages:
     description: Names of packages of which to tell the installed and the candidate version, and all versions that apt knows.
@@ -63,6 +63,11 @@ options:
     type: list
     elements: path
     default: []
+  subvolumes:
+    description: Directories of repositories that are to get a quota, of which to tell what is there.
+    type: list
+    elements: path
+    default: []
   places:
     description: Directories that are to hold repositories, of which to tell what others would lose by it.
     type: list
@@ -104,6 +109,10 @@ options:
     description: Start a short transient unit to see whether the sandbox of the run units works on this host.
     type: bool
     default: false
+  server_sandbox_probe:
+    description: The same for the sandbox of rest-server.
+    type: bool
+    default: false
   timeout:
     description: How long anything may take that waits for something else, in seconds.
     type: float
@@ -137,6 +146,13 @@ packages:
   returned: always
   type: dict
   sample: {restic: {installed: null, candidate: 0.18.0-1+b4, versions: [0.18.0-1+b4]}}
+apt:
+  description:
+    - Whether the host has apt, null where no packages were asked for. Where it has none, the C(installed) version of a package is C(by hand)
+      if the host has its program, and null if not.
+  returned: always
+  type: bool
+  sample: true
 apt_lists:
   description:
     - Whether apt has any package lists, which a host has not where C(apt update) never ran. Null where apt knows all packages that
@@ -150,10 +166,10 @@ binaries:
   type: dict
   sample: {restic: 0.18.0}
 calendars:
-  description: C(valid), C(error) and C(next_elapse) (UTC) by expression. C(valid) is null without C(systemd-analyze).
+  description: C(valid), C(error) and C(never), whether its time never comes again, by expression. C(valid) is null without C(systemd-analyze).
   returned: always
   type: dict
-  sample: {daily: {valid: true, error: null, next_elapse: '2026-11-22T00:00:00Z'}}
+  sample: {daily: {valid: true, error: null, never: false}}
 resolve:
   description: C(addresses), C(error) and C(variable) by address.
   returned: always
@@ -184,6 +200,12 @@ file_systems:
   returned: always
   type: dict
   sample: {/srv/holdfast: btrfs}
+subvolumes:
+  description:
+    - By path C(absent), C(empty) (a directory without anything in it), C(subvolume) (of btrfs) or C(other), null where that cannot be known.
+  returned: always
+  type: dict
+  sample: {/srv/holdfast/web1--vault: subvolume}
 places:
   description:
     - By path the C(owner) of a directory that is to be another account's place of repositories, and as C(foreign) the
@@ -265,6 +287,11 @@ sandbox:
   returned: always
   type: dict
   sample: {works: true, error: null}
+server_sandbox:
+  description: The same of O(server_sandbox_probe).
+  returned: always
+  type: dict
+  sample: null
 reads_everything:
   description:
     - Whether a process of this host can have C(CAP_DAC_READ_SEARCH), by the bounding set of PID 1, which a container's manager
@@ -297,11 +324,13 @@ python:
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import platform
 import pwd
 import re
+import shutil
 import socket
 import stat
 import threading
@@ -319,7 +348,9 @@ from ansible_collections.holdfast.backup.plugins.module_utils import (
     _tree_seen,
     _unit_requests,
 )
+from ansible_collections.holdfast.backup.plugins.module_utils._btrfs import Storage
 from ansible_collections.holdfast.backup.plugins.module_utils._escrow import BUNDLE_NAME, COPIES
+from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree, UnsafePathError
 from ansible_collections.holdfast.backup.plugins.module_utils._htpasswd import parse_manifest
 from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import PREFIX, comment_of
 from ansible_collections.holdfast.backup.plugins.module_utils._ssh_accounts import parse_manifest as parse_accounts
@@ -359,6 +390,25 @@ SANDBOX = (
     "SystemCallErrorNumber=EPERM",
     "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
 )
+# What the unit template of rest-server leaves out of a reduced sandbox, apart from its path.
+SERVER_SANDBOX = (
+    "PrivateNetwork=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "PrivateUsers=yes",
+    "PrivateIPC=yes",
+    "ProtectProc=invisible",
+    "ProcSubset=pid",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectControlGroups=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "DevicePolicy=closed",
+)
 _BOOTED = "/run/systemd/system"
 _INIT_STATUS = "/proc/1/status"
 # Its number in capabilities(7).
@@ -367,11 +417,21 @@ _SELINUX = "/sys/fs/selinux/enforce"
 _SELINUX_CONFIGURATION = "/etc/selinux/config"
 _RUNNING_STATES = "active,activating,deactivating,reloading"
 
+# What is used of a package, where that has another name than the package; each is looked for where there is no apt.
+_PROGRAMS = {
+    "borgbackup": "borg",
+    "btrfs-progs": "btrfs",
+    "libcap2-bin": "capsh",
+    "openssh-client": "ssh",
+    "openssh-server": "sshd",
+}
+_MORE_PATHS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+BY_HAND = "by hand"
+
 _PACKAGE = re.compile(r"\A[a-z0-9][a-z0-9+.:-]*\Z")
 _VERSION = re.compile(r"\bv?(\d+(?:\.\d+)+[0-9A-Za-z.+~-]*)")
 # A version in the table of `apt-cache policy`; where it comes from is further right.
 _TABLE = re.compile(r"\A(?: {5}| \*\*\* )(\S+) ")
-_ELAPSE = re.compile(r"\A\s*(?:Next elapse|\(in UTC\)): \w+ (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.\d+)? UTC\Z")
 _RECORD_LINE = re.compile(r"\A([A-Z_]+)=([0-9A-Za-z-]*)\Z")
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -385,6 +445,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "interpreters": {"type": "list", "elements": "path", "default": []},
     "mounts": {"type": "list", "elements": "path", "default": []},
     "file_systems": {"type": "list", "elements": "path", "default": []},
+    "subvolumes": {"type": "list", "elements": "path", "default": []},
     "places": {
         "type": "list",
         "elements": "dict",
@@ -400,6 +461,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "status_program": {"type": "path"},
     "running": {"type": "list", "elements": "str", "default": []},
     "sandbox_probe": {"type": "bool", "default": False},
+    "server_sandbox_probe": {"type": "bool", "default": False},
     "timeout": {"type": "float", "default": 120},
 }
 
@@ -448,16 +510,15 @@ def parse_policy(text: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def parse_calendars(text: str) -> list[str | None]:
-    """The next elapse of each expression in the output of `systemd-analyze calendar`, in UTC; None for never."""
-    elapses: list[str | None] = []
-    for line in text.splitlines():
-        if line.strip().startswith("Normalized form:"):
-            elapses.append(None)
-        found = _ELAPSE.match(line)
-        if found:
-            elapses[-1] = f"{found.group(1)}T{found.group(2)}Z"
-    return elapses
+def parse_calendars(text: str) -> list[bool]:
+    """Whether the time of each expression in the output of `systemd-analyze calendar` never comes."""
+    never: list[bool] = []
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("Normalized form:"):
+            never.append(False)
+        elif line == "Next elapse: never" and never:
+            never[-1] = True
+    return never
 
 
 def parse_record(text: str) -> dict[str, str]:
@@ -471,7 +532,18 @@ def version_argv(binary: str) -> list[str]:
     return [binary, "version" if name.startswith("restic") and "server" not in name else "--version"]
 
 
-def _packages(names: list[str], releases: dict[str, Any], timeout: float) -> dict[str, dict[str, Any]]:
+def _by_hand(package: str) -> dict[str, Any]:
+    """What is there of a package that apt cannot tell of."""
+    if package == "python3-venv":
+        there = importlib.util.find_spec("ensurepip") is not None
+    else:
+        path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_MORE_PATHS))
+        there = shutil.which(_PROGRAMS.get(package, package), path=path) is not None
+    return {**_unknown(), "installed": BY_HAND if there else None}
+
+
+def _packages(names: list[str], releases: dict[str, Any], timeout: float) -> tuple[bool, dict[str, dict[str, Any]]]:
+    """Whether there is an apt, and what is known of each package."""
     unknown = {name: _unknown() for name in names}
     suites: dict[str, list[str]] = {}
     for name in names:
@@ -483,11 +555,11 @@ def _packages(names: list[str], releases: dict[str, Any], timeout: float) -> dic
         try:
             done = _run.run(argv, timeout=timeout)
         except FileNotFoundError:
-            return unknown
+            return False, {name: _by_hand(name) for name in names}
         if done.timed_out:
             raise TimeoutError
         found.update(parse_policy(done.stdout))
-    return {name: found.get(name, nothing) for name, nothing in unknown.items()}
+    return True, {name: found.get(name, nothing) for name, nothing in unknown.items()}
 
 
 def _apt_lists(timeout: float) -> bool | None:
@@ -507,15 +579,14 @@ def _version(binary: str, timeout: float) -> str | None:
 
 def _calendars(expressions: list[str], timeout: float) -> dict[str, dict[str, Any]]:
     done = _run.run(["systemd-analyze", "calendar", "--", *expressions], timeout=timeout)
-    elapses = parse_calendars(done.stdout)
-    if done.code == 0 and len(elapses) == len(expressions):
-        pairs = zip(expressions, elapses)
-        return {each: {"valid": True, "error": None, "next_elapse": elapse} for each, elapse in pairs}
+    found = parse_calendars(done.stdout)
+    if done.code == 0 and len(found) == len(expressions):
+        return {each: {"valid": True, "error": None, "never": never} for each, never in zip(expressions, found)}
     if len(expressions) > 1:
         # The output does not tell which of them are bad: ask for each.
         return {each: _calendars([each], timeout)[each] for each in expressions}
     lines = done.stderr.strip().splitlines() or ["no output"]
-    return {expressions[0]: {"valid": None if done.timed_out else False, "error": lines[0], "next_elapse": None}}
+    return {expressions[0]: {"valid": None if done.timed_out else False, "error": lines[0], "never": None}}
 
 
 def _resolve(address: str) -> dict[str, Any]:
@@ -549,6 +620,18 @@ def _file_system(path: str, timeout: float) -> str | None:
     return done.stdout.strip() or None if done.code == 0 else None
 
 
+def _subvolumes(paths: list[str]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    with Tree() as tree:
+        for path in paths:
+            found[path] = None
+            directory, name = os.path.split(path)
+            with contextlib.suppress(OSError, UnsafePathError):
+                tree.trust([directory])
+                found[path] = Storage(tree, directory).find(name).kind
+    return found
+
+
 def _running(patterns: list[str], timeout: float) -> list[str] | None:
     argv = ["systemctl", "list-units", "--plain", "--no-legend", "--no-pager", "--full", f"--state={_RUNNING_STATES}"]
     done = _run.run([*argv, "--", *patterns], timeout=timeout)
@@ -566,11 +649,11 @@ def _virtualization(timeout: float) -> str | None:
     return _run.run(["systemd-detect-virt"], timeout=timeout).stdout.strip() or None
 
 
-def _sandbox(timeout: float) -> dict[str, Any] | None:
+def _sandbox(properties: tuple[str, ...], timeout: float) -> dict[str, Any] | None:
     if not os.path.isdir(_BOOTED):
         return None
     argv = ["systemd-run", "--wait", "--pipe", "--quiet", "--collect"]
-    for value in SANDBOX:
+    for value in properties:
         argv += ["--property", value]
     done = _run.run([*argv, "--", "/bin/true"], timeout=timeout)
     if done.code == 0:
@@ -625,6 +708,13 @@ def _has_account(name: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def _account_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return "somebody"
 
 
 def _htpasswd() -> dict[str, Any] | None:
@@ -711,7 +801,9 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
     if params["running"]:
         tasks["running"] = lambda: _running(params["running"], timeout)
     if params["sandbox_probe"]:
-        tasks["sandbox"] = lambda: _sandbox(timeout)
+        tasks["sandbox"] = lambda: _sandbox(SANDBOX, timeout)
+    if params["server_sandbox_probe"]:
+        tasks["server_sandbox"] = lambda: _sandbox(SERVER_SANDBOX, timeout)
     for name in params["binaries"]:
         tasks[f"binary {name}"] = functools.partial(_version, name, timeout)
     for address in wanted:
@@ -722,6 +814,8 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         tasks[f"mount {path}"] = functools.partial(_is_mounted, path)
     for path in params["file_systems"]:
         tasks[f"file system {path}"] = functools.partial(_file_system, path, timeout)
+    if params["subvolumes"]:
+        tasks["subvolumes"] = lambda: _subvolumes(params["subvolumes"])
     for each in params["places"]:
         look = functools.partial(_place_seen.look, each["path"], each["account"], each["private"])
         tasks[f"place {each['path']}"] = look
@@ -738,12 +832,13 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
     if params["packages"] and done["packages"] is None:
         # No answer is not the answer that there is no such package.
         raise ValueError(f"apt-cache policy: no answer within {timeout:g} s; run again when this host is less busy")
-    packages = done.get("packages") or {}
+    apt, packages = done.get("packages") or (None, {})
     strange = any(not each["candidate"] and not each["installed"] for each in packages.values())
     late = {"addresses": [], "error": f"no answer within {timeout:g} s"}
-    nothing = {"valid": None, "error": None, "next_elapse": None}
+    nothing = {"valid": None, "error": None, "never": None}
     return {
         "packages": packages,
+        "apt": apt,
         "apt_lists": _apt_lists(timeout) if strange else None,
         "binaries": {name: done[f"binary {name}"] for name in params["binaries"]},
         "calendars": done.get("calendars") or dict.fromkeys(params["calendars"], nothing),
@@ -755,6 +850,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "interpreters": {path: done[f"interpreter {path}"] for path in params["interpreters"]},
         "mounts": {path: done[f"mount {path}"] for path in params["mounts"]},
         "file_systems": {path: done[f"file system {path}"] for path in params["file_systems"]},
+        "subvolumes": done.get("subvolumes") or dict.fromkeys(params["subvolumes"]),
         "places": {each["path"]: done[f"place {each['path']}"] for each in params["places"]},
         "running": done.get("running"),
         "manifests": {
@@ -771,6 +867,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         "escrow_copies": _escrow_copies(),
         "ssh_host_keys": _ssh_host_keys(),
         "sandbox": done.get("sandbox"),
+        "server_sandbox": done.get("server_sandbox"),
         "reads_everything": _reads_everything(),
         "systemd": done["systemd"],
         "selinux": _selinux(),
@@ -782,6 +879,13 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    uid = os.geteuid()
+    if uid != 0:
+        # Before anything is looked at: what only root sees would be missing, and no sandbox start.
+        module.fail_json(
+            msg=f"ansible_become: Ansible is {_account_of(uid)!r} on this host (uid {uid}), and not root. Set ansible_become:"
+            " true for it, or log in as root"
+        )
     try:
         result = collect(module.params)
     except (ValueError, OSError) as error:

@@ -147,11 +147,12 @@ RESULTS: dict[str, dict[str, Field]] = {
         "packages": Field(
             "versions by package", _map(_with(installed=_maybe_text, candidate=_maybe_text, versions=_list(_text)))
         ),
+        "apt": Field("true, false or null", _or_none(_flag)),
         "apt_lists": Field("true, false or null", _or_none(_flag)),
         "binaries": Field("versions by program", _map(_maybe_text)),
         "calendars": Field(
             "validity by calendar",
-            _map(_with(valid=_or_none(_flag), error=_maybe_text, next_elapse=_maybe_text)),
+            _map(_with(valid=_or_none(_flag), error=_maybe_text, never=_or_none(_flag))),
         ),
         "resolve": Field("answers by address", _map(_with(addresses=_list(_text), error=_maybe_text))),
         "accounts": Field("true or false by account", _map(_flag)),
@@ -159,6 +160,7 @@ RESULTS: dict[str, dict[str, Field]] = {
         "interpreters": Field("interpreters by program", _map(_maybe_text)),
         "mounts": Field("true, false or null by path", _map(_or_none(_flag))),
         "file_systems": Field("types of file systems by path", _map(_maybe_text)),
+        "subvolumes": Field("what is there by path", _map(_maybe_text)),
         "places": Field(
             "an owner and a foreign name, or null, by path", _map(_or_none(_with(owner=_text, foreign=_text)))
         ),
@@ -188,6 +190,7 @@ RESULTS: dict[str, dict[str, Field]] = {
         "escrow_copies": _copies,
         "ssh_host_keys": Field(f"a sorted list of {_ssh.MAX_HOST_KEYS} public host keys at most", _host_keys),
         "sandbox": Field("the answer of a probe or null", _or_none(_with(works=_flag, error=_maybe_text))),
+        "server_sandbox": Field("the answer of a probe or null", _or_none(_with(works=_flag, error=_maybe_text))),
         "reads_everything": Field("a boolean or null", _or_none(_flag)),
         "systemd": Field("a version number or null", _or_none(_number)),
         "selinux": Field("a text or null", _maybe_text),

@@ -153,7 +153,7 @@ SETTINGS: dict[str, f.Checker] = {
     "ssh_access_per_source_max_startups": f.integer(1, 10**6),
     "restic_account": _account,
     "restic_privilege": f.choice("systemd", "setcap", "root"),
-    "jobs_sandbox": f.choice("full", "reduced"),
+    **dict.fromkeys(("jobs_sandbox", "rest_server_sandbox"), f.choice("full", "reduced")),
     "rest_server_account": _account,
     "backup_on_failure": f.listing(f.text(r"[^\0]+", "an argument", "Give the command as a list of texts")),
     "rest_server_listen": _listen,
@@ -348,6 +348,7 @@ def fleet(
         _stores(collectors[host], model, warnings)
         _login(collectors[host], model[host]["server"])
         _stores_unchecked(collectors[host], model[host]["server"], warnings)
+        _shown_over_rest(collectors[host], model[host]["server"], warnings)
     return {
         "hosts": model,
         # Here, where the variables of each host are at hand: to ask for them again takes its time in a large fleet.
@@ -438,6 +439,32 @@ def _stores_unchecked(host: _Collector, server: dict[str, t.Any], warnings: list
             )
 
 
+def _shown_over_rest(host: _Collector, server: dict[str, t.Any], warnings: list[Problem]) -> None:
+    """Warns of metrics for nobody, and of repositories for everybody."""
+    private = host.value("rest_server_private_repos", True)
+    metrics = host.value("rest_server_prometheus") is True and host.value("rest_server_prometheus_no_auth") is not True
+    if private is False:
+        warnings.append(
+            Problem(
+                (host.host,),
+                "rest_server_private_repos",
+                "False",
+                "lets every client read the encrypted files of all others, and add to them",
+                "Remove it, unless they are meant to share",
+            )
+        )
+    elif metrics and "metrics" not in server["extra_users"]:
+        warnings.append(
+            Problem(
+                (host.host,),
+                "rest_server_prometheus",
+                "True",
+                "shows the metrics to the user 'metrics' alone, and rest_server_users has none",
+                "Add that user with its hash, or set rest_server_prometheus_no_auth: true, which shows them to everybody",
+            )
+        )
+
+
 def plain(problem: Problem) -> dict[str, t.Any]:
     """A problem as the model carries it."""
     return {"hosts": list(problem.hosts), "variable": problem.variable, "message": str(problem)}
@@ -497,7 +524,7 @@ def _server(host: _Collector) -> dict[str, t.Any]:
         "address_variable": f"{variable} of {host.host}",
         "port": host.checked("rest_server_port", f.integer(1, 65535), _repositories.REST_PORT),
         "tls": tls,
-        "path": host.checked("rest_server_path", f.plain_path, SERVER_PATH),
+        "path": host.checked("rest_server_path", _server_path, SERVER_PATH),
         "append_only": host.checked("rest_server_append_only", f.boolean, True),
         # A certificate that somebody else made has to have what clients dial, and no more.
         "names": set() if tls == "provided" else own,
@@ -511,6 +538,27 @@ def _server(host: _Collector) -> dict[str, t.Any]:
         "rclone": {"remotes": {name: [] for name in host.checked("rclone_proxy_remotes", _rclone.remotes, {})}},
         "definitions": [],
     }
+
+
+# Why rest-server, an account of its own in a sandbox, could not serve what lies there. Below /home it can.
+_UNSERVED = {
+    "/root": "which rest-server may not enter",
+    "/tmp": "of which rest-server has one of its own",  # noqa: S108 # refused, not used
+    "/var/tmp": "of which rest-server has one of its own",  # noqa: S108
+    "/run": "which is empty after each boot",
+    "/var/run": "which is empty after each boot",
+}
+
+
+def _server_path(where: str, value: t.Any) -> str:
+    path = f.plain_path(where, value)
+    cure = f"Name a directory elsewhere, {SERVER_PATH} for instance"
+    if path == "/home":
+        raise BadInput(where, value, "is where the homes are, and would be the account's alone", cure)
+    for top, reason in _UNSERVED.items():
+        if f"{path}/".startswith(f"{top}/"):
+            raise BadInput(where, value, f"is below {top}, {reason}" if path != top else f"is {top}, {reason}", cure)
+    return path
 
 
 def _extra_users(where: str, value: t.Any) -> list[dict[str, t.Any]]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import fnmatch
 import typing as t
 
-from ansible_collections.holdfast.backup.plugins.module_utils import _floors, _htpasswd, _run
+from ansible_collections.holdfast.backup.plugins.module_utils import _btrfs, _floors, _htpasswd, _run
 from ansible_collections.holdfast.backup.plugins.plugin_utils import _rclone
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, shorten
+
+Report = t.Callable[[str, t.Any, str, str], None]
 
 TESTED = {"bookworm", "trixie"}
 ANALYZE_SECONDS = 10.0
@@ -58,6 +60,12 @@ def places_to_see(
     return [{"path": each.path, "account": each.account, "private": each.private} for each in places]
 
 
+def subvolumes_to_see(server: dict[str, t.Any] | None) -> list[str]:
+    """The directories of the repositories that have a quota, where a run may set it."""
+    server = server or {}
+    return [f"{server['path']}/{each['name']}" for each in server["quotas"]] if server.get("rest") else []
+
+
 def host_problems(
     info: dict[str, t.Any],
     facts: dict[str, t.Any],
@@ -65,6 +73,7 @@ def host_problems(
     tool: dict[str, t.Any],
     host: str,
     server: dict[str, t.Any] | None = None,
+    check_mode: bool = False,
 ) -> dict[str, list[str]]:
     """Messages by weight: ``errors`` stop this host, ``warnings`` are shown.
 
@@ -111,13 +120,24 @@ def host_problems(
             f"the sandbox of the units cannot start on this host ({probe.get('error', 'no reason given')})",
             "Set jobs_sandbox: reduced for this host (see docs/operating.md for what it gives up)",
         )
-    if info.get("apt_lists") is False:
+    if info.get("apt_lists") is False and check_mode:
+        # The real run fetches them, and goes on.
+        warn(
+            "apt",
+            "",
+            "has no package lists on this host, so this check leaves out what cannot be foreseen of these packages:"
+            f" {', '.join(unknown_packages(info))}",
+            "Run apt update there, or run without --check, which does",
+        )
+    elif info.get("apt_lists") is False:
         error(
             "apt",
             "",
             "has no package lists on this host, so nothing can be said of what would be installed",
-            "Run apt update there, or run without --check, which does",
+            "Run apt update there, and look at its sources",
         )
+    if client is not None and not (server or {}).get("rest"):
+        _without_apt(info, tool, {}, error)
     if client is not None:
         if info.get("reads_everything") is False:
             error(
@@ -131,6 +151,14 @@ def host_problems(
         if (tool.get("borg") or {}).get("wanted"):
             _borg(info, tool["borg"], error)
         _calendars(_refused(info, client), "this host", error)
+        for variable, calendar in _wanted_calendars(client):
+            if (info.get("calendars") or {}).get(calendar, {}).get("never") is True:
+                warn(
+                    variable,
+                    calendar,
+                    "never comes again, so this job would never run by itself",
+                    "See systemd.time(7), or run it with the playbook backup",
+                )
         _addresses(info, client, error)
         for place, mount in _local_places(client, tool):
             # What lies below a mount that is not there is not touched.
@@ -172,12 +200,17 @@ def inventory_problems(
         refused = [each for each in _refused(info, client) if _refused_here(each[1])]
         _calendars(refused, "this host and of this controller", error)
     rest = (server or {}).get("rest")
+    if rest:
+        _without_apt(info, tool if client is not None else {}, server or {}, error)
     if rest and rest_served(info, rest):
         _tool(info, "rest-server", rest, error)
         _given(info, _rest_place(server or {}), error)
+        _server_sandbox(info, error)
+        _subvolumes(info, server or {}, error)
     rclone = (server or {}).get("rclone")
     if rclone and rclone_served(info, rclone):
         seen = {name: info.get(name) or {} for name in ("packages", "binaries")}
+        seen.update(apt=info.get("apt"), apt_lists=info.get("apt_lists"))
         errors += _rclone.tool_problems({**rclone, **seen}, host, remotes=rclone["remotes"])
     if server is not None and server.get("borg"):
         _borg_served(info, server["borg"], error)
@@ -215,6 +248,49 @@ def inventory_problems(
     return [str(problem) for problem in errors]
 
 
+def unknown_packages(info: dict[str, t.Any]) -> list[str]:
+    """The packages that were asked for, and are neither installed nor known to apt."""
+    packages = info.get("packages") or {}
+    return sorted(name for name, each in packages.items() if not each.get("installed") and not each.get("candidate"))
+
+
+def _without_apt(info: dict[str, t.Any], tool: dict[str, t.Any], server: dict[str, t.Any], error: Report) -> None:
+    """The packages that a run would need apt for, where there is none; those of the programs themselves are told of each."""
+    if info.get("apt") is not False:
+        return
+    rest, borg, rclone = (each or {} for each in (server.get("rest"), tool.get("borg"), server.get("rclone")))
+    told = {borg["package"], borg["borgmatic_package"]} if borg.get("wanted") else set()
+    told |= {each["package"] for each in (tool, rest, rclone) if each.get("install") == "package"}
+    if rest and not rest_served(info, rest):
+        told |= set(rest.get("packages", ()))
+    due = [name for name in unknown_packages(info) if name not in told]
+    if due:
+        error(
+            "packages",
+            ", ".join(due),
+            "are not on this host, and it has no apt to install them",
+            "Install what it has in their place by hand",
+        )
+
+
+def _needs_apt(info: dict[str, t.Any], variable: str, install: str, cure: str, error: Report) -> bool:
+    """Whether a program was to come out of a package, and there is no apt."""
+    if install != "package" or info.get("apt") is not False:
+        return False
+    error(variable, "package", "needs apt, which this host does not have", cure)
+    return True
+
+
+def unforeseen(info: dict[str, t.Any], tool: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What is known of packages, with those of which apt knows nothing yet as if they were there.
+
+    Of a host without package lists check mode cannot know more, and apt would fail for each of them.
+    """
+    pinned = {tool["package"]: tool["pinned"]} if tool.get("pinned") else {}
+    there = {name: {"installed": pinned.get(name, "unforeseen")} for name in unknown_packages(info)}
+    return {name: {**each, **there.get(name, {})} for name, each in info["packages"].items()}
+
+
 def rest_served(info: dict[str, t.Any], rest: dict[str, t.Any]) -> bool:
     """Whether a server serves over REST, as ``__holdfast_rest_served`` of the playbooks says after this look."""
     over_ssh = rest["ssh"] or info.get("ssh_accounts") is not None
@@ -229,9 +305,6 @@ def rclone_served(info: dict[str, t.Any], rclone: dict[str, t.Any]) -> bool:
 def _keys(account: str, repositories: t.Iterable[str]) -> list[str]:
     """What an account over SSH may lose: itself, and each of its repositories."""
     return [account, *(f"{account} {repository}" for repository in repositories)]
-
-
-Report = t.Callable[[str, t.Any, str, str], None]
 
 
 def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report, manifest: str) -> None:
@@ -259,6 +332,19 @@ def _served(served: dict[str, t.Any], server: dict[str, t.Any], error: Report, m
         error("backup_revoke_max", server["revoke_max"], wrong, cure[0].upper() + cure[1:])
 
 
+def _server_sandbox(info: dict[str, t.Any], error: Report) -> None:
+    probe = info.get("server_sandbox") or {}
+    if probe.get("works") is False:
+        error(
+            "rest_server_sandbox",
+            "full",
+            f"rest-server's sandbox cannot start on this host ({probe.get('error') or 'no reason given'}), and it"
+            " would fail at each connection",
+            "Let the container nest (LXC: nesting), or set rest_server_sandbox: reduced for this host (see"
+            " docs/operating.md for what it gives up)",
+        )
+
+
 def _tool(info: dict[str, t.Any], name: str, tool: dict[str, t.Any], error: Report) -> None:
     """The version of restic or rest-server that the run would install or find, against the floor."""
     floor = _floors.floor(name)
@@ -269,6 +355,9 @@ def _tool(info: dict[str, t.Any], name: str, tool: dict[str, t.Any], error: Repo
         f"Set {prefix}_install: release with {prefix}_release_version ({floor.minimum} or later)"
         f" and {prefix}_release_sha256"
     )
+    by_hand = f"{cure}, or {prefix}_install: none where {name} is there"
+    if _needs_apt(info, f"{prefix}_install", tool["install"], by_hand, error):
+        return
     if pinnable:
         cure += f", or {prefix}_package_release to a suite that has it"
     if tool["install"] == "release" or (tool["install"] == "package" and tool.get("pinned")):
@@ -290,14 +379,14 @@ def _tool(info: dict[str, t.Any], name: str, tool: dict[str, t.Any], error: Repo
                 f"{prefix}_binary",
                 tool["binary"],
                 "is not on this host, or tells no version",
-                f"Install {name} there, or let {prefix}_install do it",
+                f"Install {name} there, or leave {prefix}_binary out and let {prefix}_install do it",
             )
         elif _floors.below(name, found):
             error(
                 f"{prefix}_binary",
                 tool["binary"],
                 f"is version {found}, below the floor {floor.minimum}: {floor.reason}",
-                "Install a later version",
+                f"Install a later version, or leave {prefix}_binary out and let {prefix}_install do it",
             )
         return
     package = (info.get("packages") or {}).get(tool["package"]) or {}
@@ -357,6 +446,10 @@ def _borg(info: dict[str, t.Any], tool: dict[str, t.Any], error: Report) -> None
     }
     for name, (prefix, install, package, binary) in ways.items():
         floor = _floors.floor(name)
+        other = "release" if name == "borg" else "venv"
+        by_hand = f"Set borg_{prefix}install: {other}, or none where {name} is there"
+        if _needs_apt(info, f"borg_{prefix}install", install, by_hand, error):
+            continue
         if install == "package":
             known = (info.get("packages") or {}).get(package) or {}
             variable, value, version = (
@@ -422,15 +515,19 @@ def _named_version(name: str, tool: dict[str, t.Any], error: Report) -> None:
         error(variable, "", "is missing", f"Name the version of the release, {floor.minimum} or later")
 
 
+def _wanted_calendars(client: dict[str, t.Any]) -> list[tuple[str, str]]:
+    """Variable and calendar of each job."""
+    return [
+        (f"backup_jobs.{name}.schedule.calendar", job["schedule"]["calendar"]) for name, job in client["jobs"].items()
+    ]
+
+
 def _refused(info: dict[str, t.Any], client: dict[str, t.Any]) -> list[tuple[str, str, str]]:
     """Variable, calendar and reason of each calendar that the host refuses."""
     answers = info.get("calendars") or {}
-    wanted = [
-        (f"backup_jobs.{name}.schedule.calendar", job["schedule"]["calendar"]) for name, job in client["jobs"].items()
-    ]
     return [
         (variable, calendar, answers[calendar].get("error") or "no reason given")
-        for variable, calendar in wanted
+        for variable, calendar in _wanted_calendars(client)
         if calendar in answers and answers[calendar]["valid"] is False
     ]
 
@@ -466,6 +563,19 @@ def _quotas(info: dict[str, t.Any], server: dict[str, t.Any], error: Report) -> 
         f" {', '.join(sorted(quota['name'] for quota in quotas))}",
         "Put rest_server_path on a btrfs file system (is it mounted?), or remove `quota` of these repositories",
     )
+
+
+def _subvolumes(info: dict[str, t.Any], server: dict[str, t.Any], error: Report) -> None:
+    kinds = info.get("subvolumes") or {}
+    for each in server.get("quotas", ()):
+        directory = f"{server['path']}/{each['name']}"
+        if kinds.get(directory) == _btrfs.OTHER:
+            error(
+                f"backup_repositories.{each['name'].partition('--')[2]}.quota",
+                each.get("quota"),
+                f"cannot be set for {each['name']}: its files lie in a directory that is no subvolume",
+                _btrfs.how_to_move(directory),
+            )
 
 
 def _given(info: dict[str, t.Any], place: Place, error: Report) -> None:

@@ -175,8 +175,8 @@ def problems(value: t.Any, tool: dict[str, t.Any], host: str) -> list[str]:
 def tool_problems(tool: dict[str, t.Any], host: str, *, remotes: bool) -> list[Problem]:
     """What is wrong with the rclone that a server installs or finds; nothing is said of what nobody has looked at.
 
-    ``tool`` has ``install``, ``version`` (of a release), ``sha256``, ``architecture``, ``package``, ``binary``, and ``packages``
-    and ``binaries`` (of host_info). ``remotes`` says whether it is to serve more than directories of the server.
+    ``tool`` has ``install``, ``version`` (of a release), ``sha256``, ``architecture``, ``package``, ``binary``, and ``packages``,
+    ``binaries``, ``apt`` and ``apt_lists`` (of host_info). ``remotes`` says whether it is to serve more than directories of the server.
     """
     found: list[Problem] = []
     floor = _floors.floor("rclone" if remotes else "rclone-directories")
@@ -191,6 +191,15 @@ def tool_problems(tool: dict[str, t.Any], host: str, *, remotes: bool) -> list[P
         if not tool["sha256"]:
             wrong = f"has no checksum for the architecture {tool['architecture']}"
             found.append(_tool(host, "rclone_proxy_release_sha256", "", wrong, "Take it from upstream's SHA256SUMS"))
+    elif tool["install"] == "package" and tool.get("apt") is False:
+        wrong, none = (
+            "needs apt, which this host does not have",
+            f"{cure}, or rclone_proxy_install: none where rclone is there",
+        )
+        return [_tool(host, "rclone_proxy_install", "package", wrong, none)]
+    elif tool["install"] == "package" and tool.get("apt_lists") is False:
+        # The real run fetches them, and judges it then.
+        return []
     elif tool["install"] == "package":
         variable, value = "rclone_proxy_package", tool["package"]
         package = (tool["packages"] or {}).get(value)
@@ -204,7 +213,7 @@ def tool_problems(tool: dict[str, t.Any], host: str, *, remotes: bool) -> list[P
         if version is None:
             wrong, again = (
                 "is not on this host, or tells no version",
-                "Install it there, or let rclone_proxy_install do it",
+                "Install it there, or leave rclone_proxy_binary out and let rclone_proxy_install do it",
             )
             found.append(_tool(host, variable, value, wrong, again))
     if version and _floors.below(floor.tool, version):

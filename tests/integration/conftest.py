@@ -54,9 +54,10 @@ def host(request: pytest.FixtureRequest) -> str:
 def run_module(inventory: Path, tmp_path: Path) -> RunModule:
     """Run a module of the collection on a host as Ansible does, and return its result."""
 
-    def run(host: str, module: str, args: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
+    def run(host: str, module: str, args: dict[str, Any], *, check: bool = False, user: str = "root") -> dict[str, Any]:
         arguments = [host, "-i", str(inventory), "-t", str(tmp_path / "tree"), "-m", f"holdfast.backup.{module}"]
         arguments += ["-a", json.dumps(args), *(["--check"] if check else []), "--diff"]
+        arguments += ["-e", f"ansible_user={user}"]
         environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "ANSIBLE_PIPELINING": "1"}
         environment["ANSIBLE_DEPRECATION_WARNINGS"] = "0"
         done = ansible_commands.run("ansible", arguments, cwd=tmp_path, environment=environment, timeout=300)

@@ -13,7 +13,7 @@ from .conftest import HOSTS, RunModule
 ARGS = {
     "packages": ["restic", "libc6", "nosuch-package"],
     "binaries": ["systemctl", "nosuch-binary"],
-    "calendars": ["daily", "Mon..Fri 02:30 Europe/Berlin", "bogus"],
+    "calendars": ["daily", "Mon..Fri 02:30 Europe/Berlin", "bogus", "2025-01-01", "*-02-30"],
     "resolve": ["localhost", {"address": "nosuch.invalid", "variable": "backup_address"}],
     "files": ["/etc/hostname", "/nosuch"],
     "mounts": ["/proc", "/etc"],
@@ -22,7 +22,7 @@ ARGS = {
 
 
 def test_what_a_host_says(lab: Lab, host: str, run_module: RunModule) -> None:
-    info = run_module(host, "host_info", {**ARGS, "sandbox_probe": True})
+    info = run_module(host, "host_info", {**ARGS, "sandbox_probe": True, "server_sandbox_probe": True})
     assert (info["failed"], info["changed"]) == (False, False)
     suite = next(suite for suite, name in HOSTS.items() if name == host)
     assert info["systemd"] == {"bookworm": 252, "trixie": 257}[suite]
@@ -30,8 +30,10 @@ def test_what_a_host_says(lab: Lab, host: str, run_module: RunModule) -> None:
     assert info["packages"]["libc6"]["installed"] is not None
     assert info["packages"]["nosuch-package"] == {"installed": None, "candidate": None, "versions": []}
     assert info["binaries"]["nosuch-binary"] is None
-    assert info["calendars"]["daily"]["valid"] is True
-    assert info["calendars"]["daily"]["next_elapse"].endswith("Z")
+    assert info["calendars"]["daily"] == {"valid": True, "error": None, "never": False}
+    assert (
+        info["calendars"]["2025-01-01"] == info["calendars"]["*-02-30"] == {"valid": True, "error": None, "never": True}
+    )
     assert info["calendars"]["bogus"]["valid"] is False
     assert info["resolve"]["localhost"]["addresses"]
     assert info["resolve"]["nosuch.invalid"]["error"]
@@ -39,7 +41,14 @@ def test_what_a_host_says(lab: Lab, host: str, run_module: RunModule) -> None:
     assert info["files"] == {"/etc/hostname": expected, "/nosuch": None}
     assert info["mounts"] == {"/proc": True, "/etc": False}
     assert "systemd-journald.service" in info["running"]
-    assert info["sandbox"] == {"works": True, "error": None}
+    assert info["sandbox"] == info["server_sandbox"] == {"works": True, "error": None}
     assert info["virtualization"] == "systemd-nspawn"
     assert info["reads_everything"] is True
     assert info["selinux"] is None
+
+
+def test_a_login_that_is_not_root_is_told_the_cure(lab: Lab, host: str, run_module: RunModule) -> None:
+    """Else it would be told to give up the sandbox, which it may not start."""
+    info = run_module(host, "host_info", {**ARGS, "sandbox_probe": True}, user="ops")
+    assert info["failed"] is True
+    assert info["msg"].startswith("ansible_become: Ansible is 'ops' on this host (uid ")

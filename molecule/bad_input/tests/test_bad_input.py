@@ -423,11 +423,30 @@ CASES = [
         rest_server_install="none",
         rest_server_binary="/opt/rest-server",
     ),
+    # The package that is the default would have a good version, and would not be what runs.
+    rest_server(
+        "rest-server-binary-beside-a-package",
+        "vault1: rest_server_binary = '/opt/rest-server': is not on this host",
+        "leave rest_server_binary out",
+        rest_server_binary="/opt/rest-server",
+    ),
+    Case(
+        "restic-binary-beside-a-package",
+        ("restic_binary = '/opt/restic'", "is not on this host", "leave restic_binary out and let restic_install do it"),
+        {**LOCAL, "restic_binary": "/opt/restic"},
+        servers=(),
+    ),
     rest_server(
         "rest-server-path-of-others",
         "vault1: rest_server_path = '/usr/share': is there already, belongs to root and holds",
         "Name a directory of its own below it",
         rest_server_path="/usr/share",
+    ),
+    rest_server(
+        "rest-server-path-that-it-may-not-enter",
+        "vault1: rest_server_path = '/root/holdfast': is below /root, which rest-server may not enter",
+        "Name a directory elsewhere",
+        rest_server_path="/root/holdfast",
     ),
     # What a host delivers stops that host; it is the only one here.
     Case(

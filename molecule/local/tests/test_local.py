@@ -96,6 +96,16 @@ def test_the_tarball_is_all_that_is_needed(fleet: Fleet, tarball: Path) -> None:
     assert (fleet.collections / "ansible_collections/holdfast/backup/MANIFEST.json").exists()
 
 
+def test_check_mode_passes_where_apt_was_never_updated(fleet: Fleet) -> None:
+    """The real run updates it, and goes on."""
+    host = fleet.on("web1")
+    host.check_output("mv /var/lib/apt/lists /var/lib/apt/away && mkdir -p /var/lib/apt/lists/partial")
+    said = fleet.good("site", "--check")
+    assert "web1: apt: has no package lists on this host" in said.text
+    assert not host.file("/etc/holdfast").exists
+    host.check_output("rm -r /var/lib/apt/lists && mv /var/lib/apt/away /var/lib/apt/lists")
+
+
 def test_a_dozen_lines_protect_a_host(fleet: Fleet) -> None:
     """No escrow, no server, no path is asked for."""
     host = fleet.on("web1")

@@ -115,7 +115,7 @@ def test_it_listens_where_it_was_told_and_nowhere_else(scenario: Scenario) -> No
 
 
 def test_htpasswd_is_outside_the_data_with_bcrypt_of_cost_12(scenario: Scenario) -> None:
-    for server, path in (("vault1", "/srv/repositories"), ("vault2", "/srv/holdfast")):
+    for server, path in (("vault1", "/srv/repositories"), ("vault2", "/home/backup/holdfast")):
         file = scenario.host(server).file("/etc/holdfast/rest-server/htpasswd")
         lines = file.content_string.splitlines()
         assert lines
@@ -136,7 +136,14 @@ def test_backups_through_tls_and_through_the_proxy(scenario: Scenario) -> None:
             assert outcome(scenario, client, f"system--{repository}")["outcome"] == "ok"
     location = own(scenario, "web1", "proxied")[0]
     assert location == "https://proxy.example:443/backup/rest/web1--proxied/"
-    assert len(scenario.host("vault2").file("/srv/holdfast/web1--proxied/snapshots").listdir()) == 1
+    assert len(scenario.host("vault2").file("/home/backup/holdfast/web1--proxied/snapshots").listdir()) == 1
+
+
+def test_of_home_the_server_sees_its_repositories_alone(scenario: Scenario) -> None:
+    scenario.on("vault2", "mkdir -p /home/olga && echo secret >/home/olga/diary")
+    pid = scenario.on("vault2", f"systemctl show --value --property=MainPID {SERVICE}").strip()
+    seen = scenario.on("vault2", f"nsenter --target {pid} --mount find /home /root -maxdepth 2")
+    assert sorted(seen.split()) == ["/home", "/home/backup", "/home/backup/holdfast", "/root"]
 
 
 def test_a_client_without_the_authority_refuses(scenario: Scenario) -> None:
@@ -199,6 +206,7 @@ def test_prometheus(scenario: Scenario) -> None:
 def test_exposure(scenario: Scenario) -> None:
     for host, unit, most in (
         ("vault1", SERVICE, 1.0),
+        ("vault2", SERVICE, 1.0),
         ("web1", "holdfast-system--vault.service", 2.0),
         ("web1", "holdfast-system--proxied.service", 2.0),
     ):

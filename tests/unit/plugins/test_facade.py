@@ -677,7 +677,7 @@ def served(server: dict[str, t.Any] | None, facts: dict[str, t.Any] | None = Non
     """How rest-server gets to a server, and the programs that are asked for their version."""
     loader = DataLoader()
     role: dict[str, t.Any] = {}
-    for path in ("rest_server/defaults", "rest_server/vars", "rclone_proxy/defaults"):
+    for path in ("rest_server/defaults", "rest_server/vars", "rclone_proxy/defaults", "rclone_proxy/vars"):
         role.update(loader.load_from_file(str(ROOT / f"roles/{path}/main.yml"), trusted_as_template=True))
     role.update(borg_wanted=False, ansible_facts=facts or {"architecture": "x86_64"}, **variables)
     role["__holdfast_preflight"] = {"hosts": {"web1": {"client": None, "server": server}}}
@@ -700,6 +700,40 @@ def test_how_rest_server_gets_here_is_what_its_variables_say() -> None:
     # A fact may be anything.
     for architecture in ("aarch64", ["x86_64"], {"x86_64": 1}):
         assert served(SERVES, {"architecture": architecture}, **release)[0]["sha256"] == ""
+
+
+@pytest.mark.parametrize(
+    ("role", "tool", "variable", "install"),
+    [
+        ("restic", "__restic_tool", "restic_binary", "install"),
+        ("borg", "__borg_tool", "borg_binary", "install"),
+        ("borg", "__borg_tool", "borg_borgmatic_binary", "borgmatic_install"),
+        ("rest_server", "__rest_server_tool", "rest_server_binary", "install"),
+        ("rclone_proxy", "__rclone_proxy_tool", "rclone_proxy_binary", "install"),
+    ],
+)
+def test_the_program_that_is_used_is_the_one_that_is_judged(role: str, tool: str, variable: str, install: str) -> None:
+    """One that is named is used whatever is to be installed, and an old one passed unseen beside a good package."""
+    loader = DataLoader()
+    given: dict[str, t.Any] = {}
+    for each in ("restic", "borg", "rest_server", "rclone_proxy", "ssh_access"):
+        for part in ("defaults", "vars"):
+            path = ROOT / f"roles/{each}/{part}/main.yml"
+            given.update(loader.load_from_file(str(path), trusted_as_template=True) if path.exists() else {})
+    facade = loader.load_from_file(str(FACADE), trusted_as_template=True)
+    model = {"client": {"repositories": [], "escrow": {"mode": "none"}}, "server": {**SERVES, "definitions": []}}
+    given = {name: value for name, value in given.items() if name not in facade}
+    given.update(
+        borg_wanted=True,
+        restic_wanted=True,
+        rest_server_accounts=[],
+        ansible_facts={"architecture": "x86_64"},
+        __holdfast_preflight={"hosts": {"web1": model}},
+        **{variable: "/opt/program"},
+    )
+    assert faced("common_binaries", **given) == ["/opt/program"]
+    loaded = {**facade, **given}
+    assert Templar(loader=loader, variables=loaded).template(loaded[tool])[install] == "none"
 
 
 def told(file: str, task: str, **variables: t.Any) -> bool:

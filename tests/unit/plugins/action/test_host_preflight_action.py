@@ -50,6 +50,7 @@ SERVER: dict[str, Any] = {
 }
 LOOK = {"packages": ["restic"]}
 NEEDS = {
+    "subvolumes": [],
     "calendars": ["daily"],
     "resolve": ["vault1"],
     "mounts": ["/mnt/disk"],
@@ -131,16 +132,18 @@ def test_what_deserves_attention_is_a_warning() -> None:
 
 
 def test_a_failed_look_and_an_odd_answer_end_the_task() -> None:
-    assert act({"failed": True, "msg": "no"})["msg"] == "no"
+    assert act({"failed": True, "msg": "no"})["msg"] == "nothing was changed on this host:\n- web1: no"
     with pytest.raises(AnsibleActionFail, match=r"host_info\.systemd"):
         act({**SEEN, "systemd": "257"})
 
 
-def refreshed(check_mode: bool, *answers: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def refreshed(
+    check_mode: bool, *answers: dict[str, Any], tool: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """The result for a host where apt has no lists, and the modules that ran."""
     task = Task()
     task.action = "holdfast.backup.host_preflight"
-    task.args = {"look": LOOK, "tool": TOOL}
+    task.args = {"look": LOOK, "tool": tool or TOOL}
     task.check_mode = check_mode
     task.async_val = 0
     module = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
@@ -164,11 +167,26 @@ def test_a_host_without_package_lists_gets_them_before_it_is_judged() -> None:
     assert ran == ["holdfast.backup.host_info", "ansible.builtin.apt", "holdfast.backup.host_info"]
 
 
-def test_check_mode_fetches_no_package_lists() -> None:
-    result, ran = refreshed(True, BARE)
+def test_check_mode_fetches_no_package_lists_and_goes_on_without() -> None:
+    """The real run fetches them and goes on. Later tasks must not ask apt for what it cannot know."""
+    age = {"installed": "1.1.1", "candidate": "1.1.1", "versions": ["1.1.1"]}
+    nothing: dict[str, Any] = {"installed": None, "candidate": None, "versions": []}
+    bare = {**BARE, "packages": {"restic": dict(nothing), "openssl": dict(nothing), "age": age}}
+    result, ran = refreshed(True, bare)
     assert ran == ["holdfast.backup.host_info"]
-    assert "apt: has no package lists on this host" in result["msg"]
+    assert not result.get("failed")
     assert result["inventory_problems"] == []
+    (warning,) = result["warnings"]
+    assert warning.startswith("web1: apt: has no package lists on this host, so this check leaves out")
+    assert "openssl, restic. Run apt update there, or run without --check" in warning
+    assert all(each["installed"] for each in result["packages"].values())
+    assert result["packages"]["age"] == age
+
+
+def test_check_mode_takes_a_pinned_version_as_it_is_asked_for() -> None:
+    nothing: dict[str, Any] = {"installed": None, "candidate": None, "versions": []}
+    result, _ran = refreshed(True, {**BARE, "packages": {"restic": nothing}}, tool={**TOOL, "pinned": "0.18*"})
+    assert result["packages"]["restic"]["installed"] == "0.18*"
 
 
 def test_package_lists_that_cannot_be_fetched_end_the_task() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.holdfast.backup.plugins.module_utils import _run
+from ansible_collections.holdfast.backup.plugins.module_utils import _btrfs, _run
 from ansible_collections.holdfast.backup.plugins.modules import host_info
 
 POLICY = """\
@@ -91,6 +91,7 @@ def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tools:
     monkeypatch.setattr(host_info, "_BOOTED", str(tmp_path))
     monkeypatch.setattr(host_info, "STATE", str(tmp_path / "state"))
     monkeypatch.setattr(host_info, "SSH", str(tmp_path / "ssh"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     return made
 
 
@@ -116,9 +117,10 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
     expected = {
         "changed": False,
         "packages": {"restic": NOTHING},
+        "apt": False,
         "apt_lists": None,
         "binaries": {"restic": None},
-        "calendars": {"daily": {"valid": None, "error": None, "next_elapse": None}},
+        "calendars": {"daily": {"valid": None, "error": None, "never": None}},
         "resolve": {},
         "accounts": {},
         "files": {},
@@ -131,12 +133,27 @@ def test_a_host_without_anything(info: Info, monkeypatch: pytest.MonkeyPatch) ->
         "records": {},
         "htpasswd": None,
         "sandbox": None,
+        "server_sandbox": None,
         "systemd": None,
         "selinux": None,
         "virtualization": None,
         "python": ".".join(map(str, sys.version_info[:3])),
     }
     assert {key: result[key] for key in expected} == expected
+
+
+def test_a_login_that_is_not_root(tools: Tools, info: Info, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked at: what only root may see would be told as missing, or as a sandbox that cannot start."""
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    result = info(packages=["restic"], sandbox_probe=True)
+    assert result["failed"] is True
+    assert result["msg"] == (
+        "ansible_become: Ansible is 'nobody' on this host (uid 65534), and not root. Set ansible_become: true for it, or log in"
+        " as root"
+    )
+    assert tools.calls == []
+    monkeypatch.setattr(os, "geteuid", lambda: 99999999)
+    assert "is 'somebody' on this host (uid 99999999)" in info()["msg"]
 
 
 def test_copies_of_the_escrow(info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +242,27 @@ def test_each_package_is_asked_for_in_the_suite_that_it_is_installed_from(tools:
     assert len([argv for argv in tools.calls if argv[0] == "apt-cache"]) == 2
 
 
+def test_what_is_there_of_packages_where_there_is_no_apt(
+    tools: Tools, info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the program that is used of each."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(host_info, "_MORE_PATHS", (str(tmp_path / "sbin"),))
+    (tmp_path / "sbin").mkdir()
+    for name in ("age", "sbin/sshd", "other"):
+        (tmp_path / name).touch(0o755)
+    (tmp_path / "openssl").touch(0o644)
+    found = info(packages=["age", "openssh-server", "openssl", "libcap2-bin", "other", "python3-venv"])
+    by_hand: dict[str, Any] = {"installed": "by hand", "candidate": None, "versions": []}
+    assert found["packages"] == {
+        **dict.fromkeys(("age", "openssh-server", "other", "python3-venv"), by_hand),
+        **dict.fromkeys(("openssl", "libcap2-bin"), NOTHING),
+    }
+    assert (found["apt"], found["apt_lists"], info()["apt"]) == (False, None, None)
+    tools.say("apt-cache", POLICY)
+    assert info(packages=["age"])["apt"] is True
+
+
 @pytest.mark.parametrize(("said", "lists"), [(NO_LISTS, False), (LISTS, True)])
 def test_whether_apt_has_lists_is_asked_where_a_package_is_unknown(
     tools: Tools, info: Info, said: str, lists: bool
@@ -259,9 +297,9 @@ def test_calendars_in_one_call(tools: Tools, info: Info) -> None:
     tools.say("systemd-analyze", CALENDARS)
     wanted = ["daily", "*-02-30", "Mon..Fri 02:30 Europe/Berlin"]
     assert info(calendars=[*wanted, "daily"])["calendars"] == {
-        "daily": {"valid": True, "error": None, "next_elapse": "2026-11-21T23:00:00Z"},
-        "*-02-30": {"valid": True, "error": None, "next_elapse": None},
-        "Mon..Fri 02:30 Europe/Berlin": {"valid": True, "error": None, "next_elapse": "2026-11-23T01:30:00Z"},
+        "daily": {"valid": True, "error": None, "never": False},
+        "*-02-30": {"valid": True, "error": None, "never": True},
+        "Mon..Fri 02:30 Europe/Berlin": {"valid": True, "error": None, "never": False},
     }
     assert [call for call in tools.calls if "calendar" in call] == [["systemd-analyze", "calendar", "--", *wanted]]
 
@@ -274,11 +312,11 @@ def test_bad_calendars_are_told_apart(tools: Tools, info: Info) -> None:
 
     tools.answers["systemd-analyze"] = answer
     assert info(calendars=["bogus", "hourly"])["calendars"] == {
-        "bogus": {"valid": False, "error": bad, "next_elapse": None},
-        "hourly": {"valid": True, "error": None, "next_elapse": "2026-11-21T14:00:00Z"},
+        "bogus": {"valid": False, "error": bad, "never": None},
+        "hourly": {"valid": True, "error": None, "never": False},
     }
     tools.say("systemd-analyze", code=-15, timed_out=True)
-    assert info(calendars=["x"])["calendars"] == {"x": {"valid": None, "error": "no output", "next_elapse": None}}
+    assert info(calendars=["x"])["calendars"] == {"x": {"valid": None, "error": "no output", "never": None}}
 
 
 def test_addresses(info: Info, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,6 +399,16 @@ def test_file_systems(tools: Tools, info: Info, tmp_path: Path) -> None:
     assert info(file_systems=["/"])["file_systems"] == {"/": None}
 
 
+def test_what_a_quota_would_find(info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("full/data", "empty", "limited/data"):
+        (tmp_path / name).mkdir(parents=True)
+    limited = (tmp_path / "limited").stat().st_ino
+    monkeypatch.setattr(_btrfs, "is_subvolume", lambda status: status.st_ino == limited)
+    wanted = {"full": "other", "empty": "empty", "limited": "subvolume", "new": "absent", "not/there": "absent"}
+    expected = {f"{tmp_path}/{name}": kind for name, kind in wanted.items()}
+    assert info(subvolumes=list(expected))["subvolumes"] == expected
+
+
 def test_places(info: Info, place: Path) -> None:
     (place / "photos").mkdir()
     wanted = [{"path": str(place), "account": "nosuch"}, {"path": str(place / "photos"), "account": "root"}]
@@ -411,6 +459,19 @@ def test_sandbox_probe(tools: Tools, info: Info) -> None:
     assert info(sandbox_probe=True)["sandbox"]["error"] == "exit status 226"
     tools.say("systemd-run", code=-15, timed_out=True)
     assert info(sandbox_probe=True, timeout=3)["sandbox"]["error"] == "it did not start within 3 s"
+
+
+def test_sandbox_probe_of_a_server(tools: Tools, info: Info) -> None:
+    """A server may be no client."""
+    assert info()["server_sandbox"] is None
+    tools.say("systemd-run", code=226, stderr="Failed at step NAMESPACE")
+    result = info(server_sandbox_probe=True)
+    assert (result["sandbox"], result["server_sandbox"]) == (
+        None,
+        {"works": False, "error": "Failed at step NAMESPACE"},
+    )
+    (call,) = [call for call in tools.calls if call[0] == "systemd-run"]
+    assert "PrivateNetwork=yes" in call
 
 
 @pytest.mark.parametrize(

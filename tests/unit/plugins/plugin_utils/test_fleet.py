@@ -671,6 +671,60 @@ def test_escrow_refused(escrow: t.Any) -> None:
     assert "GEHEIM" not in text.upper()
 
 
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("/root/holdfast", "is below /root, which rest-server may not enter"),
+        ("/root", "is /root, which"),
+        ("/tmp/holdfast", "is below /tmp, of which rest-server has one of its own"),
+        ("/var/tmp", "is /var/tmp, of which rest-server has one of its own"),
+        ("/run/user/1000/holdfast", "is below /run, which is empty after each boot"),
+        ("/home", "is where the homes are"),
+    ],
+)
+def test_a_place_that_rest_server_could_not_serve(path: str, wrong: str) -> None:
+    model = fleet({"vault1": {**BASE, "rest_server_path": path}}, clients=["vault1"])
+    text = only(model)
+    assert text.startswith("vault1: rest_server_path = ")
+    assert wrong in text
+
+
+def test_a_place_below_home_is_good() -> None:
+    for path in ("/home/backup", "/root2/holdfast", "/srv/tmp"):
+        assert messages(fleet({"vault1": {**BASE, "rest_server_path": path}}, clients=["vault1"])) == []
+
+
+METRICS = {"rest_server_prometheus": True}
+METRICS_USER = {"rest_server_users": [{"name": "metrics", "hash": "$2y$12$" + "a" * 53}]}
+
+
+@pytest.mark.parametrize(
+    ("variables", "wrong"),
+    [
+        (
+            METRICS,
+            "rest_server_prometheus = True: shows the metrics to the user 'metrics' alone, and rest_server_users has none",
+        ),
+        ({**METRICS, "rest_server_prometheus_no_auth": False}, "rest_server_prometheus = True"),
+        (
+            {"rest_server_private_repos": False},
+            "rest_server_private_repos = False: lets every client read the encrypted files of all others, and add to them",
+        ),
+        ({**METRICS, **METRICS_USER}, ""),
+        ({**METRICS, "rest_server_prometheus_no_auth": True}, ""),
+        # Rest-server asks for no particular user then.
+        ({**METRICS, "rest_server_private_repos": False}, "rest_server_private_repos"),
+        (METRICS_USER, ""),
+    ],
+)
+def test_what_a_rest_server_shows_to_nobody_or_to_everybody(variables: dict[str, t.Any], wrong: str) -> None:
+    model = fleet({"vault1": {**BASE, **variables}}, clients=["vault1"])
+    assert messages(model) == []
+    found = [each["message"] for each in model["warnings"] if "rest_server" in each["variable"]]
+    assert len(found) == bool(wrong)
+    assert all(each.startswith(f"vault1: {wrong}") for each in found)
+
+
 # --- settings
 
 
@@ -696,6 +750,7 @@ def test_escrow_refused(escrow: t.Any) -> None:
         ("rest_server_prometheus_no_auth", "false"),
         ("restic_privilege", "sudo"),
         ("jobs_sandbox", "none"),
+        ("rest_server_sandbox", "none"),
         ("backup_on_failure", "mail"),
         ("backup_on_failure", [1]),
         ("backup_revoke_max", -1),

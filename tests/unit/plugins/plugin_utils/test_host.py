@@ -126,14 +126,76 @@ def test_a_version_that_apt_does_not_offer() -> None:
 
 
 def test_a_host_where_apt_has_no_lists() -> None:
-    """Check mode does not fetch them, so nothing can be said of versions; no other host has to wait for this one."""
+    """Nothing can be said of versions; no other host has to wait for this one."""
     info = {"packages": {"restic": {"installed": None, "candidate": None, "versions": []}}, "apt_lists": False}
     for tool in ({}, {"pinned": "0.18.0-1"}):
         (message,) = judged(info, tool)["errors"]
         assert message.startswith("web1: apt: has no package lists on this host")
-        assert "run without --check" in message
+        assert message.endswith("Run apt update there, and look at its sources")
+        found = _host.host_problems({**INFO, **info}, FACTS, CLIENT, {**TOOL, **tool}, "web1", check_mode=True)
+        assert (found["errors"], len(found["warnings"])) == ([], 1)
     bare = {**INFO, **packaged(installed=None, candidate=None), "apt_lists": False}
     assert _host.inventory_problems(bare, None, {}, {**SERVER, "rest": REST}, "vault1") == []
+    assert of_rclone({**info, "packages": {"rclone": {"installed": None, "candidate": None}}}, check_mode=True) == []
+
+
+NOTHING: dict[str, t.Any] = {"installed": None, "candidate": None, "versions": []}
+BY_HAND = {**NOTHING, "installed": "by hand"}
+
+
+def test_packages_that_are_due_where_there_is_no_apt() -> None:
+    """They end the run before anything is changed; where all are there it goes on."""
+    info = {"apt": False, "packages": {"age": NOTHING, "openssh-client": BY_HAND, "libcap2-bin": NOTHING}}
+    (message,) = judged(info, {"install": "none"})["errors"]
+    assert message == (
+        "web1: packages = 'age, libcap2-bin': are not on this host, and it has no apt to install them. Install what it has in their"
+        " place by hand"
+    )
+    there = {"apt": False, "packages": {"age": BY_HAND, "openssh-client": BY_HAND}}
+    assert judged(there, {"install": "none"})["errors"] == judged(there, {"install": "release"})["errors"] == []
+    # Where access is only taken away nothing is installed.
+    assert judged(info, client=None)["errors"] == []
+
+
+@pytest.mark.parametrize("pinned", ["", "0.18*"])
+def test_a_package_of_the_program_itself_where_there_is_no_apt(pinned: str) -> None:
+    """Of one that is there nobody knows the version, unless it is said to be there."""
+    for known in (NOTHING, BY_HAND):
+        (message,) = judged({"apt": False, "packages": {"restic": known}}, {"pinned": pinned})["errors"]
+        assert message.startswith(
+            "web1: restic_install = 'package': needs apt, which this host does not have. Set restic_install: release"
+        )
+        assert message.endswith("or restic_install: none where restic is there")
+
+
+def test_borg_and_rclone_where_there_is_no_apt() -> None:
+    info = {"apt": False, "packages": {"borgbackup": NOTHING, "borgmatic": NOTHING}}
+    found = judged(info, {"wanted": False, "borg": BORG})["errors"]
+    assert [each.partition(": needs apt")[0] for each in found] == [
+        "web1: borg_install = 'package'",
+        "web1: borg_borgmatic_install = 'package'",
+    ]
+    assert (
+        judged(
+            {"apt": False, "packages": {"borgbackup": BY_HAND, "borgmatic": BY_HAND}}, {"wanted": False, "borg": BORG}
+        )["errors"]
+        == found
+    )
+    (message,) = of_rclone({"apt": False, "packages": {"rclone": NOTHING}})
+    assert message.startswith("proxy1: rclone_proxy_install = 'package': needs apt, which this host does not have")
+
+
+def test_a_server_without_apt_stops_every_host() -> None:
+    packages = {"restic-rest-server": NOTHING, "openssl": NOTHING}
+    second, first = of_rest({"apt": False, "packages": packages})
+    assert first.startswith("vault1: rest_server_install = 'package': needs apt")
+    assert second.startswith("vault1: packages = 'openssl': are not on this host, and it has no apt")
+    binary: dict[str, t.Any] = {"install": "none", "binary": "/opt/rest", "packages": ["openssl"]}
+    there = {"apt": False, "packages": {"openssl": BY_HAND}, "binaries": {"/opt/rest": "0.14.0"}}
+    assert of_rest(there, **binary) == []
+    assert len(of_rest({**there, "packages": {"openssl": NOTHING}}, **binary)) == 1
+    # Over SSH only it needs nothing of rest-server.
+    assert of_rest({**there, "packages": {"openssl": NOTHING}}, **{**binary, "users": False, "ssh": True}) == []
 
 
 def test_warnings() -> None:
@@ -276,6 +338,7 @@ REST: dict[str, t.Any] = {
     "binary": "/usr/bin/restic-rest-server",
     "users": True,
     "ssh": False,
+    "packages": ["restic-rest-server", "openssl"],
 }
 RELEASE_CURE = (
     "et rest_server_install: release with rest_server_release_version (0.13 or later) and rest_server_release_sha256"
@@ -358,13 +421,13 @@ def test_good_ways_to_get_rest_server() -> None:
             {"binaries": {"/opt/rest": None}},
             {"install": "none", "binary": "/opt/rest"},
             "rest_server_binary = '/opt/rest': is not on this host, or tells no version",
-            "Install rest-server there, or let rest_server_install do it",
+            "Install rest-server there, or leave rest_server_binary out and let rest_server_install do it",
         ),
         (
             {"binaries": {"/opt/rest": "0.12.1"}},
             {"install": "none", "binary": "/opt/rest"},
             "rest_server_binary = '/opt/rest': is version 0.12.1, below the floor 0.13: the first version",
-            "Install a later version",
+            "Install a later version, or leave rest_server_binary out and let rest_server_install do it",
         ),
     ],
 )
@@ -375,6 +438,20 @@ def test_a_server_without_a_rest_server_stops_every_host(
     (message,) = of_rest(info, **rest)
     assert message.startswith(f"vault1: {wrong}")
     assert message.endswith(f". {cure}")
+
+
+def test_a_server_whose_sandbox_cannot_start_stops_every_host() -> None:
+    """The socket would be there, and the service fail at each connection."""
+    walled = {"server_sandbox": {"works": False, "error": "Failed at step NAMESPACE"}}
+    (message,) = of_rest(walled)
+    assert message.startswith(
+        "vault1: rest_server_sandbox = 'full': rest-server's sandbox cannot start on this host (Failed at"
+    )
+    assert "LXC: nesting" in message
+    assert "rest_server_sandbox: reduced" in message
+    assert of_rest({"server_sandbox": {"works": True, "error": None}}) == of_rest({"server_sandbox": None}) == []
+    # Over SSH there is no such unit.
+    assert of_rest(walled, users=False, ssh=True) == []
 
 
 def test_a_server_that_serves_over_ssh_only_needs_no_rest_server() -> None:
@@ -404,14 +481,14 @@ RCLONE: dict[str, t.Any] = {
 LISTED = {"files": {"/var/lib/holdfast/rclone_remotes.json": "a" * 64}}
 
 
-def of_rclone(info: dict[str, t.Any] | None = None, **rclone: t.Any) -> list[str]:
+def of_rclone(info: dict[str, t.Any] | None = None, check_mode: bool = False, **rclone: t.Any) -> list[str]:
     known = {
         "packages": {"rclone": {"installed": None, "candidate": "1.60.1+dfsg-2+b5"}},
         "binaries": {"/opt/rclone": "1.74.0"},
     }
     server = {**SERVER, "quotas": [], "rclone": {**RCLONE, **rclone}}
     seen = {**INFO, **known, **(info or {})}
-    assert _host.host_problems(seen, FACTS, None, {}, "proxy1", server)["errors"] == []
+    assert _host.host_problems(seen, FACTS, None, {}, "proxy1", server, check_mode=check_mode)["errors"] == []
     return _host.inventory_problems(seen, None, {}, server, "proxy1")
 
 
@@ -543,6 +620,23 @@ def test_a_quota_needs_btrfs() -> None:
     assert "lies on an unknown file system" in found(None)[0]
 
 
+def test_a_quota_of_what_lies_in_a_plain_directory_already() -> None:
+    """Before anything is changed: btrfs_quota would fail in the middle, and nobody get anything new there."""
+    quotas = [{"name": f"web{number}--vault"} for number in (1, 2, 3)]
+    server = {**SERVER, "quotas": quotas, "rest": REST}
+    kinds = dict(zip(_host.subvolumes_to_see(server), ("other", "subvolume", None), strict=True))
+    assert list(kinds) == [f"/srv/holdfast/web{number}--vault" for number in (1, 2, 3)]
+    known = {"packages": {"restic-rest-server": {"installed": None, "candidate": "0.13.0-2+b5"}}}
+    (message,) = _host.inventory_problems({**INFO, **known, "subvolumes": kinds}, None, {}, server, "vault1")
+    assert message.startswith(
+        "vault1: backup_repositories.vault.quota: cannot be set for web1--vault: its files lie in a directory that is no subvolume."
+        " Stop holdfast-rest-server.socket and .service, rename the directory /srv/holdfast/web1--vault, run"
+    )
+    assert message.endswith("or remove `quota` of the repository")
+    # Where access is only taken away nothing is limited.
+    assert _host.subvolumes_to_see({**server, "rest": {}}) == _host.subvolumes_to_see(None) == []
+
+
 @pytest.mark.parametrize(
     ("program", "interpreter", "wrong"),
     [
@@ -576,6 +670,18 @@ def test_a_server_of_borg_needs_a_program_that_can_be_restrained(
 def test_a_release_that_no_test_boots_is_told(release: str) -> None:
     assert any(
         "is not a tested platform" in each for each in judged(facts={"distribution_release": release})["warnings"]
+    )
+
+
+def test_a_calendar_that_never_comes_is_a_warning() -> None:
+    """It is valid, and no timer would ever elapse."""
+    for never in (True, False, None):
+        found = judged({"calendars": {"daily": {"valid": True, "error": None, "never": never}}})
+        assert found["errors"] == []
+        assert bool(found["warnings"]) is (never is True)
+    (message,) = judged({"calendars": {"daily": {"valid": True, "never": True}}})["warnings"]
+    assert message.startswith(
+        "web1: backup_jobs.system.schedule.calendar = 'daily': never comes again, so this job would never run"
     )
 
 
