@@ -778,3 +778,12 @@ def test_what_cannot_be_served_keeps_nobody_the_access_that_they_lost(name: str)
     (rescue,) = tasks[block]["rescue"]
     assert rescue["ansible.builtin.include_tasks"] == "tasks/revoke.yml"
     assert "ansible.builtin.fail" in DataLoader().load_from_file(str(ROOT / "playbooks/tasks/revoke.yml"))[-1]
+
+
+def test_what_a_client_did_not_say_in_this_run_is_told_from_what_it_said() -> None:
+    accounts = [{"name": "a", "hash": "x", "heard": False}, {"name": "b", "hash": "x"}]
+    role = Path(__file__).parents[3] / "roles/rest_server/vars/main.yml"
+    known = DataLoader().load_from_file(str(role), trusted_as_template=True)
+    known.update(rest_server_accounts=accounts, rest_server_users=[{"name": "extra", "hash": "x"}])
+    users = Templar(loader=DataLoader(), variables=known).template(known["__rest_server_htpasswd_users"])
+    assert [user.get("heard", True) for user in users] == [False, True, True]
