@@ -173,3 +173,24 @@ def test_a_full_server(folder: Path) -> None:
         f"restic {policy} --prune", "restic check", f"chown -R holdfast-rest: {place}",
         f"systemctl start {service}.socket", f"rm {flag}",
     ]  # fmt: skip
+
+
+def test_a_server_that_was_lost(folder: Path) -> None:
+    """Each repository to its account, whatever its name; what is removed of a client is the record, and of borg the key."""
+    blocks = guide.blocks("A server was lost or moved")
+    for name in ("find", "chown", "ansible", "ansible-playbook"):
+        path = folder / "bin" / name
+        path.write_text(f'#!/bin/sh\necho "${{0##*/}} $*" >>{folder}/said\n')
+        path.chmod(0o755)
+    for place in ("rest/web1--vault", "rest/web-2--vault", "ssh/web1--offsite", "ssh/web-2--my-archive"):
+        (folder / place).mkdir(parents=True)
+    run(folder, *(each.replace("/srv/holdfast-ssh", "ssh").replace("/srv/holdfast", "rest") for each in blocks))
+    remove = "ansible backup_clients -b -m shell -a rm -f /var/lib/holdfast/repositories"
+    assert (folder / "said").read_text().splitlines() == [
+        "find rest ssh ! -type d ( ! -type f -o -links +1 )",
+        "chown -R holdfast-rest: rest/web-2--vault rest/web1--vault",
+        "chown -R bk-web-2: ssh/web-2--my-archive", "chown -R bk-web1: ssh/web1--offsite",
+        "ansible-playbook holdfast.backup.site -e backup_verify_repositories=true",
+        f"{remove}/vault.env", f"{remove}/archive.env /etc/holdfast/secrets/archive.borg_key",
+        "ansible-playbook holdfast.backup.site",
+    ]  # fmt: skip
