@@ -31,6 +31,12 @@ NAME = re.compile(r"\A[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 NAME_LENGTH = 28
 # Several repositories are done at once, and the first makes the key of all fingerprints.
 _WRITING = threading.Lock()
+# What a server says that cannot read its own files; a disk that was kept belongs to the accounts of the system before.
+_UNREADABLE = ("HTTP 500", "permission denied")
+_GIVE = (
+    "look at whom it belongs to on its server, chown -R it to the account that serves it, and run again (docs/operating.md, "
+    '"A server was lost or moved")'
+)
 PLACEHOLDER = "<made in the first real run>"
 
 ENGINES = (_restic.ENGINE, _borg.ENGINE)
@@ -291,7 +297,12 @@ class Ensure:
                 changed=changed,
                 warning=f"{target.name} ({self._source.public_location}) could not be checked: {look.reason}",
             )
-        return self._failed(look, f"{look.reason}; {_cure(self._target.name, look)}")
+        return self._failed(look, f"{look.reason}; {self._cure(look)}")
+
+    def _cure(self, look: Look) -> str:
+        if self._source.path is None and look.state == UNREACHABLE and look.reason in _UNREADABLE:
+            return _GIVE
+        return _cure(self._target.name, look)
 
     def _absent(self, look: Look) -> Done:
         target = self._target
@@ -444,6 +455,8 @@ def _same_key(one: str, other: str) -> bool:
 def ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable[..., Result] = run_program) -> Done:
     """Bring `target` to `present` and return what was done; a failure is in `error`, never raised."""
     done = _ensure(target, check_mode=check_mode, timeout=timeout, runner=runner)
+    if done.error is not None and not check_mode:
+        done = _doubt(target, done)
     if not target.misowned or done.error is not None or target.source is None or target.source.path is None:
         return done
     # After it was found to be the right one.
@@ -456,6 +469,18 @@ def ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable
     if done.changed:
         return done
     return replace(done, action="own", changed=True, record_path=path, before="", after=f"belongs to {user}\n")
+
+
+def _doubt(target: Target, done: Done) -> Done:
+    """Let each run look again until it is found as recorded: one that nobody tells to would otherwise end well."""
+    if target.record is None or not target.current:
+        return done
+    try:
+        with _WRITING, Tree() as tree:
+            _record.write(tree, target.record_path, target.record.doubted())
+    except (UnsafePathError, OSError) as error:
+        return replace(done, error=f"{done.error}; {error}")
+    return done
 
 
 def _ensure(target: Target, *, check_mode: bool, timeout: float, runner: Callable[..., Result]) -> Done:

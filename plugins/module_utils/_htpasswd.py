@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,12 @@ from . import _bcrypt
 PLACEHOLDER = "<made in the first real run>"
 _VERSION = 1
 _SHOWN = 5
+# Of a state directory that is older than so many changes nobody knows.
+REMEMBERED = 500
+NEWEST = (
+    "bring the newest state directory here (git pull), or run the playbook where these clients can be reached (of somebody "
+    "else's client: its administrator runs rotate and hands over)"
+)
 _NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
 
 
@@ -28,14 +35,28 @@ class User:
     backup_id: str | None = None
     next_hash: str | None = None
     busy: bool = True
+    # Whether the client itself said it in this run: what is only remembered brings nothing back that was replaced.
+    heard: bool = True
+
+
+@dataclass(frozen=True)
+class Hashes:
+    """Digests of what a user was let in by: what we last served, and what we replaced or revoked, the latest last."""
+
+    served: tuple[str, ...] = ()
+    retired: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Which fleet put which user there; ``users`` maps the name to its backup_id (None for an extra user)."""
+    """Which fleet put which user there; ``users`` maps the name to its backup_id (None for an extra user).
+
+    ``hashes`` also has users that are gone.
+    """
 
     fleet_id: str
     users: Mapping[str, str | None] = field(default_factory=dict)
+    hashes: Mapping[str, Hashes] = field(default_factory=dict)
 
 
 class OfFleet(Protocol):
@@ -76,6 +97,9 @@ class Outcome:
     foreign: list[str] = field(default_factory=list)
     switched: list[str] = field(default_factory=list)
     deferred: list[str] = field(default_factory=list)
+    # Of those that are kept or missing, whose hash was replaced or revoked before.
+    stale: list[str] = field(default_factory=list)
+    hashes: dict[str, Hashes] = field(default_factory=dict)
 
     def text(self) -> str:
         """Return the new file, sorted by name."""
@@ -83,7 +107,7 @@ class Outcome:
 
     def report(self) -> dict[str, list[str]]:
         """Return the lists of names that the module returns."""
-        return {key: sorted(value) for key, value in vars(self).items() if key != "lines"}
+        return {key: sorted(value) for key, value in vars(self).items() if key not in ("lines", "stale", "hashes")}
 
 
 def parse_htpasswd(text: str) -> tuple[dict[str, str], list[str]]:
@@ -111,19 +135,41 @@ def parse_manifest(value: Mapping[str, Any] | None, path: str) -> Manifest | Non
     fleet_id = value.get("fleet_id")
     if value.get("version") != _VERSION or not isinstance(fleet_id, str) or not isinstance(users, dict):
         raise ValueError(f"{path} is not a manifest of version {_VERSION}: restore it from a backup")
-    return Manifest(fleet_id, users)
+    try:
+        hashes = {
+            str(name): Hashes(tuple(map(str, each["served"])), tuple(map(str, each["retired"])))
+            for name, each in value.get("hashes", {}).items()
+        }
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is not a manifest of version {_VERSION}: restore it from a backup") from None
+    return Manifest(fleet_id, users, hashes)
 
 
 def render_manifest(manifest: Manifest) -> dict[str, Any]:
     """Return the JSON object of a manifest."""
-    return {"version": _VERSION, "fleet_id": manifest.fleet_id, "users": dict(manifest.users)}
+    hashes = {
+        name: {"served": list(each.served), "retired": list(each.retired)} for name, each in manifest.hashes.items()
+    }
+    return {"version": _VERSION, "fleet_id": manifest.fleet_id, "users": dict(manifest.users), "hashes": hashes}
+
+
+def unite(before: Manifest | None, after: Manifest) -> Manifest:
+    """Return the manifest that holds while the file is written: what was there, and what will be."""
+    if before is None:
+        return after
+    hashes = dict(after.hashes)
+    for name, each in before.hashes.items():
+        now = hashes.get(name, Hashes())
+        hashes[name] = Hashes(
+            tuple(dict.fromkeys((*each.served, *now.served))), tuple(dict.fromkeys((*each.retired, *now.retired)))
+        )
+    return Manifest(after.fleet_id, {**before.users, **after.users}, hashes)
 
 
 def parse_users(items: Iterable[Mapping[str, Any]], keep: Iterable[str]) -> tuple[User, ...]:
     """Return the declared users. Raises ValueError for a bad or repeated name."""
-    users = [User(item["name"], item["hash"], item["backup_id"], item["next_hash"], item["busy"]) for item in items] + [
-        User(name) for name in keep
-    ]
+    fields = ("name", "hash", "backup_id", "next_hash", "busy", "heard")
+    users = [User(**{name: item[name] for name in fields}) for item in items] + [User(name) for name in keep]
     seen: set[str] = set()
     for user in users:
         if not _NAME.match(user.name):
@@ -151,11 +197,16 @@ def plan_htpasswd(
     """Return the new file. Raises ValueError when more hosts would be revoked than allowed."""
     outcome = Outcome()
     declared = set()
+    before = manifest.hashes if manifest is not None else {}
+    given: dict[str, str] = {}
     for user in users:
         declared.add(user.name)
-        line = _line(user, current.get(user.name), policy, outcome)
+        hashes = before.get(user.name, Hashes())
+        line = _line(user, current.get(user.name), hashes, policy, outcome)
         if line is None:
             continue
+        if line in (user.hash, user.next_hash) or _digest(line) in hashes.served:
+            given[user.name] = line
         outcome.lines[user.name] = line
         if user.name not in current:
             outcome.created.append(user.name)
@@ -169,6 +220,10 @@ def plan_htpasswd(
         outcome.foreign.append(name)
         if policy.keep_foreign:
             outcome.lines[name] = current[name]
+    outcome.hashes = {
+        name: _hashes(before.get(name, Hashes()), current.get(name), given.get(name, "" if name in declared else None))
+        for name in sorted({*before, *ours, *declared})
+    }
     for name in odd:
         if name in current:
             outcome.changed_users += [] if name not in outcome.lines or name in outcome.changed_users else [name]
@@ -206,7 +261,13 @@ def make_warnings(path: str, current: Mapping[str, str], odd: Iterable[str], out
     twice = sorted({name for name in odd if name in current and name in outcome.lines})
     foreign = sorted({name for name in outcome.foreign if name not in outcome.lines})
     cure = "run the playbook where these clients can be reached, and without a --limit that leaves them out"
+    stale = ", ".join(sorted(outcome.stale))
+    stay = few(sorted(set(outcome.stale) & set(outcome.kept)))
+    out = few(sorted(set(outcome.stale) & set(outcome.missing)))
+    what = [f"the line of {stay} that this server has stays"] * bool(stay) + [f"{out} is not served"] * bool(out)
     told = {
+        "the state directory has a password hash that this server replaced or revoked, so it is older than that: "
+        f"{', and '.join(what)}: {NEWEST}": stale,
         "does not belong there, since no client has it and rest_server_users does not declare it: it is removed": few(
             foreign
         ),
@@ -215,14 +276,30 @@ def make_warnings(path: str, current: Mapping[str, str], odd: Iterable[str], out
             sorted(outcome.refused)
         ),
         f"has no password hash that is known: the line that this server has stays: {cure}": ", ".join(
-            sorted(outcome.kept)
+            sorted(set(outcome.kept) - set(outcome.stale))
         ),
-        f"has no password hash that is known, and is not served: {cure}": ", ".join(sorted(outcome.missing)),
+        f"has no password hash that is known, and is not served: {cure}": ", ".join(
+            sorted(set(outcome.missing) - set(outcome.stale))
+        ),
     }
     return [f"{path}: {names}: {text}" for text, names in told.items() if names]
 
 
-def _line(user: User, now: str | None, policy: Policy, outcome: Outcome) -> str | None:
+def _digest(hashed: str) -> str:
+    return hashlib.sha256(hashed.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _hashes(before: Hashes, now: str | None, given: str | None) -> Hashes:
+    """Return what is remembered of a user that has ``now`` and gets ``given``, None where it is revoked."""
+    if given == "":
+        # Nothing of ours, and nothing was replaced by it.
+        return Hashes((), before.retired)
+    served = (_digest(given),) if given is not None else ()
+    once = (*before.retired, *before.served, *((_digest(now),) if now is not None else ()))
+    return Hashes(served, tuple(each for each in dict.fromkeys(once) if each not in served)[-REMEMBERED:])
+
+
+def _line(user: User, now: str | None, hashes: Hashes, policy: Policy, outcome: Outcome) -> str | None:
     """Return the hash that a user gets, None for none."""
     if policy.revoke_only:
         return now
@@ -232,17 +309,38 @@ def _line(user: User, now: str | None, policy: Policy, outcome: Outcome) -> str 
     if not all(_acceptable(hashed, policy) for hashed in (user.hash, user.next_hash) if hashed is not None):
         outcome.refused.append(user.name)
         return now
+    if not user.heard and _digest(user.hash) in hashes.retired:
+        return _stale(user, now, hashes, policy, outcome)
+    return _wanted(user, user.hash, now, policy, outcome)
+
+
+def _stale(user: User, now: str | None, hashes: Hashes, policy: Policy, outcome: Outcome) -> str | None:
+    """Return the hash of a user of whom only what was replaced before is remembered: it lets nobody in again."""
+    # What somebody wrote there by hand is not ours, and nothing is known that is good.
+    ours = now if now is not None and _digest(now) in hashes.served else None
+    if user.next_hash is not None and _digest(user.next_hash) not in hashes.retired:
+        # Newer than what was replaced: switched by an earlier run, or handed over to bring the client back.
+        if ours is not None:
+            return _wanted(user, ours, now, policy, outcome)
+        outcome.switched.append(user.name)
+        return user.next_hash
+    outcome.stale.append(user.name)
+    (outcome.missing if ours is None else outcome.kept).append(user.name)
+    return ours
+
+
+def _wanted(user: User, hashed: str, now: str | None, policy: Policy, outcome: Outcome) -> str:
     if user.next_hash is None:
-        return user.hash
+        return hashed
     if now == user.next_hash:
         # Switched by an earlier run, of which the client did not hear: there is no way back.
         outcome.switched.append(user.name)
         return user.next_hash
     if not policy.switch:
-        return user.hash
+        return hashed
     if user.busy and not policy.switch_busy:
         outcome.deferred.append(user.name)
-        return user.hash
+        return hashed
     outcome.switched.append(user.name)
     return user.next_hash
 

@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._files import Tree
 from ._source import Source
@@ -46,6 +46,10 @@ class Record:
         """Return the file's text: an environment file of systemd."""
         values = [*zip(_PATTERNS, (self.id, self.key, self.fingerprint)), *([(_WAY[0], self.way)] if self.way else [])]
         return "".join(f"{name}={value}\n" for name, value in values)
+
+    def doubted(self) -> Record:
+        """Return it as one that was made for no credential: it does not apply until the repository is seen again."""
+        return replace(self, fingerprint=f"{self.fingerprint.partition('-')[0]}-{'0' * 32}")
 
     def same_location(self, fingerprint: str) -> bool:
         """Tell whether `fingerprint` was made for the same location, whatever the credential."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Union
 
-from ._htpasswd import few, too_many
+from ._htpasswd import NEWEST, REMEMBERED, few, too_many
 from ._public_key import TYPE, fingerprint, parse_public_key
 
 PLACEHOLDER = "<made in the first real run>"
@@ -38,6 +38,8 @@ class Key:
     sources: tuple[str, ...] = ()
     # What its client may do there, in any words: another text ends what began under this one. Empty is not known.
     definition: str = ""
+    # Whether the client itself said them in this run: what is only remembered brings nothing back that was replaced.
+    heard: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Known:
     definitions: Mapping[str, str] = field(default_factory=dict)
     # Whether sessions have to end, and no run has seen them ended yet.
     end: bool = False
+    # Fingerprints of what was replaced or revoked, the latest last.
+    retired: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,8 @@ class Outcome:
     foreign: list[str] = field(default_factory=list)
     # Accounts of somebody else that have a key file.
     theirs: list[str] = field(default_factory=list)
+    # Of those that are kept or missing, whose keys were replaced or revoked before.
+    stale: list[str] = field(default_factory=list)
     refused: dict[str, list[str]] = field(default_factory=dict)
     # Accounts whose sessions have to end: a connection that is open could go on with a key that is gone.
     end: set[str] = field(default_factory=set)
@@ -151,7 +157,7 @@ class Outcome:
 
     def report(self) -> dict[str, Any]:
         """Return the lists that the module returns."""
-        internal = ("files", "manifest", "memberships", "end", "refused", "warnings", "theirs")
+        internal = ("files", "manifest", "memberships", "end", "refused", "warnings", "theirs", "stale")
         lists = {key: sorted(value) for key, value in vars(self).items() if key not in internal}
         return {**lists, "refused": self.refused, "served": self.served(), "groups_changed": sorted(self.memberships)}
 
@@ -177,7 +183,8 @@ def parse_accounts(items: Iterable[Mapping[str, Any]]) -> tuple[Account, ...]:
             if repository in keys:
                 raise ValueError(f"{where}.keys: {repository} is declared twice: keep one of the entries")
             sources = tuple(_source(source, f"{where}.keys[{repository}].from") for source in key["from"])
-            keys[repository] = Key(repository, tuple(key["public_keys"]), sources, key.get("definition") or "")
+            definition, heard = key.get("definition") or "", key.get("heard", True)
+            keys[repository] = Key(repository, tuple(key["public_keys"]), sources, definition, heard)
         ordered = tuple(keys[repository] for repository in sorted(keys))
         accounts[item["name"]] = Account(item["name"], backup_id, ordered, frozenset(item["groups"]))
     return tuple(accounts[name] for name in sorted(accounts))
@@ -231,6 +238,7 @@ def parse_manifest(value: Mapping[str, Any] | None, path: str) -> Manifest | Non
                 bool(item["locked"]),
                 {str(repository): str(text) for repository, text in item.get("definitions", {}).items()},
                 bool(item.get("end", False)),
+                tuple(map(str, item.get("retired", ()))),
             )
             for name, item in value["accounts"].items()
         }
@@ -252,6 +260,7 @@ def render_manifest(manifest: Manifest) -> dict[str, Any]:
             "locked": known.locked,
             **({"definitions": dict(known.definitions)} if known.definitions else {}),
             **({"end": True} if known.end else {}),
+            **({"retired": list(known.retired)} if known.retired else {}),
         }
         for name, known in manifest.accounts.items()
     }
@@ -262,13 +271,15 @@ def unite(before: Manifest | None, after: Mapping[str, Known], fleet_id: str, en
     """Return the manifest that holds while lines are written: what was there, what will be, and whose sessions have to end."""
     accounts = dict(before.accounts) if before is not None else {}
     for name, known in after.items():
-        old = accounts.get(name, Known(known.backup_id)).keys
+        was = accounts.get(name, Known(known.backup_id))
+        old, retired = was.keys, tuple(dict.fromkeys((*was.retired, *known.retired)))
         keys = {
             repository: tuple(dict.fromkeys((*old.get(repository, ()), *known.keys.get(repository, ()))))
             for repository in sorted({*old, *known.keys})
         }
         # What lost access is ended in every run.
-        accounts[name] = replace(known, keys=keys, end=known.end or (name in end and not known.locked))
+        end_ = known.end or (name in end and not known.locked)
+        accounts[name] = replace(known, keys=keys, end=end_, retired=retired)
     return Manifest(fleet_id, accounts)
 
 
@@ -366,7 +377,15 @@ def plan_accounts(accounts: Iterable[Account], current: Current, manifest: Manif
 def _warn(outcome: Outcome) -> None:
     """Say what somebody should look at; what was refused is said with its reason."""
     told = {f"{name} {why.partition(':')[0]}" for name, reasons in outcome.refused.items() for why in reasons}
-    kept, missing = (sorted(set(labels) - told) for labels in (outcome.kept, outcome.missing))
+    stale = set(outcome.stale) - told
+    kept, missing = (sorted(set(labels) - told - stale) for labels in (outcome.kept, outcome.missing))
+    if stale:
+        stay, out = (", ".join(sorted(stale & set(labels))) for labels in (outcome.kept, outcome.missing))
+        what = [f"the lines of {stay} that this server has stay"] * bool(stay) + [f"{out} is not served"] * bool(out)
+        outcome.warnings.append(
+            f"{', '.join(sorted(stale))}: the state directory has a public key that this server replaced or revoked, so it is "
+            f"older than that: {', and '.join(what)}: {NEWEST}"
+        )
     cure = "run the playbook where these clients can be reached, and without a --limit that leaves them out"
     if kept:
         outcome.warnings.append(
@@ -418,6 +437,14 @@ def _choose(
             if problems or not blobs:
                 blobs = _served(key.repository, lines.get(name, []), known.get(name), lost)
                 (outcome.kept if blobs else outcome.missing).append(f"{name} {key.repository}")
+            old = _outdated(key, blobs, known.get(name))
+            if old and not problems:
+                served = _served(key.repository, lines.get(name, []), known.get(name), lost)
+                # One that is neither is newer than what was replaced: handed over to bring the client back.
+                blobs = [*served, *(blob for blob in blobs if blob not in old)]
+                if set(blobs) <= set(served):
+                    (outcome.kept if blobs else outcome.missing).append(f"{name} {key.repository}")
+                    outcome.stale.append(f"{name} {key.repository}")
             for problem in problems:
                 outcome.refuse(name, problem)
             chosen[name][key.repository] = tuple(dict.fromkeys(blobs))
@@ -458,6 +485,19 @@ def _choose(
                 )
             outcome.refuse(name, f"{repository}: the public key {fingerprint(blob)} is also that of {others}: {cure}")
     return chosen
+
+
+def _outdated(key: Key, blobs: Iterable[str], known: Known | None) -> set[str]:
+    """Return what is only remembered of a client, and was replaced or revoked before: an old state directory has it."""
+    retired = known.retired if known is not None and not key.heard else ()
+    return {blob for blob in blobs if blob != PLACEHOLDER and fingerprint(blob) in retired}
+
+
+def _retired(before: Known, wanted: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return what an account was let in by once, and is not any more. Of a repository with nothing, nothing was replaced."""
+    now = {_print(blob) for blobs in wanted.values() for blob in blobs}
+    once = [each for name, prints in before.keys.items() if wanted.get(name, ("",)) for each in prints]
+    return tuple(each for each in dict.fromkeys((*before.retired, *once)) if each not in now)[-REMEMBERED:]
 
 
 def _served(repository: str, lines: Iterable[_Line], known: Known | None, lost: bool) -> list[str]:
@@ -538,7 +578,7 @@ def _plan_file(
         if blobs[key.repository]
     }
     definitions = {key.repository: key.definition for key in account.keys if key.definition}
-    outcome.manifest[name] = Known(account.backup_id, keys, definitions=definitions)
+    outcome.manifest[name] = Known(account.backup_id, keys, definitions=definitions, retired=_retired(known, blobs))
 
 
 def _print(blob: str) -> str:
@@ -587,7 +627,7 @@ def _revoke(
             if name in outcome.refused and name not in outcome.manifest:
                 outcome.manifest[name] = before
             continue
-        outcome.manifest[name] = Known(before.backup_id, {}, locked=True)
+        outcome.manifest[name] = Known(before.backup_id, {}, locked=True, retired=_retired(before, {}))
         there = current.system.get(name)
         if not before.locked:
             outcome.revoked.append(name)
@@ -660,7 +700,8 @@ def _take_away_only(
             repository: tuple(_print(str(line.blob)) for line in found) for repository, found in left.items() if found
         }
         definitions = {repository: text for repository, text in before.definitions.items() if repository in left}
-        outcome.manifest[name] = replace(before, keys=keys, definitions=definitions, end=False)
+        retired = _retired(before, blobs[name])
+        outcome.manifest[name] = replace(before, keys=keys, definitions=definitions, end=False, retired=retired)
         if name not in known and not keys:
             del outcome.manifest[name]
     members = {group: names & set(accounts) for group, names in current.groups.items()}

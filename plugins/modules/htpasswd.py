@@ -76,6 +76,13 @@ options:
         description: Whether the client runs a backup now, so that its password must not be switched. Unknown counts as busy.
         type: bool
         default: true
+      heard:
+        description:
+          - Whether the client said the hash itself in this run. A hash that is only remembered, and that this server replaced or revoked
+            before, is of an old state directory, and lets nobody in again. The user keeps the line that this module gave it since, and
+            has none where there is none.
+        type: bool
+        default: true
   repositories:
     description:
       - Directory of the repositories. A user is busy, too, while its repository holds a lock of the last 30 minutes. That is
@@ -150,12 +157,12 @@ revoked:
   type: list
   elements: str
 kept:
-  description: Users of O(keep) that keep the line the server has.
+  description: Users of O(keep), and those whose hash was replaced before, that keep the line the server has. See O(users[].heard).
   returned: success
   type: list
   elements: str
 missing:
-  description: Users of O(keep) for which the server has no line.
+  description: The same for which the server has no line.
   returned: success
   type: list
   elements: str
@@ -208,6 +215,7 @@ from ..module_utils._htpasswd import (
     parse_users,
     plan_htpasswd,
     render_manifest,
+    unite,
 )
 
 _NO_ID = -1
@@ -296,14 +304,15 @@ def _run(module: AnsibleModule) -> dict[str, Any]:
         }
         if not module.check_mode:
             # The manifest knows a user before the server does, and until the server has forgotten it.
-            union = Manifest(policy.fleet_id, {**known, **final})
+            after = Manifest(policy.fleet_id, final, outcome.hashes)
+            union = unite(manifest, after)
             if union != manifest:
                 tree.write_json(manifest_path, render_manifest(union), mode=0o600)
             if entry != wanted:
                 tree.make_parents(path)
                 tree.write(path, content, uid=uid, gid=gid, mode=mode)
-            if union != Manifest(policy.fleet_id, final):
-                tree.write_json(manifest_path, render_manifest(Manifest(policy.fleet_id, final)), mode=0o600)
+            if union != after:
+                tree.write_json(manifest_path, render_manifest(after), mode=0o600)
     for warning in make_warnings(path, current, odd, outcome, policy.cost):
         module.warn(warning)
     return {
@@ -322,6 +331,7 @@ def main() -> None:
         "backup_id": {"type": "str"},
         "next_hash": {"type": "str", "no_log": True},
         "busy": {"type": "bool", "default": True},
+        "heard": {"type": "bool", "default": True},
     }
     module = AnsibleModule(
         argument_spec={

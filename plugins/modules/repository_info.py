@@ -229,8 +229,8 @@ repository:
       returned: always
     locks:
       description:
-        - Locks that lie in the repository, stale or not. Of a repository of restic that is not local, null unless O(size) is asked for or O(record)
-          holds its id, which saves the opening that they cost. Of borg over SSH always null.
+        - Locks that lie in the repository, stale or not. Of a repository of restic that is not local, null unless O(size) is asked for, since each
+          costs an opening. Of borg over SSH always null.
       type: list
       elements: dict
       returned: always

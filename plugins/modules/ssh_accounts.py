@@ -82,6 +82,12 @@ options:
                 RV(sessions_pending). Empty is not known.
             type: str
             default: ''
+          heard:
+            description:
+              - Whether the client said its keys itself in this run. Keys that are only remembered, and that this server replaced or revoked
+                before, are of an old state directory, and let nobody in again. The repository keeps the lines that this module wrote since.
+            type: bool
+            default: true
   command:
     description: The program that a key runs, with the repository's name as its argument.
     type: path
@@ -177,12 +183,12 @@ revoked_keys:
   type: list
   elements: str
 kept:
-  description: Account and repository that keep the lines which the server has, since no good key was given.
+  description: Account and repository that keep the lines which the server has, since no good key was given, or one that was replaced before.
   returned: success
   type: list
   elements: str
 missing:
-  description: Account and repository that have no line, since no good key was given and the server has none.
+  description: Account and repository that have no line, since the server has none either.
   returned: success
   type: list
   elements: str
@@ -508,6 +514,7 @@ def main() -> None:
         "public_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
         "from": {"type": "list", "elements": "str", "default": []},
         "definition": {"type": "str", "default": ""},
+        "heard": {"type": "bool", "default": True},
     }
     account = {
         "name": {"type": "str", "required": True},

@@ -304,7 +304,8 @@ def rest_accounts(
 ) -> list[dict[str, t.Any]]:
     """The users of a server with their hashes, as this run or an earlier one (``known``) learnt them from their clients.
 
-    A client may say anything, also by way of a fact that is called like a result, and must not stop its server.
+    ``heard`` is whether the client said it in this run. A client may say anything, also by way of a fact that is called like a
+    result, and must not stop its server.
     """
     accounts = []
     for user in users:
@@ -326,8 +327,10 @@ def rest_accounts(
             {
                 **{key: user[key] for key in ("name", "host", "backup_id", "quota")},
                 "hash": born.get("rest_hash") or stored.get("hash") or "",
-                "next_hash": born.get("rest_next_hash") or stored.get("next_hash"),
+                # A next one that an older state directory remembers is none of a client that said what it has.
+                "next_hash": born["rest_next_hash"] if born.get("rest_hash") else stored.get("next_hash"),
                 "busy": busy,
+                "heard": bool(born.get("rest_hash")),
             }
         )
     return accounts
@@ -338,7 +341,7 @@ def ssh_accounts(
 ) -> list[dict[str, t.Any]]:
     """The accounts of a server with the ``public_keys`` of each repository, as :func:`rest_accounts` has hashes.
 
-    Without any the server keeps the lines that it has.
+    Without any the server keeps the lines that it has; ``heard`` is whether the client said them in this run.
     """
     found = []
     for account in accounts:
@@ -355,7 +358,8 @@ def ssh_accounts(
                 if new.get("ssh_public_key")
                 else (old.get("key"), old.get("next_key"))
             )
-            keys.append({**key, "public_keys": [each for each in pair if each]})
+            heard = bool(new.get("ssh_public_key"))
+            keys.append({**key, "public_keys": [each for each in pair if each], "heard": heard})
         found.append({**account, "keys": keys})
     return found
 

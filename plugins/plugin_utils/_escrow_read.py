@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import shlex
 import subprocess
 import time
 import typing as t
@@ -66,10 +67,14 @@ def secrets_of(
         place = _place(directory, repository)
         names[repository] = sorted(filter(BUNDLE_NAME.match, os.listdir(place))) if os.path.isdir(place) else []
         if not names[repository]:
-            raise ValueError(
-                f"the state directory has no escrow bundle of {repository} ({place}). Use the state directory that this"
-                " client was provisioned with, or a copy of it"
-            )
+            cure = "Use the state directory that this client was provisioned with, or a copy of it"
+            others = _under_other_names(directory, repository, backup_id)
+            if others:
+                cure = (
+                    f"But {' and '.join(others)} has some of backup_id {backup_id}: where that is this client under another"
+                    f" inventory name, mkdir -p {shlex.quote(directory)} && cp -r {shlex.quote(others[0])}/escrow {shlex.quote(directory)}"
+                )
+            raise ValueError(f"the state directory has no escrow bundle of {repository} ({place}). {cure}")
     for name in set(bundles).difference(*names.values()):
         raise ValueError(
             f"bundle = {name}: there is no such escrow bundle of this host. Give the name of a file below {directory}/escrow"
@@ -163,6 +168,24 @@ def _is_known(directory: str, repository: str) -> bool:
     """Whether the host ever had secrets of the repository, as far as its part of the state directory shows."""
     signs = (f"escrow/{repository}", f"rest/{repository}.json", f"ssh/{repository}.pub")
     return any(os.path.lexists(os.path.join(directory, sign)) for sign in signs)
+
+
+def _under_other_names(directory: str, repository: str, backup_id: str | None) -> list[str]:
+    """The directories of other hosts with bundles of this ``backup_id``: a client may have got another name in the inventory."""
+    hosts = os.path.dirname(directory)
+    found = []
+    for name in sorted(os.listdir(hosts)) if backup_id and os.path.isdir(hosts) else ():
+        other = os.path.join(hosts, name)
+        place = _place(other, repository)
+        if other != directory and os.path.isdir(place) and any(map(BUNDLE_NAME.match, os.listdir(place))):
+            try:
+                with open(os.path.join(other, "identity.json"), encoding="utf-8") as stream:
+                    identities = json.load(stream)["repositories"]
+                if identities.get(repository) == backup_id:
+                    found.append(other)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue  # it says nothing of whose they are
+    return found
 
 
 def _replaced(best: dict[str, t.Any], bundles: list[dict[str, t.Any]]) -> dict[str, t.Any]:

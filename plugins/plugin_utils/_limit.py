@@ -241,12 +241,15 @@ def rendered(
     ``last`` is the same of the run before: whose hash is not known now keeps its line, and its digest.
     """
     switched, refused = set(htpasswd.get("switched", [])), set(htpasswd.get("refused", []))
+    kept, missing = set(htpasswd.get("kept", [])), set(htpasswd.get("missing", []))
     before = (last or {}).get("users", {})
-    users = {name: before[name] for name in htpasswd.get("kept", []) if name in before}
+    users = {name: before[name] for name in kept if name in before}
     for account in accounts:
-        current = account["next_hash"] if account["name"] in switched else account["hash"]
-        if current and account["name"] not in refused:
-            users[account["name"]] = digest(current)
+        name = account["name"]
+        current = account["next_hash"] if name in switched else account["hash"]
+        if current and name not in refused | missing:
+            # Of one that is known and kept, the server has a newer one, which nobody here knows.
+            users[name] = digest("" if name in kept else current)
     quotas = {each["name"]: each["quota"] for each in accounts if each.get("quota") and each["name"] in users}
     return {"users": users, "quotas": quotas, "names": sorted(names)}
 

@@ -79,7 +79,7 @@ def run(folder: Path, *blocks: str) -> str:
 
 @needs_tools
 def test_the_newest_bundle_and_the_location_over_rest(folder: Path) -> None:
-    newest, _server, rest, _ssh = typed(folder)
+    newest, _server, _restore, rest, _ssh = typed(folder)
     said = run(folder, newest, rest)
     assert (folder / "restore/password").read_text() == "wanted"
     assert (folder / "restore/password").stat().st_mode & 0o77 == 0
@@ -89,7 +89,7 @@ def test_the_newest_bundle_and_the_location_over_rest(folder: Path) -> None:
 
 @needs_tools
 def test_the_way_over_ssh(folder: Path) -> None:
-    newest, _server, _rest, ssh = typed(folder)
+    newest, _server, _restore, _rest, ssh = typed(folder)
     said = run(folder, newest, ssh).splitlines()
     place = folder / "restore"
     dial = f"ssh -F {place}/ssh.conf"
@@ -135,8 +135,47 @@ def test_no_bundle_of_this_backup_id_is_no_password(folder: Path) -> None:
     newest = typed(folder)[0].replace("backup_id=web-1", "backup_id=web-3")
     with pytest.raises(subprocess.CalledProcessError) as failed:
         run(folder, newest)
-    assert "no bundle of it opens" in failed.value.stderr
+    assert f"no bundle in {bundles(folder)} has this backup_id and opens with this key" in failed.value.stderr
     assert not (folder / "restore/password").exists()
+
+
+@needs_tools
+def test_the_state_directory_is_lost_too(folder: Path) -> None:
+    """The bundles, CA and host keys of the server, in the words of the guide, open the same."""
+    newest, _server, _restore, rest, ssh = typed(folder)
+    escrow, ca = "/var/lib/holdfast/escrow/$backup_id--$repository", "/etc/holdfast/tls/ca.pem"
+    for text, block in (f"# or {escrow}", newest), (ca, rest), ("cat /etc/ssh/ssh_host_*.pub", ssh):
+        assert block.count(text) == 1
+    bundles(folder).rename(folder / "web-1--vault")
+    (folder / "ssh_host_ed25519_key.pub").write_text(f"{HOST_KEY} root@vault1\n")
+    shutil.rmtree(folder / "holdfast-state")
+    # Without it, what is wrong is said, and no wrong password is found.
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        run(folder, newest)
+    assert f"no bundle in {bundles(folder)} has" in failed.value.stderr
+    place = escrow.replace("/var/lib/holdfast/escrow", str(folder))
+    newest = newest.replace("bundles=$state/hosts/$client/escrow/$repository", f"bundles={place}")
+    rest = rest.replace("ca=$state/hosts/$server/ca.pem", f"ca={ca}")
+    ssh = ssh.replace("host_keys=$state/hosts/$server/ssh_host_keys", f"host_keys={folder}/ssh_host_ed25519_key.pub")
+    said = run(folder, newest, rest, ssh)
+    assert (folder / "restore/password").read_text() == "wanted"
+    assert f"--cacert {ca}" in said
+    known = ["ssh-keygen", "-l", "-F", "holdfast-vault", "-f", str(folder / "restore/known_hosts")]
+    assert "ED25519" in subprocess.run(known, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+@needs_tools
+def test_what_restores(folder: Path) -> None:
+    newest, server, restore, _rest, _ssh = typed(folder)
+    (folder / "bin/borg").write_text('#!/bin/sh\necho "$0 $PWD $BORG_RSH $BORG_PASSCOMMAND $*"\n')
+    server = "\n".join(line for line in server.splitlines() if line.startswith("export BORG_RSH"))
+    target = folder / "restored"
+    said = run(folder, newest, server, restore.replace("/root/restored", str(target))).splitlines()
+    repository = "--password-file password --no-lock --no-cache restore latest --tag job:system"
+    assert said[0].startswith("restic ")
+    assert said[0].endswith(f" -r /srv/holdfast/web1--vault {repository} --target {target}")
+    assert said[1].startswith(f"{folder}/bin/borg {target} setsid")
+    assert f"cat {folder}/restore/password --bypass-lock extract" in said[1]
 
 
 @needs_tools
@@ -172,4 +211,25 @@ def test_a_full_server(folder: Path) -> None:
         "restic snapshots --no-lock", "restic unlock --remove-all", f"restic {policy} --dry-run",
         f"restic {policy} --prune", "restic check", f"chown -R holdfast-rest: {place}",
         f"systemctl start {service}.socket", f"rm {flag}",
+    ]  # fmt: skip
+
+
+def test_a_server_that_was_lost(folder: Path) -> None:
+    """Each repository to its account, whatever its name; what is removed of a client is the record, and of borg the key."""
+    blocks = guide.blocks("A server was lost or moved")
+    for name in ("find", "chown", "ansible", "ansible-playbook"):
+        path = folder / "bin" / name
+        path.write_text(f'#!/bin/sh\necho "${{0##*/}} $*" >>{folder}/said\n')
+        path.chmod(0o755)
+    for place in ("rest/web1--vault", "rest/web-2--vault", "ssh/web1--offsite", "ssh/web-2--my-archive"):
+        (folder / place).mkdir(parents=True)
+    run(folder, *(each.replace("/srv/holdfast-ssh", "ssh").replace("/srv/holdfast", "rest") for each in blocks))
+    remove = "ansible backup_clients -b -m shell -a rm -f /var/lib/holdfast/repositories"
+    assert (folder / "said").read_text().splitlines() == [
+        "find rest ssh ! -type d ( ! -type f -o -links +1 )",
+        "chown -R holdfast-rest: rest/web-2--vault rest/web1--vault",
+        "chown -R bk-web-2: ssh/web-2--my-archive", "chown -R bk-web1: ssh/web1--offsite",
+        "ansible-playbook holdfast.backup.site -e backup_verify_repositories=true",
+        f"{remove}/vault.env", f"{remove}/archive.env /etc/holdfast/secrets/archive.borg_key",
+        "ansible-playbook holdfast.backup.site",
     ]  # fmt: skip

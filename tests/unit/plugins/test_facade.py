@@ -68,14 +68,14 @@ def test_public_keys_are_kept_one_a_line() -> None:
 
 
 FACADE = ROOT / "playbooks/vars/facade.yml"
-OFFSITE: dict[str, t.Any] = {"name": "offsite", "server": "vault1", "ssh": {"account": "bk-web1"}}
+OFFSITE: dict[str, t.Any] = {"name": "offsite", "access": "sftp", "server": "vault1", "ssh": {"account": "bk-web1"}}
 
 
 def faced(name: str, **variables: t.Any) -> t.Any:
     """A variable of the facade of a client with one repository over SSH."""
     loader = DataLoader()
     known = loader.load_from_file(str(FACADE), trusted_as_template=True)
-    model = {"client": {"repositories": [OFFSITE, {"name": "local", "ssh": None}]}, "server": None}
+    model = {"client": {"repositories": [OFFSITE, {"name": "local", "access": "local", "ssh": None}]}, "server": None}
     known.update(
         inventory_hostname="web1",
         ansible_check_mode=False,
@@ -240,6 +240,23 @@ def test_what_changed_about_the_way_is_tried() -> None:
     assert verified({"created_keys": ["bk-web1 offsite"]})
     assert verified({"unlocked": ["bk-web1"]})
     assert not verified({"changed_keys": ["bk-web2 offsite"], "unlocked": ["bk-web2"]})
+
+
+def test_a_server_that_knew_the_client_no_more_may_have_lost_its_repository() -> None:
+    """Location and password are as they were, so the record still applies."""
+
+    def verified(**htpasswd: t.Any) -> bool:
+        repository = {"name": "vault", "access": "rest", "server": "vault1", "rest_user": "web1--vault", "ssh": None}
+        model = {"hosts": {"web1": {"client": {"repositories": [repository]}}}}
+        hostvars = {"vault1": {"__rest_server_htpasswd": htpasswd} if htpasswd else {}}
+        said: dict[str, t.Any] = {"created": [], "changed_files": []}
+        return bool(
+            faced("jobs_verify_repositories", __holdfast_preflight=model, __jobs_authorities=said, hostvars=hostvars)
+        )
+
+    assert verified(created=["web1--vault"])
+    assert not verified(created=["web2--vault"], changed_users=["web1--vault"])
+    assert not verified()
 
 
 def test_a_local_repository_is_always_looked_at() -> None:
@@ -831,3 +848,12 @@ def test_what_cannot_be_served_keeps_nobody_the_access_that_they_lost(name: str)
     (rescue,) = tasks[block]["rescue"]
     assert rescue["ansible.builtin.include_tasks"] == "tasks/revoke.yml"
     assert "ansible.builtin.fail" in DataLoader().load_from_file(str(ROOT / "playbooks/tasks/revoke.yml"))[-1]
+
+
+def test_what_a_client_did_not_say_in_this_run_is_told_from_what_it_said() -> None:
+    accounts = [{"name": "a", "hash": "x", "heard": False}, {"name": "b", "hash": "x"}]
+    role = Path(__file__).parents[3] / "roles/rest_server/vars/main.yml"
+    known = DataLoader().load_from_file(str(role), trusted_as_template=True)
+    known.update(rest_server_accounts=accounts, rest_server_users=[{"name": "extra", "hash": "x"}])
+    users = Templar(loader=DataLoader(), variables=known).template(known["__rest_server_htpasswd_users"])
+    assert [user.get("heard", True) for user in users] == [False, True, True]

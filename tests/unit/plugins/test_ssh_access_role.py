@@ -43,6 +43,14 @@ def test_one_address_does_not_take_all_logins() -> None:
     assert task["where_default"] == "{{ __ssh_access_startups }}"
 
 
+def test_what_a_client_did_not_say_in_this_run_is_told_from_what_it_said() -> None:
+    keys = [{"repository": "vault", "heard": False}, {"repository": "offsite"}]
+    (account,) = faced(
+        "__ssh_access_accounts_wanted", ssh_access_accounts=[{"name": "bk-a", "backup_id": "a", "keys": keys}]
+    )
+    assert [key["heard"] for key in account["keys"]] == [False, True]
+
+
 def test_dead_clients_are_given_up() -> None:
     """In five minutes, and with their sessions what these hold. What sshd makes of it is seen in molecule/ssh_access."""
     lines = (

@@ -53,8 +53,13 @@ def system(name: str, uid: int = 990, **more: Any) -> System:
     return replace(System(uid, f"holdfast {name}", HOME, "/bin/sh", "*", ""), **more)
 
 
-def known(name: str, locked: bool = False, **keys: str) -> Known:
-    return Known(name, {each: tuple(fingerprint(blob(x)) for x in letters) for each, letters in keys.items()}, locked)
+def prints(letters: str) -> tuple[str, ...]:
+    return tuple(fingerprint(blob(each)) for each in letters)
+
+
+def known(name: str, locked: bool = False, retired: str = "", **keys: str) -> Known:
+    served = {each: prints(letters) for each, letters in keys.items()}
+    return Known(name, served, locked, retired=prints(retired))
 
 
 def plan(
@@ -195,7 +200,7 @@ def test_a_client_that_is_gone_is_locked_and_stays_known() -> None:
     assert told(outcome) == {"revoked": ["bk-web1"], "revoked_keys": ["bk-web1 vault"], "locked": ["bk-web1"]}
     assert outcome.end == {"bk-web1"}
     assert outcome.files == {}
-    assert outcome.manifest == {"bk-web1": Known("web1", {}, True)}
+    assert outcome.manifest == {"bk-web1": known("web1", locked=True, retired="a")}
     assert outcome.served() == {}
     gone = Current({"bk-web1": system("web1", password="!*", expires="1")}, {}, {})
     again = plan(current=gone, manifest={"": known("web1", locked=True)})
@@ -259,8 +264,8 @@ def test_only_revoked_nobody_gets_anything() -> None:
     assert outcome.end == {"bk-gone1", "bk-web1"}
     # What web2's sessions may do is as it was, and the next whole run has to know.
     assert outcome.manifest == {
-        "bk-gone1": Known("gone1", {}, True),
-        "bk-web1": known("web1", vault="b"),
+        "bk-gone1": known("gone1", locked=True, retired="g"),
+        "bk-web1": known("web1", vault="b", retired="ac"),
         "bk-web2": kept,
         "bk-back1": known("back1", locked=True),
     }
@@ -309,6 +314,89 @@ def test_without_a_key_the_server_keeps_its_own() -> None:
     assert never.missing == ["bk-web1 vault"]
     assert never.foreign == ["bk-web1 line 1"]
     assert never.files == {"bk-web1": ""}
+
+
+def stored(*letters: str) -> dict[str, Any]:
+    """What a state directory remembers of a client that this run did not hear."""
+    return {**key(*letters), "heard": False}
+
+
+def replaced(letters: str, was: str) -> dict[str, Known]:
+    return {"": known("web1", vault=letters, retired=was)}
+
+
+@pytest.mark.parametrize("policy", [POLICY, REVOKE])
+def test_what_was_replaced_does_not_come_back_by_an_old_state_directory(policy: Policy) -> None:
+    """Who stole a key is let in no more, and the client is not kept out."""
+    current = here({"web1": line("web1", "b")})
+    first = plan(
+        account("web1", key("b")), current=here({"web1": line("web1", "a")}), manifest={"": known("web1", vault="a")}
+    )
+    manifest = {"": first.manifest["bk-web1"]}
+    assert manifest == replaced("b", "a")
+    for old in (stored("a"), stored("a", "b")):
+        outcome = plan(account("web1", old), current=current, manifest=manifest, policy=policy)
+        assert (outcome.files, outcome.end) == ({"bk-web1": line("web1", "b")}, set())
+        assert outcome.manifest == {"bk-web1": manifest[""]}
+        assert outcome.served() == {"bk-web1": {"vault": [fingerprint(blob("b"))]}}
+    outcome = plan(account("web1", stored("a")), current=current, manifest=manifest)
+    assert told(outcome) == {"kept": ["bk-web1 vault"]}
+    (warning,) = outcome.warnings
+    assert "bk-web1 vault: the state directory has a public key that this server replaced or revoked" in warning
+    assert "the lines of bk-web1 vault that this server has stay" in warning
+    # While a key is changed, what an older state directory knows is there, and nothing is taken from it.
+    both = here({"web1": line("web1", "b") + line("web1", "c")})
+    outcome = plan(account("web1", stored("a")), current=both, manifest=replaced("bc", "a"))
+    assert outcome.files == {"bk-web1": line("web1", "b") + line("web1", "c")}
+
+
+def test_what_is_not_ours_does_not_stay_by_an_old_state_directory() -> None:
+    for odd in (line("web1", "z"), line("web1", "a"), line("web1", "b", options=",agent-forwarding")):
+        outcome = plan(
+            account("web1", stored("a")), current=here({"web1": odd + line("web1", "y")}), manifest=replaced("b", "a")
+        )
+        assert outcome.files == {"bk-web1": ""}, odd
+        assert outcome.missing == ["bk-web1 vault"]
+        assert outcome.foreign == ["bk-web1 line 1", "bk-web1 line 2"]
+        assert "bk-web1 vault is not served" in " ".join(outcome.warnings)
+
+
+def test_what_was_revoked_does_not_come_back_by_an_old_state_directory() -> None:
+    current = here({"web1": line("web1", "a")})
+    for policy in (POLICY, REVOKE):
+        gone = plan(current=current, manifest={"": known("web1", vault="a")}, policy=policy)
+        assert gone.manifest["bk-web1"].retired == prints("a")
+        locked = Current({"bk-web1": system("web1", password="!*", expires="1")}, {}, {})
+        outcome = plan(account("web1", stored("a")), current=locked, manifest={"": gone.manifest["bk-web1"]})
+        assert (outcome.files, outcome.missing) == ({"bk-web1": ""}, ["bk-web1 vault"])
+        # Of somebody else's client, whom no run hears, a next key brings it back.
+        outcome = plan(account("web1", stored("a", "n")), current=locked, manifest={"": gone.manifest["bk-web1"]})
+        assert outcome.files == {"bk-web1": line("web1", "n")}
+        # What it says itself counts, and is none any more that was replaced.
+        outcome = plan(account("web1", key("a")), current=locked, manifest={"": gone.manifest["bk-web1"]})
+        assert outcome.files == {"bk-web1": line("web1", "a")}
+        assert outcome.manifest["bk-web1"].retired == ()
+
+
+def test_what_was_only_taken_away_by_hand_was_not_replaced() -> None:
+    """A run that could not serve the client anything retires nothing, so that the next one can."""
+    edited = here({"web1": line("web1", "b").replace("restrict,", "")})
+    for policy, given in ((POLICY, stored("a")), (POLICY, stored()), (REVOKE, stored("b"))):
+        outcome = plan(account("web1", given), current=edited, manifest=replaced("b", "a"), policy=policy)
+        assert outcome.files == {"bk-web1": ""}
+        assert outcome.manifest["bk-web1"].retired == prints("a")
+        again = plan(
+            account("web1", stored("b")), current=here({"web1": ""}), manifest={"": outcome.manifest["bk-web1"]}
+        )
+        assert again.files == {"bk-web1": line("web1", "b")}
+
+
+def test_a_state_directory_of_today_is_gone_by() -> None:
+    current = here({"web1": line("web1", "b")})
+    for letters in ("b", "bc", "c"):
+        outcome = plan(account("web1", stored(*letters)), current=current, manifest=replaced("b", "a"))
+        assert outcome.files == {"bk-web1": "".join(line("web1", each) for each in letters)}
+        assert (outcome.kept, outcome.warnings) == ([], [])
 
 
 def test_a_bad_key_is_refused_for_its_client_alone() -> None:
@@ -529,7 +617,14 @@ def test_hostile_commands(bad: str) -> None:
 
 
 def test_manifest_both_ways() -> None:
-    manifest = Manifest("f1", {"bk-web1": known("web1", vault="ab"), "bk-old": known("old", locked=True)})
+    manifest = Manifest(
+        "f1",
+        {
+            "bk-web1": known("web1", vault="ab"),
+            "bk-old": known("old", locked=True),
+            "bk-web2": known("web2", retired="x"),
+        },
+    )
     assert logic.parse_manifest(logic.render_manifest(manifest), "m") == manifest
     assert logic.parse_manifest(None, "m") is None
     good = logic.render_manifest(manifest)
@@ -547,6 +642,11 @@ def test_while_lines_are_written_the_manifest_knows_both() -> None:
     both = logic.unite(before, {"bk-web1": known("web1", vault="b"), "bk-new": known("new", vault="d")}, "f1")
     assert both.accounts["bk-web1"] == known("web1", vault="ab")
     assert set(both.accounts) == {"bk-web1", "bk-old", "bk-new"}
+    # Whatever is on the host when the run is killed, what was replaced stays known.
+    after = {"bk-web1": replaced("b", "a")[""]}
+    assert logic.unite(Manifest("f1", {"bk-web1": replaced("c", "x")[""]}), after, "f1").accounts == {
+        "bk-web1": replaced("cb", "xa")[""]
+    }
     assert logic.unite(None, {"bk-new": known("new", vault="d")}, "f1").accounts == {"bk-new": known("new", vault="d")}
 
 

@@ -69,11 +69,9 @@ def test_create_change_revoke(run: Run, place: Path) -> None:
     assert text(place) == f"db1--vault:{hashed('b')}\nweb1--vault:{hashed('a')}\n"
     info = (place / "etc/htpasswd").stat()
     assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid) == (0o640, 0, 65534)
-    assert json.loads((place / "lib/htpasswd.json").read_text()) == {
-        "version": 1,
-        "fleet_id": "f1",
-        "users": {"db1--vault": "db1", "web1--vault": "web1"},
-    }
+    manifest = json.loads((place / "lib/htpasswd.json").read_text())
+    assert manifest.pop("hashes").keys() == {"db1--vault", "web1--vault"}
+    assert manifest == {"version": 1, "fleet_id": "f1", "users": {"db1--vault": "db1", "web1--vault": "web1"}}
     assert both(run, place, users=[user("web1", "c")], group="nogroup") == {
         "changed_users": ["web1--vault"],
         "revoked": ["db1--vault"],
@@ -163,6 +161,77 @@ def test_rotation(run: Run, place: Path) -> None:
         assert result["switched"] == ["web1--vault"]
     # The client has taken the new one for its current one.
     assert not run(users=[user("web1", "n"), busy, unknown])["changed"]
+
+
+def stored(letter: str, following: str | None = None, **more: Any) -> dict[str, Any]:
+    """What a state directory remembers of web2, which this run did not hear."""
+    next_hash = {"next_hash": hashed(following)} if following else {}
+    return user("web2", letter, heard=False, **{"busy": False, **next_hash, **more})
+
+
+def test_what_was_replaced_does_not_come_back_by_an_old_state_directory(run: Run, place: Path) -> None:
+    """Who stole a password is let in no more, and the client is not kept out; what a client says itself counts."""
+    path = place / "etc/htpasswd"
+    run(users=[user("web1"), user("web2")])
+    run(users=[user("web1"), user("web2", "b")])
+    good = text(place)
+    for old in (stored("a"), stored("a", "b")):
+        announced, real = (run(check=check, users=[user("web1"), old], switch=True) for check in (True, False))
+        assert text(place) == good, old
+        assert (announced["changed"], real["changed"]) == (False, False)
+    assert lists(run(users=[user("web1"), stored("a")])) == {"kept": ["web2--vault"]}
+    # What somebody wrote there by hand is nobody's: neither it nor what was replaced lets anybody in.
+    path.write_text(good.replace(hashed("b"), hashed("x")))
+    assert both(run, place, users=[user("web1"), stored("a")]) == {"missing": ["web2--vault"]}
+    assert text(place) == f"web1--vault:{hashed('a')}\n"
+    # A state directory of today, and the client itself, have it again.
+    assert both(run, place, users=[user("web1"), stored("b")]) == {"created": ["web2--vault"]}
+    path.write_text(good.replace(hashed("b"), hashed("x")))
+    assert both(run, place, users=[user("web1"), stored("b")]) == {"changed_users": ["web2--vault"]}
+    assert both(run, place, users=[user("web1"), user("web2")]) == {"changed_users": ["web2--vault"]}
+    assert both(run, place, users=[user("web1"), stored("a")]) == {}
+    # One that this server never had is newer than what it has: a hand-over file brought it.
+    assert both(run, place, users=[user("web1"), stored("n")]) == {"changed_users": ["web2--vault"]}
+
+
+def test_what_was_revoked_does_not_come_back_by_an_old_state_directory(run: Run, place: Path) -> None:
+    run(users=[user("web1"), user("web2")])
+    run(users=[user("web1")], phase="revoke")
+    assert both(run, place, users=[user("web1"), stored("a")]) == {"missing": ["web2--vault"]}
+    assert "web2" not in text(place)
+    # Of somebody else's client, whom no run hears, a next password brings it back.
+    assert both(run, place, users=[user("web1"), stored("a", "n")], switch=True)["created"] == ["web2--vault"]
+    assert hashed("n") in text(place)
+    assert both(run, place, users=[user("web1")]) == {"revoked": ["web2--vault"]}
+    assert both(run, place, users=[user("web1"), user("web2")]) == {"created": ["web2--vault"]}
+
+
+def test_a_change_that_its_client_did_not_hear_of_is_no_old_state_directory(run: Run, place: Path) -> None:
+    run(users=[user("web2")])
+    idle = user("web2", next_hash=hashed("b"), busy=False)
+    assert run(users=[idle], switch=True)["switched"] == ["web2--vault"]
+    again = run(users=[stored("a", "b")], switch=True)
+    assert (lists(again), again["changed"]) == ({"switched": ["web2--vault"]}, False)
+    # Where what it would change to is another one, that waits for its backup as always.
+    assert lists(run(users=[stored("a", "c", busy=True)], switch=True)) == {"deferred": ["web2--vault"]}
+    assert hashed("b") in text(place)
+
+
+def test_an_old_state_directory_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(htpasswd.AnsibleModule, "warn", lambda _module, words: told.append(words))
+    run(users=[user("web2")])
+    run(users=[user("web2", "b")])
+    for check in (True, False):
+        run(users=[stored("a")], check=check)
+        (warning,) = told
+        assert "web2--vault: the state directory has a password hash that this server replaced or revoked" in warning
+        assert "the line of web2--vault that this server has stays" in warning
+        assert "newest state directory" in warning
+        told.clear()
+    run(users=[])
+    run(users=[stored("a")])
+    assert "web2--vault is not served" in told[-1]
 
 
 def write(place: Path, content: str) -> None:
@@ -370,8 +439,14 @@ def test_killed_between_the_files(run: Run, place: Path, monkeypatch: pytest.Mon
 
         monkeypatch.setattr(_files.Tree, "write", write)
         with pytest.raises(Killed):
-            run(users=[user("db1")])
+            run(users=[user("db1"), user("web1", "b")])
         monkeypatch.setattr(_files.Tree, "write", real)
+        # What is there lets in whom it let in, and an old state directory brings nothing else.
+        before = text(place)
+        run(users=[user("db1", heard=False), user("web1", heard=False)])
+        assert [line for line in text(place).splitlines() if line.startswith("web1")] == [
+            line for line in before.splitlines() if line.startswith("web1")
+        ]
         assert run(users=[])["foreign"] == []
         assert text(place) == ""
 

@@ -248,17 +248,17 @@ def test_another_id_is_an_error_that_names_both(play: Play, check: bool) -> None
         f"it has the id {OTHER_ID}, but the record {play.records}/vault.env says {ID}; correct the location, or"
         in result["msg"]
     )
-    assert play.files() == before
+    assert play.record()["HOLDFAST_REPOSITORY_ID"] == ID
+    assert (play.files() == before) is check
 
 
 def test_another_key_is_an_error_that_names_both(play: Play) -> None:
     play(MADE)
-    before = play.files()
     result, _runner = play({"cat": [config()], "key": [keys(OTHER_KEY)]}, verify=True)
     assert result["failed"] is True
     assert f"opens its key {OTHER_KEY}, but the record {play.records}/vault.env says {KEY}" in result["msg"]
     assert "put the recorded password back, or remove the record" in result["msg"]
-    assert play.files() == before
+    assert play.record()["RESTIC_KEY_HINT"] == KEY
 
 
 def test_the_short_key_of_an_old_restic_is_the_same_key(play: Play) -> None:
@@ -345,6 +345,26 @@ def test_a_recorded_repository_that_is_gone_is_not_made_anew(play: Play) -> None
     result, runner = play({"cat": [recorded.ABSENT_18]}, verify=True)
     assert runner.commands == ["cat"]
     assert f"is absent: the record {play.records}/vault.env says that repository {ID} was here" in result["msg"]
+    assert play.record()["HOLDFAST_REPOSITORY_ID"] == ID
+    # Each run looks again, also one that is not told to, until it is there.
+    for check in (True, False, False):
+        result, runner = play({"cat": [recorded.ABSENT_18]}, check=check)
+        assert (runner.commands, result["failed"]) == (["cat"], True)
+        assert "was here; bring it back" in result["msg"]
+    assert play(PRESENT)[0]["changed"] is True
+    assert play.files() == before
+    assert play({})[1].commands == []
+
+
+@pytest.mark.parametrize("answers", [{"cat": [recorded.REFUSED_KEY]}, {"cat": [config(OTHER_ID)], "key": [keys()]}])
+def test_what_was_not_found_as_recorded_is_looked_at_until_it_is(play: Play, answers: dict[str, list[Result]]) -> None:
+    play(MADE)
+    before = play.files()
+    assert play(answers, verify=True, check=True)[1].commands
+    assert play.files() == before
+    assert play(answers, verify=True)[0]["failed"] is True
+    assert play(answers)[0]["failed"] is True
+    play(PRESENT)
     assert play.files() == before
 
 
@@ -354,6 +374,18 @@ def test_nor_if_the_password_changed_or_the_key_of_the_fingerprints_is_lost(play
     assert "was here; bring it back" in play({"cat": [recorded.ABSENT_18]})[0]["msg"]
     (play.records / "fingerprint.key").unlink()
     assert "was here; bring it back" in play({"cat": [recorded.ABSENT_18]})[0]["msg"]
+
+
+def test_a_server_that_cannot_read_its_files_is_told_with_the_cure(play: Play) -> None:
+    said = Result(
+        1, "", "Fatal: unable to open config file: unexpected HTTP response (500): 500 Internal Server Error\n"
+    )
+    result, _runner = play({"cat": [said]})
+    assert "is unreachable: HTTP 500; look at whom it belongs to on its server, chown -R it" in result["msg"]
+    denied = Result(1, "", "Fatal: unable to open config file: stat /r/config: permission denied\n")
+    assert "chown -R" in play({"cat": [denied]})[0]["msg"]
+    # A local one is given to its account by the module itself.
+    assert "chown -R" not in play({"cat": [denied]}, play.entry(repository=str(play.root / "r")))[0]["msg"]
 
 
 def test_a_lost_key_of_the_fingerprints_is_made_anew(play: Play) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.holdfast.backup.plugins.module_utils import _record
 from ansible_collections.holdfast.backup.plugins.module_utils._borg import Borg
@@ -218,3 +219,11 @@ def test_borg_keyless(play: Play) -> None:
     result, runner = play({}, repository=str(play.root / "many/web1--a"), **options)
     assert result["repository"]["modified"] == "2026-11-21T16:28:10Z"
     assert runner.calls == []
+
+
+def test_what_is_said_of_locks_is_what_is_done() -> None:
+    """See test_inspect_opens_the_repository_once_if_its_id_is_known: the record saves the look at the config only."""
+    contains = yaml.safe_load(repository_info.RETURN)["repository"]["contains"]
+    said = " ".join(contains["locks"]["description"])
+    assert "null unless O(size) is asked for" in said
+    assert "O(record)" not in said

@@ -357,12 +357,21 @@ def test_without_a_hash_of_this_run_the_stored_one_counts(said: dict[str, t.Any]
         "hash": "stored",
         "next_hash": None,
         "busy": True,
+        "heard": False,
     }
 
 
 def test_the_hash_of_this_run_counts() -> None:
     born = {"__escrow_identity": {**IDENTITY, "repositories": entry(rest_next_hash=NEXT)}}
     assert (accounts(born)[0]["hash"], accounts(born)[0]["next_hash"]) == (HASH, NEXT)
+    assert accounts(born)[0]["heard"] is True
+
+
+def test_a_client_that_gave_its_next_password_up_has_none_any_more() -> None:
+    stored = {"user": "web1--vault", "hash": "stored", "next_hash": NEXT}
+    born = {"__escrow_identity": {**IDENTITY, "repositories": entry(rest_next_hash=None)}}
+    assert accounts(born, rest={"vault": stored})[0]["next_hash"] is None
+    assert accounts({}, rest={"vault": stored})[0]["next_hash"] == NEXT
 
 
 @pytest.mark.parametrize("busy", [True, False])
@@ -399,6 +408,10 @@ def keys_of(client: t.Any, **known: t.Any) -> list[t.Any]:
 def test_the_keys_of_a_client() -> None:
     assert keys_of({}) == [[OLD]]
     assert keys_of({}, ssh={}) == [[]]
+    stored = {"web1": {"ssh": {"vault": {"key": OLD, "next_key": None}}, "decommissioned": None}}
+    for client, heard in ({}, False), ({"__escrow_identity": IDENTITY}, True):
+        (found,) = _delivered.ssh_accounts([ACCOUNT], stored, {"web1": client})
+        assert found["keys"][0]["heard"] is heard
     assert keys_of({}, ssh={"vault": {"key": OLD, "next_key": PUBLIC}}) == [[OLD, PUBLIC]]
     assert keys_of({"__escrow_identity": IDENTITY}) == [[PUBLIC]]
     rotating = {**IDENTITY, "repositories": entry(ssh_next_public_key=OLD)}

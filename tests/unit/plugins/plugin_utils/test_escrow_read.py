@@ -132,6 +132,34 @@ def test_a_missing_bundle(state: State) -> None:
         state.read()
 
 
+def test_bundles_under_another_inventory_name_are_named(tmp_path: Path) -> None:
+    """A lost client was replaced under a new name and kept its backup_id."""
+
+    def refused(backup_id: str | None = "web1") -> str:
+        with pytest.raises(ValueError, match="no escrow bundle of vault") as error:
+            _escrow_read.secrets_of(str(tmp_path / "hosts/web9"), ["vault"], None, backup_id)
+        return str(error.value)
+
+    assert "was provisioned with" in refused()
+    known = {"web1": "web1", "web%3A1": "other", "db1": "web1", "vault1": None, "odd": 5}
+    for name, backup_id in known.items():
+        (tmp_path / "hosts" / name).mkdir(parents=True)
+        if backup_id:
+            content = json.dumps({"repositories": {"vault": backup_id} if name != "odd" else backup_id})
+            (tmp_path / "hosts" / name / "identity.json").write_text(content)
+    State(tmp_path / "hosts/web1").bundle(BUNDLE)
+    said = refused()
+    assert f"But {tmp_path}/hosts/web1 has some of backup_id web1" in said
+    # What has this backup_id and no bundle of the repository is no help.
+    assert "db1" not in said
+    for other in ("web2", None):
+        assert "was provisioned with" in refused(other)
+    command = said.partition("inventory name, ")[2]
+    assert command.startswith(f"mkdir -p {tmp_path}/hosts/web9 && cp -r ")
+    subprocess.run(["sh", "-c", command], check=True, timeout=30)
+    assert State(tmp_path / "hosts/web9").read()["vault"]["password"] == "geheim"
+
+
 def test_a_repository_that_the_host_never_had(state: State) -> None:
     """It was declared after the host was lost: nothing of it is there to be put back."""
     state.bundle(BUNDLE)

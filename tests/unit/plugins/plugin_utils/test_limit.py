@@ -56,6 +56,20 @@ def rendered(switched: tuple[str, ...] = (), refused: tuple[str, ...] = ()) -> d
     return _limit.rendered(accounts, ["vault1", "vault1.example"], htpasswd)
 
 
+def test_what_an_old_state_directory_remembers_is_not_what_a_server_has() -> None:
+    """It is let in by something that is not known here, and counts as let in all the same."""
+    accounts = [
+        {"name": f"{name}--vault", "hash": HASH, "next_hash": None, "quota": None} for name in ("web1", "web2", "web3")
+    ]
+    htpasswd = {"kept": ["web1--vault", "new--vault"], "missing": ["web2--vault"]}
+    accounts.append({"name": "new--vault", "hash": "", "next_hash": None, "quota": None})
+    last = {"users": {f"{name}--vault": "before" for name in ("web1", "web2", "web3", "new")}}
+    users = _limit.rendered(accounts, [], htpasswd, last)["users"]
+    assert users == {"web1--vault": _limit.digest(""), "web3--vault": _limit.digest(HASH), "new--vault": "before"}
+    state = known({"users": users, "quotas": {}, "names": ["vault1"]}, user="web1--vault", hash=HASH)
+    assert _limit.lets_in(hosts(), state, "web1") == {"vault1": ["rest"]}
+
+
 def test_nothing_to_change() -> None:
     for hashes in ({"hash": HASH, "next_hash": None}, {"hash": HASH, "next_hash": NEXT}):
         assert _limit.problems(hosts(), known(rendered(), **hashes), {"web1"}) == []
