@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from .. import _record, _secrets
 from . import borg, hooks, journal, running, sources
 from .definition import Definition, Dump
 from .host import ESCROW, Host, ProgramError
+from .mounts import mounted
 from .state import State
 from .text import complain, say
 
@@ -138,20 +138,6 @@ def _recorded_key(host: Host, definition: Definition) -> str:
         return _record.parse(host.path(definition.record).read_text(encoding="ascii")).key
     except (OSError, ValueError) as error:
         raise _Refused("no record", f"{definition.record} cannot be used: {error}; run the site playbook") from error
-
-
-def mounted(host: Host, directory: str) -> bool:
-    """Whether something is mounted on exactly this directory."""
-    try:
-        lines = host.path("/proc/self/mountinfo").read_bytes().split(b"\n")
-    except OSError:
-        return False
-    points = {_unescaped(line.split(b" ")[4]) for line in lines if line}
-    return os.fsencode(directory.rstrip("/") or "/") in points
-
-
-def _unescaped(field: bytes) -> bytes:
-    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
 
 
 def _pre(definition: Definition) -> None:

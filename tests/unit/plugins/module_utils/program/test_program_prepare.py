@@ -25,7 +25,8 @@ from ansible_collections.holdfast.backup.plugins.module_utils import _secrets
 from ansible_collections.holdfast.backup.plugins.module_utils._program import hooks, rest, same, sources, state
 from ansible_collections.holdfast.backup.plugins.module_utils._program.definition import Definition, Hook, Rest
 from ansible_collections.holdfast.backup.plugins.module_utils._program.finish import finish
-from ansible_collections.holdfast.backup.plugins.module_utils._program.prepare import mounted, prepare
+from ansible_collections.holdfast.backup.plugins.module_utils._program.mounts import mounted
+from ansible_collections.holdfast.backup.plugins.module_utils._program.prepare import prepare
 from ansible_collections.holdfast.backup.plugins.module_utils._program.verify import verify
 
 from tests.unit.plugins.module_utils.program.program_host import (
@@ -315,6 +316,87 @@ def test_an_optional_path_may_be_missing(host: FakeHost, above: str) -> None:
     if above == "a file":
         host.put("/srv/above")
     assert sources.gather(host, define(host, optional_paths=["/srv/above/x"])) == ([], [])
+
+
+FSTAB = r"""# <file system> <mount point> <type> <options>
+UUID=1 / ext4 errors=remount-ro 0 1
+UUID=2 /boot ext4 defaults 0 2
+  # /dev/sdx /srv/commented ext4 defaults 0 2
+vault1:/pool /srv/nas/photos nfs4 nofail,_netdev 0 0
+UUID=4 /srv/big\040disk ext4 nofail
+UUID=5 none swap sw 0 0
+UUID=6 /srv/away ext4 nofail,noauto 0 0
+/dev/sr0 /srv/disc udf,iso9660 user,noauto 0 0
+tmpfs /srv/scratch tmpfs size=1g 0 0
+broken
+"""
+UNMOUNTED = (
+    "{} (its file system is not mounted: mount it, or say that it may be missing: noauto in /etc/fstab, exclude)"
+)
+
+
+@pytest.mark.parametrize(
+    ("more", "lacking"),
+    [
+        ({"paths": ["/srv"]}, ["/srv/nas/photos", "/srv/big disk"]),
+        ({"paths": ["/"]}, ["/srv/nas/photos", "/srv/big disk", "/mnt/by-unit"]),
+        ({"paths": ["/srv/nas/photos"]}, ["/srv/nas/photos"]),
+        ({"paths": ["/srv/nas/photos/2025/", "/srv/data"]}, ["/srv/nas/photos"]),
+        ({"paths": ["/srv/nas/photos2", "/srv/away", "/srv/disc", "/srv/scratch", "/srv/commented", "/boot"]}, []),
+        # What is not saved is not missing.
+        ({"paths": ["/srv"], "one_file_system": True}, []),
+        ({"paths": ["/srv", "/srv/big disk"], "one_file_system": True}, ["/srv/big disk"]),
+        ({"paths": ["/srv"], "left_out": ["/srv/big*"]}, ["/srv/nas/photos"]),
+        ({"paths": ["/srv"], "excluded": ["^/?srv/nas(/|$)"]}, ["/srv/big disk"]),
+        ({"paths": ["/srv"], "excluded": ["(^|/)nas(/|$)", "(^|/)big\\ disk(/|$)"]}, []),
+        ({"paths": ["/srv"], "excluded": ["(^|/)nas(/|$)", "!^/?srv/nas(/|$)"]}, ["/srv/nas/photos", "/srv/big disk"]),
+        # An optional path may be missing as a whole.
+        ({"paths": ["/etc"], "optional_paths": ["/srv/nas/photos", "/srv/big disk/x"]}, []),
+        ({"paths": ["/etc"], "optional_paths": ["/srv"]}, ["/srv/nas/photos", "/srv/big disk"]),
+        # The directory is on the disk, whatever link leads there.
+        ({"paths": ["/link/x"]}, ["/srv/big disk"]),
+    ],
+)
+def test_a_file_system_that_is_not_mounted_is_missing(host: FakeHost, more: dict[str, Any], lacking: list[str]) -> None:
+    """All that is there is the empty directory that it should be mounted on."""
+    host.put("/etc/fstab", FSTAB)
+    system = "/etc/systemd/system"
+    unit = host.put(f"{system}/mnt-by\\x2dunit.mount", "[Mount]\n")
+    host.put(f"{system}/mnt-not\\x2denabled.mount", "[Mount]\n")
+    wants = host.path(f"{system}/remote-fs.target.wants")
+    wants.mkdir()
+    (wants / unit.name).symlink_to(f"{system}/{unit.name}")
+    (wants / "mnt-removed.mount").symlink_to(f"{system}/mnt-removed.mount")
+    host.path("/link").symlink_to(host.path("/srv/big disk"))
+    for path in ("/etc", "/boot", "/srv/big disk/x", *more["paths"], *more.get("optional_paths", ())):
+        host.path(path).mkdir(parents=True, exist_ok=True)
+    definition = define(host, **{"optional_paths": [], **more})
+    # Where the kernel does not say what is mounted nobody knows.
+    assert sources.gather(host, definition)[1] == []
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/") + MOUNTINFO.format("/boot"))
+    assert sources.gather(host, definition)[1] == [UNMOUNTED.format(each) for each in lacking]
+    if "/" not in more["paths"]:
+        # What somebody else drops in counts as declared.
+        host.put("/etc/holdfast/sources.d/system.d/app.paths", "/mnt/by-unit/\n")
+        expected = [UNMOUNTED.format(each) for each in [*lacking, "/mnt/by-unit"]]
+        host.path("/mnt/by-unit").mkdir(parents=True)
+        assert sources.gather(host, definition)[1] == expected
+    points = ["/", "/boot", "/srv/nas/photos", "/srv/big\\040disk", "/mnt/by-unit"]
+    host.put("/proc/self/mountinfo", "".join(MOUNTINFO.format(each) for each in points))
+    assert sources.gather(host, definition)[1] == []
+
+
+def test_a_mount_point_behind_a_link_is_mounted_where_it_is(host: FakeHost) -> None:
+    host.put("/data/lib/mysql/x")
+    host.path("/var").mkdir(exist_ok=True)
+    host.path("/var/lib2").symlink_to(host.path("/data/lib"))
+    host.put("/etc/fstab", "UUID=1 /var/lib2/mysql ext4 nofail 0 2\n")
+    definition = define(host, paths=["/var/lib2/mysql"])
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/data/lib"))
+    assert sources.gather(host, definition)[1] == [UNMOUNTED.format("/var/lib2/mysql")]
+    assert sources.gather(host, define(host, paths=["/data"]))[1] == [UNMOUNTED.format("/var/lib2/mysql")]
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/data/lib/mysql"))
+    assert sources.gather(host, definition)[1] == []
 
 
 def test_verify(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
