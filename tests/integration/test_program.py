@@ -371,6 +371,21 @@ def test_bad_drop_in(client: Client) -> None:
     assert "/etc/shadow" not in client.restic("ls", found["snapshot"])
 
 
+def test_a_file_system_that_is_not_mounted(client: Client) -> None:
+    """Its directory is there, and empty."""
+    client.sh(
+        "mkdir /srv/data/disk; cp -p /etc/fstab /root/fstab; echo 'disk /srv/data/disk ramfs nofail 0 0' >>/etc/fstab"
+    )
+    try:
+        found = client.run(fails=True)
+        assert (found["outcome"], found["reason"]) == ("incomplete", "source missing")
+        assert "declared but not there: /srv/data/disk (its file system is not mounted" in found["message"]
+        client.sh("mount /srv/data/disk")
+        assert client.run(fails=False)["outcome"] == "ok"
+    finally:
+        client.sh("umount /srv/data/disk; mv /root/fstab /etc/fstab", check=False)
+
+
 def test_unreadable(client: Client) -> None:
     """Without the capability one file cannot be read: exit code 3."""
     client.define(unit="AmbientCapabilities=\nCapabilityBoundingSet=")
