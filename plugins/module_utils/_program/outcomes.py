@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from .. import _record
+from .definition import Definition
 from .host import OUTCOMES, RUNTIME, Host
 
 HISTORY = 100
@@ -20,6 +22,19 @@ HISTORY = 100
 def last(host: Host, unit: str) -> dict[str, Any] | None:
     """The recorded outcome of the last run; None if it never ran."""
     return host.read_json(f"{OUTCOMES}/{unit}.json")
+
+
+def repository_id(host: Host, definition: Definition) -> str | None:
+    """The id of the repository that is on record today; None where that cannot be known."""
+    try:
+        return _record.parse(host.path(definition.record).read_text(encoding="ascii")).id
+    except (OSError, ValueError):
+        return None
+
+
+def elsewhere(outcome: dict[str, Any] | None, repository: str | None) -> bool:
+    """Whether an outcome is about another repository than `repository`, an id; earlier versions did not note it."""
+    return repository is not None and (outcome or {}).get("repository_id") not in (None, repository)
 
 
 def of(host: Host, unit: str, invocation: str) -> dict[str, Any] | None:

@@ -32,8 +32,10 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program.state imp
 
 from tests.unit.plugins.module_utils.program.program_host import (
     FATAL,
+    ID,
     INVOCATION,
     NOW,
+    RECORD,
     SERVICE,
     SKIPPED,
     SNAPSHOT,
@@ -160,6 +162,32 @@ def test_status_as_json(ready: FakeHost, capsys: Capture) -> None:
         "age_seconds": 3595,
         "repository_state": "present",
     }
+
+
+def test_an_outcome_does_not_outlive_its_repository(ready: FakeHost, capsys: Capture) -> None:
+    """The unit was given another server, say, where there is nothing yet."""
+
+    def shown_now() -> tuple[str, str | None, str | None, int | None]:
+        assert call(ready, "status", "--json") == 0
+        (unit,) = json.loads(capsys.readouterr().out)["units"]
+        return unit["outcome"], unit["snapshot"], unit["last_ok"], unit["age_seconds"]
+
+    there = ("ok", SNAPSHOT, "2026-11-21T12:00:05Z", 3595)
+    outcome(ready, repository_id=ID)
+    assert shown_now() == there
+    record = ready.path("/var/lib/holdfast/repositories/vault.env")
+    record.write_text(RECORD.replace(ID, "5" * 64))
+    assert shown_now() == ("never_ran", None, None, None)
+    assert outcomes.of(ready, UNIT, INVOCATION) is not None
+    ready.journal(SUMMARY, invocation=INVOCATION)
+    assert call(ready, "log", "system") == 0
+    assert capsys.readouterr().out.endswith("outcome: ok, into a repository that was here before\n")
+    # It cannot be known; and what an earlier version recorded.
+    record.unlink()
+    assert shown_now() == there
+    record.write_text(RECORD.replace(ID, "5" * 64))
+    outcome(ready)
+    assert shown_now() == there
 
 
 @pytest.mark.parametrize(

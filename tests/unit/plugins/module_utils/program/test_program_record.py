@@ -34,9 +34,11 @@ from ansible_collections.holdfast.backup.plugins.module_utils._run import Result
 from tests.unit.plugins.module_utils import recorded as texts
 from tests.unit.plugins.module_utils.program.program_host import (
     FATAL,
+    ID,
     IDENTITY,
     INVOCATION,
     NOW,
+    RECORD,
     RETRY,
     SERVICE,
     SKIPPED,
@@ -89,6 +91,7 @@ def test_ok(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
         "job": "system",
         "repository": "vault",
         "engine": "restic",
+        "repository_id": ID,
         "outcome": "ok",
         "reason": None,
         "message": "",
@@ -440,6 +443,19 @@ def test_last_ok_is_carried_on(host: FakeHost) -> None:
 
 
 SHOWN = f"Result=exit-code\nInvocationID={INVOCATION}\nExecMainCode=1\nExecMainStatus=12\n"
+
+
+def test_what_was_saved_into_another_repository_is_not_carried_on(host: FakeHost) -> None:
+    findings(host)
+    host.journal(SUMMARY)
+    assert recorded(host, monitor())["last_ok"] == "2026-11-21T13:00:00Z"
+    record = host.path("/var/lib/holdfast/repositories/vault.env")
+    record.unlink()
+    lost = recorded(host, {**monitor("exit-code", "1"), "MONITOR_INVOCATION_ID": LATER})
+    assert (lost["outcome"], lost["last_ok"], lost["repository_id"]) == ("failed", "2026-11-21T13:00:00Z", ID)
+    record.write_text(RECORD.replace(ID, "5" * 64))
+    found = recorded(host, {**monitor("exit-code", "1"), "MONITOR_INVOCATION_ID": "7" * 32})
+    assert (found["outcome"], found["last_ok"], found["repository_id"]) == ("failed", None, "5" * 64)
 
 
 def test_without_word_from_systemd_it_asks(host: FakeHost) -> None:
