@@ -999,6 +999,9 @@ def test_an_older_snapshot_in_place_takes_no_password_back(client: Client, wante
     try:
         refused = client.sh(f"holdfast restore system --target / --force --path {secret}", check=False)
         assert f"--path {secret} is what this host's backups go by today" in refused
+        refused = client.sh(f"holdfast restore system --target / --force {wanted}", check=False)
+        assert "others than root may change /" in refused
+        wanted += " --trust-users"
         dry = client.sh(f"holdfast restore system --target / --force --dry-run {wanted}")
         assert "would stay as they are on this host" in dry
         said = client.sh(f"holdfast restore system --target / --force {wanted}")

@@ -37,12 +37,13 @@ def restore(
     dump: str | None = None,
     dry_run: bool = False,
     force: bool = False,
+    trust_users: bool = False,
 ) -> int:
     """Restore below `target` with owners, ACLs and extended attributes. Returns 0, or raises ProgramError.
 
     `latest` is the newest snapshot of the job's files, or of its dump `dump`, that is not from the future. Without `force`
     the target must be missing or empty; with it restic writes over what differs, and removes nothing. What is LIVE on this
-    host stays.
+    host stays. Below directories that others than root may change only `trust_users` lets root write.
     """
     definition = definitions.resolve_one(host, job)
     wanted = _wanted(paths)
@@ -51,6 +52,8 @@ def restore(
     occupied = place.occupied(host, target)
     if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
+    if occupied:
+        _refuse_shared(host, target, wanted, kept, trust_users=trust_users)
     if definition.borg is not None:
         version = engine.borg_version(host, definition.borg.binary)
         if version is not None and _floors.below("borg-restore", version):
@@ -126,6 +129,21 @@ def _kept(target: str, wanted: Sequence[str]) -> Sequence[str]:
                     2,
                 )
     return LIVE
+
+
+def _refuse_shared(host: Host, target: str, wanted: Sequence[str], kept: Sequence[str], *, trust_users: bool) -> None:
+    """The engines go by names, more than once: whoever may change a directory on the way can put a link there meanwhile."""
+    shared = place.changeable(host, target, wanted, kept)
+    if shared is None:
+        return
+    risk = f"others than root may change {shared}, and could lead root elsewhere meanwhile"
+    if not trust_users:
+        raise ProgramError(
+            f"{risk}; restore into a new directory (--target /root/restored), and copy as the account that it belongs to;"
+            " or see to it that no account but root's is in use on this host, and add --trust-users",
+            2,
+        )
+    complain(risk)
 
 
 def _tell(snapshot: str, target: str, kept: Sequence[str], *, dry_run: bool) -> None:

@@ -9,6 +9,7 @@ import datetime
 import fcntl
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -962,6 +963,77 @@ def test_restore_refuses_a_target_of_somebody_else(ready: FakeHost, capsys: Capt
     assert [
         (each.exists(), each.exists() and each.stat().st_mode & 0o777) for each in (place / "a", place / "a/b")
     ] == ([(False, False)] * 2 if arguments == ["--dry-run"] else [(True, 0o755), (True, 0o700)])
+
+
+def _shared(path: Path, kind: str) -> None:
+    """Make it a directory that others than root may change."""
+    path.mkdir(parents=True, exist_ok=True)
+    if kind == "owner":
+        os.chown(path, 65534, 0)
+    elif kind == "group":
+        os.chown(path, 0, 65534)
+        path.chmod(0o775)
+    elif kind == "acl":
+        # u::rwx u:65534:rwx g::r-x m::rwx o::r-x
+        entries = [(1, 7, -1), (2, 7, 65534), (4, 5, -1), (16, 7, -1), (32, 5, -1)]
+        acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *each[:2], each[2] % 2**32) for each in entries)
+        os.setxattr(path, "system.posix_acl_access", acl)
+    else:
+        path.chmod(0o1777)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+@pytest.mark.parametrize("engine", ["restic", "borg"])
+@pytest.mark.parametrize("kind", ["owner", "group", "acl", "sticky"])
+@pytest.mark.parametrize(
+    ("target", "wanted", "shared"),
+    [
+        ("/", [], "/home/alice"),
+        ("/", ["/home"], "/home/alice"),
+        ("/", ["/home/alice/d/"], "/home/alice"),
+        ("/", ["/srv/data", "/home/alice/new"], "/home/alice"),
+        ("/srv", [], "/srv/out/alice"),
+        ("/srv", ["/out"], "/srv/out/alice"),
+        # Root's alone: its own link does not count, nor what stays as it is.
+        ("/", ["/srv/data"], None),
+        ("/", ["/srv/data/one"], None),
+        ("/", ["/etc", "/missing"], None),
+    ],
+)
+def test_nobody_leads_a_restore_in_place_elsewhere(
+    ready: FakeHost, capsys: Capture, target: str, wanted: list[str], shared: str | None, kind: str, engine: str
+) -> None:
+    """Whoever may change a directory can put a link in its place between two steps of the restore."""
+    if engine == "borg":
+        keys = ("binary", "encryption", "key_file", "ssh_command")
+        define(
+            ready,
+            engine="borg",
+            binary="/usr/bin/borgmatic",
+            borg=dict(zip(keys, ("/usr/bin/borg", "repokey-blake2", "/k", None))),
+        )
+        listed = {"name": "a", "id": "a" * 64, "time": "2026-11-21T12:00:00.000000", "comment": "holdfast,job:system"}
+        ready.answer("list", stdout=json.dumps({"archives": [listed]}))
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    ready.answer("ls", stdout="there\n")
+    for path in ("/home/alice", "/srv/out/alice", "/etc/holdfast/secrets"):
+        _shared(ready.path(path), kind)
+    ready.path("/srv/data/link").symlink_to(ready.path("/home/alice"))
+    argv = ["restore", "system", "--target", target, "--force", *(f"--path={each}" for each in wanted)]
+    verbs = ("restore", "extract")
+    if shared is not None:
+        for more in ([], ["--dry-run"]):
+            assert call(ready, *argv, *more) == 2
+            said = capsys.readouterr().err
+            assert f"others than root may change {shared}" in said
+            assert "--target /root/restored" in said
+            assert "--trust-users" in said
+        assert not any(verb in words for words in ready.calls for verb in verbs)
+    assert call(ready, *argv, "--trust-users") == 0
+    assert (f"others than root may change {shared}" in capsys.readouterr().err) == (shared is not None)
+    assert any(verb in words for words in ready.calls for verb in verbs)
+    if shared is None:
+        assert call(ready, *argv) == 0
 
 
 def test_restore_with_force_and_its_failure(ready: FakeHost, capsys: Capture) -> None:
