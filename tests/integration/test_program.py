@@ -606,7 +606,11 @@ def test_only_dumps(client: Client) -> None:
     assert "files: " in log
     assert f"snapshot {client.outcome()['dumps']['database'][:8]}" in log
     assert log.endswith("outcome: ok\n")
-    client.sh("holdfast restore system --target /srv/only --dump database")
+    client.sh("mkdir /srv/only")
+    for wanted in ("--dump database", f"--snapshot {found['dumps']['database'][:8]}"):
+        refused = client.sh(f"holdfast restore system --target /srv/only {wanted}", check=False)
+        assert "could read the whole dump database there: chmod 700 /srv/only" in refused
+    client.sh("chmod 700 /srv/only; holdfast restore system --target /srv/only --dump database")
     assert client.sh("cat /srv/only/database.sql; rm -r /srv/only") == "all of it\n"
     # What somebody drops in is not saved, and not passed over.
     client.put("/etc/holdfast/sources.d/system.d/app.paths", "/srv/data\n")

@@ -43,6 +43,20 @@ def occupied(host: Host, path: str) -> bool:
         return False
 
 
+def private(host: Host, path: str) -> bool:
+    """Whether nobody else than root gets to what is in a checked directory; one that is missing is made so."""
+    place = "/"
+    for name in filter(None, path.split("/")):
+        place = posixpath.join(place, name)
+        try:
+            # Of a directory with an ACL, what looks like the group's right is the most that anybody has.
+            if not os.lstat(host.path(place)).st_mode & (stat.S_IXGRP | stat.S_IXOTH):
+                return True
+        except FileNotFoundError:
+            return True
+    return False
+
+
 def changeable(host: Host, target: str, wanted: Sequence[str], kept: Sequence[str]) -> str | None:
     """A directory that others than root may change, where something is about to be written over; None if there is none.
 

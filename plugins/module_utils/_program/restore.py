@@ -61,6 +61,9 @@ def restore(
             complain(f"borg {version} is older than {floor.minimum}: {floor.reason}")
         return _restore_borg(host, definition, target, snapshot, wanted, kept, dump, dry_run=dry_run)
     chosen = _choose(host, definition, snapshot, dump)
+    if not place.private(host, target):
+        # An id may be that of a dump, whatever is named beside it.
+        _refuse_dump(target, dump if snapshot == "latest" else restic.dump_of(host, definition, chosen))
     for path in wanted:
         # Restic restores nothing then, and ends well.
         if not restic.holds(host, definition, chosen, path):
@@ -129,6 +132,16 @@ def _kept(target: str, wanted: Sequence[str]) -> Sequence[str]:
                     2,
                 )
     return LIVE
+
+
+def _refuse_dump(target: str, dump: str | None) -> None:
+    """A dump has mode 0644 in its snapshot, since restic read it from a command; borg gives its own 0660."""
+    if dump is not None:
+        raise ProgramError(
+            f"--target {target} is open to others than root, who could read the whole dump {dump} there: chmod 700 {target},"
+            " or choose a directory that does not exist yet",
+            2,
+        )
 
 
 def _refuse_shared(host: Host, target: str, wanted: Sequence[str], kept: Sequence[str], *, trust_users: bool) -> None:

@@ -865,6 +865,7 @@ def test_in_place_what_is_live_stays(ready: FakeHost, capsys: Capture, wanted: l
 
 def test_in_place_what_is_live_stays_with_a_dump_too(ready: FakeHost, capsys: Capture) -> None:
     """An id may be that of files, whatever dump is named beside it."""
+    ready.answer("cat", "snapshot", stdout=json.dumps({"tags": ["job:system"]}))
     assert call(ready, "restore", "system", "--target", "/", "--force", "--dump", "pg", "--snapshot", "a" * 8) == 0
     assert ready.calls[-1][5:7] == ["--exclude=/etc/holdfast", "--exclude=/var/lib/holdfast"]
     assert "stay as they are" not in capsys.readouterr().out
@@ -915,6 +916,49 @@ def test_restore_of_a_dump_and_dry_run(ready: FakeHost, capsys: Capture) -> None
     define(ready, paths=[], optional_paths=[], dumps=[{"name": name, "unit": "x.service"} for name in ("pg", "my")])
     assert call(ready, "restore", "system", "--target", "/out") == 1
     assert "only dumps: --dump pg or my" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("modes", "private"),
+    [
+        ((0o755, 0o755), False),
+        ((0o755, 0o750), False),
+        ((0o755, 0o701), False),
+        ((0o755, 0o700), True),
+        ((0o700, 0o755), True),
+        # Who may not go through a directory reaches nothing in it.
+        ((0o755, 0o744), True),
+    ],
+)
+@pytest.mark.parametrize("arguments", [["--dump", "pg"], ["--snapshot", "b" * 8], ["--snapshot", "a" * 8]])
+def test_a_dump_is_restored_where_nobody_else_reads_it(
+    ready: FakeHost, capsys: Capture, arguments: list[str], modes: tuple[int, int], private: bool
+) -> None:
+    """Restic gives it mode 0644 again, which it has in the snapshot."""
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    tags = {"a": ["job:system", "night"], "b": ["job:system", "dump:pg"]}
+    for name, each in tags.items():
+        ready.answer("cat", "snapshot", name * 8, stdout=json.dumps({"time": "2026-11-21T12:00:00Z", "tags": each}))
+    ready.path("/mnt/r").mkdir(parents=True)
+    for path, mode in zip(("/mnt", "/mnt/r"), modes):
+        ready.path(path).chmod(mode)
+    argv = ["restore", "system", "--target", "/mnt/r", *arguments]
+    dumped = arguments[-1] != "a" * 8
+    for more in ([], ["--dry-run"], ["--force"]):
+        assert call(ready, *argv, *more) == (2 if dumped and not private else 0)
+        said = capsys.readouterr().err
+        assert ("chmod 700 /mnt/r" in said) == (dumped and not private)
+    assert any("restore" in words for words in ready.calls) != (dumped and not private)
+
+
+def test_what_is_in_a_snapshot_has_to_be_known_before_others_may_read_it(ready: FakeHost, capsys: Capture) -> None:
+    ready.path("/mnt").mkdir()
+    for answer in ({"status": 11}, {"stdout": "{"}, {"stdout": "[]"}):
+        ready.answer("cat", "snapshot", **answer)
+        assert call(ready, "restore", "system", "--target", "/mnt", "--snapshot", "b" * 8) != 0
+        assert "snapshot bbbbbbbb of system--vault cannot be looked into" in capsys.readouterr().err
+    assert not any("restore" in words for words in ready.calls)
+    assert call(ready, "restore", "system", "--target", "/mnt/new", "--snapshot", "b" * 8) == 0
 
 
 @pytest.mark.parametrize(
@@ -1037,6 +1081,7 @@ def test_nobody_leads_a_restore_in_place_elsewhere(
 
 
 def test_restore_with_force_and_its_failure(ready: FakeHost, capsys: Capture) -> None:
+    ready.answer("cat", "snapshot", stdout="{}")
     assert call(ready, "restore", "system", "--target", "/srv", "--force", "--snapshot", "0123abcd") == 0
     ready.answer("restore", status=11)
     assert call(ready, "restore", "system", "--target", "/empty", "--snapshot", "0123abcd") == 11
