@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import signal
+import ssl
 import stat
 import subprocess
 import sys
@@ -744,6 +745,36 @@ def test_what_a_playbook_wrote_meanwhile_stays(
     assert json.loads(host.path(definition.identity_file).read_text()) == known
     # The run goes by the one that the server takes all the same.
     assert "second" in host.path(definition.repository_file).read_text()
+
+
+def _openssl(directory: Path, words: str) -> None:
+    subprocess.run(["openssl", *words.split()], cwd=directory, check=True, capture_output=True)
+
+
+def test_an_ordinary_private_ca_is_trusted(host: FakeHost, server: HTTPServer, tmp_path: Path) -> None:
+    """As restic trusts it: one of `openssl req -x509` has no keyUsage, which Python calls no CA's from 3.13 on."""
+    (tmp_path / "leaf.ext").write_text("subjectAltName=IP:127.0.0.1\n")
+    (tmp_path / "ca.ext").write_text(
+        "[req]\ndistinguished_name=dn\nx509_extensions=ca\n[dn]\n[ca]\nbasicConstraints=critical,CA:true\n"
+    )
+    new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+    _openssl(tmp_path, f"req -x509 {new} -config ca.ext -subj /CN=ours -days 3 -keyout ca.key -out ca.pem")
+    _openssl(tmp_path, f"req {new} -subj /CN=vault -keyout leaf.key -out leaf.csr")
+    _openssl(
+        tmp_path,
+        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 3 -extfile leaf.ext -out leaf.pem",
+    )
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(tmp_path / "leaf.pem", tmp_path / "leaf.key")
+    server.socket = served.wrap_socket(server.socket, server_side=True)
+    definition = _rotating(host, server.server_port)
+    assert definition.rest is not None
+    secure = Rest(definition.rest.user, definition.rest.url.replace("http:", "https:"))
+    asked = dataclasses.replace(definition, environment={"NO_PROXY": "*", "RESTIC_CACERT": str(tmp_path / "ca.pem")})
+    assert rest.probe(asked, secure, "first") is True
+    assert rest.probe(asked, secure, "another") is False
+    # Who has no certificate of it is not asked.
+    assert rest.probe(definition, secure, "first") is None
 
 
 def test_neither_password(host: FakeHost, server: HTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
