@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import _floors
 from .._model import parse_time
-from . import borg, engine, place, restic
+from . import borg, engine, mounts, place, restic
 from . import definition as definitions
 from .definition import LONGEST_RUN, Definition
 from .host import Host, ProgramError
@@ -48,7 +48,7 @@ def restore(
     definition = definitions.resolve_one(host, job)
     wanted = _wanted(paths)
     target = place.checked(host, "--target", target)
-    kept = _kept(target, wanted)
+    kept = _kept(host, target, wanted)
     occupied = place.occupied(host, target)
     if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
@@ -73,7 +73,7 @@ def restore(
     argv = [*definition.restic, "restore", "--no-lock", "--no-cache", f"--target={target}"]
     argv += [f"--include={escaped(path)}" for path in wanted]
     # It takes one kind of pattern or the other.
-    argv += [f"--include=!{path}" if wanted else f"--exclude={path}" for path in kept]
+    argv += [f"--include=!{escaped(path)}" if wanted else f"--exclude={escaped(path)}" for path in kept]
     # Holes are left only where nothing is that would show through.
     argv += ["--dry-run"] if dry_run else ["--verify"] if occupied else ["--sparse", "--verify"]
     if not dry_run:
@@ -119,19 +119,21 @@ def _restore_borg(
     return 0
 
 
-def _kept(target: str, wanted: Sequence[str]) -> Sequence[str]:
+def _kept(host: Host, target: str, wanted: Sequence[str]) -> Sequence[str]:
     """What a restore leaves as it is on this host. Raises ProgramError where that is what is wanted."""
     if target != "/":
         return ()
+    # Where root's own link leads there, a snapshot has it by both names.
+    kept = list(dict.fromkeys([*LIVE, *(mounts.real(host, live) for live in LIVE)]))
     for path in wanted:
-        for live in LIVE:
+        for live in kept:
             if f"{path}/".startswith(f"{live}/"):
                 raise ProgramError(
                     f"--path {path} is what this host's backups go by today, and an older one would open nothing; choose"
                     " another --target than /",
                     2,
                 )
-    return LIVE
+    return kept
 
 
 def _refuse_dump(target: str, dump: str | None) -> None:

@@ -845,6 +845,19 @@ def test_restore_latest(ready: FakeHost, capsys: Capture) -> None:
     assert capsys.readouterr().out == "snapshot aaaaaaaa is restored below /out\n"
 
 
+def define_borg(host: FakeHost) -> None:
+    """The job is one of borg, with an archive."""
+    keys = ("binary", "encryption", "key_file", "ssh_command")
+    define(
+        host,
+        engine="borg",
+        binary="/usr/bin/borgmatic",
+        borg=dict(zip(keys, ("/usr/bin/borg", "repokey-blake2", "/k", None))),
+    )
+    listed = {"name": "a", "id": "a" * 64, "time": "2026-11-21T12:00:00.000000", "comment": "holdfast,job:system"}
+    host.answer("list", stdout=json.dumps({"archives": [listed]}))
+
+
 @pytest.mark.parametrize(
     ("wanted", "patterns"),
     [
@@ -861,6 +874,30 @@ def test_in_place_what_is_live_stays(ready: FakeHost, capsys: Capture, wanted: l
         "/etc/holdfast and /var/lib/holdfast stay as they are on this host; another --target gets those of the snapshot"
     )
     assert stay in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("engine", ["restic", "borg"])
+def test_in_place_what_is_live_stays_where_a_link_of_roots_leads(ready: FakeHost, capsys: Capture, engine: str) -> None:
+    """A job that saves /data has what lies below /var/lib as /data/a*/lib."""
+    if engine == "borg":
+        define_borg(ready)
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    ready.answer("ls", stdout="there\n")
+    ready.path("/data/a*").mkdir(parents=True)
+    ready.path("/var/lib").rename(ready.path("/data/a*/lib"))
+    ready.path("/var/lib").symlink_to(ready.path("/data/a*/lib"))
+    argv = ["restore", "system", "--target", "/", "--force"]
+    assert call(ready, *argv, "--path", "/data") == 0
+    kept = "/etc/holdfast and /var/lib/holdfast and /data/a*/lib/holdfast stay as they are on this host"
+    assert kept in capsys.readouterr().out
+    word = "--exclude=pp:data/a*/lib/holdfast" if engine == "borg" else "--include=!/data/a\\*/lib/holdfast"
+    assert word in ready.calls[-1]
+    assert call(ready, *argv) == 0
+    assert (word if engine == "borg" else "--exclude=/data/a\\*/lib/holdfast") in ready.calls[-1]
+    ready.calls.clear()
+    assert call(ready, *argv, "--path", "/data/a*/lib/holdfast/repositories") == 2
+    assert "is what this host's backups go by today" in capsys.readouterr().err
+    assert not ready.calls
 
 
 def test_in_place_what_is_live_stays_with_a_dump_too(ready: FakeHost, capsys: Capture) -> None:
@@ -1049,15 +1086,7 @@ def test_nobody_leads_a_restore_in_place_elsewhere(
 ) -> None:
     """Whoever may change a directory can put a link in its place between two steps of the restore."""
     if engine == "borg":
-        keys = ("binary", "encryption", "key_file", "ssh_command")
-        define(
-            ready,
-            engine="borg",
-            binary="/usr/bin/borgmatic",
-            borg=dict(zip(keys, ("/usr/bin/borg", "repokey-blake2", "/k", None))),
-        )
-        listed = {"name": "a", "id": "a" * 64, "time": "2026-11-21T12:00:00.000000", "comment": "holdfast,job:system"}
-        ready.answer("list", stdout=json.dumps({"archives": [listed]}))
+        define_borg(ready)
     ready.answer("snapshots", stdout=SNAPSHOTS)
     ready.answer("ls", stdout="there\n")
     for path in ("/home/alice", "/srv/out/alice", "/etc/holdfast/secrets"):
