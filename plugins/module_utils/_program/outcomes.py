@@ -66,15 +66,22 @@ def turn(host: Host, unit: str) -> Iterator[None]:
 
 def write(host: Host, unit: str, outcome: dict[str, Any], before: dict[str, Any] | None) -> None:
     """Put an outcome on record, again if need be: in the history, which keeps the last 100, and as the last one unless
-    there is a later one than `before` by now. Raises OSError."""
+    there is a later one than `before` by now. Raises OSError.
+
+    For root alone: a message names files that lie in private directories.
+    """
+    directory = host.path(OUTCOMES)
+    directory.mkdir(parents=True, exist_ok=True)
+    # Earlier versions let everybody read what is in it.
+    directory.chmod(0o700)
     now = last(host, unit)
     if now == before or (now is not None and _same(now, outcome)):
-        host.write_json(f"{OUTCOMES}/{unit}.json", outcome)
+        host.write_json(f"{OUTCOMES}/{unit}.json", outcome, mode=0o600)
     known = _history(host, unit, whole=True)
     place = next((number for number, each in enumerate(known) if _same(each, outcome)), len(known))
     known[place : place + 1] = [outcome]
     lines = "".join(f"{json.dumps(each, sort_keys=True)}\n" for each in known[-HISTORY:])
-    host.write(f"{OUTCOMES}/{unit}.history.jsonl", lines.encode("utf-8"), mode=0o644)
+    host.write(f"{OUTCOMES}/{unit}.history.jsonl", lines.encode("utf-8"), mode=0o600)
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

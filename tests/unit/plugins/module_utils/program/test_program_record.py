@@ -124,7 +124,9 @@ def test_ok(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
         "told": None,
         "versions": {"holdfast": "0", "restic": "0.18.0"},
     }
-    assert host.path(f"/var/lib/holdfast/outcomes/{UNIT}.json").stat().st_mode & 0o777 == 0o644
+    directory = host.path("/var/lib/holdfast/outcomes")
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
+    assert directory.stat().st_mode & 0o777 == 0o700
 
 
 def recorded_lines(said: Result) -> list[str]:
@@ -412,6 +414,19 @@ def test_the_summary_may_come_late(host: FakeHost) -> None:
     assert recorded(host, monitor())["outcome"] == "failed"
     assert host.slept == pytest.approx((journal.LOOKS - 1) * journal.PAUSE)
     assert host.calls.count(["journalctl", "--sync"]) == journal.LOOKS
+
+
+def test_what_an_earlier_version_recorded_is_for_root_alone_from_now_on(host: FakeHost) -> None:
+    """A message names files that lie in private directories."""
+    findings(host)
+    other = host.put("/var/lib/holdfast/outcomes/old--vault.json", {"message": "/home/alice/diary: permission denied"})
+    for suffix in ("json", "history.jsonl"):
+        host.put(f"/var/lib/holdfast/outcomes/{UNIT}.{suffix}", "{}\n")
+    other.parent.chmod(0o755)
+    recorded(host, monitor())
+    assert other.parent.stat().st_mode & 0o777 == 0o700
+    mine = [path for path in other.parent.iterdir() if path != other]
+    assert {path.stat().st_mode & 0o777 for path in mine} == {0o600}
 
 
 def test_history_is_bounded(host: FakeHost) -> None:
