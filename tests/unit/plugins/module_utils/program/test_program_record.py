@@ -273,6 +273,25 @@ DUMP = [{"name": "pg", "unit": "pg.service"}]
 DUMPS_ONLY: dict[str, Any] = {"paths": [], "optional_paths": [], "dumps": DUMP}
 
 
+@pytest.mark.parametrize("result", ["exit-code", "signal", "timeout"])
+def test_an_incomplete_run_that_is_accepted_has_to_end_well_all_the_same(
+    host: FakeHost, tmp_path: Path, result: str
+) -> None:
+    """`finish` was killed, say, before it knew whether this was the right repository."""
+    findings(host, missing=["/srv/gone"])
+    host.journal(UNREADABLE, SUMMARY)
+    told = tmp_path / "told"
+    tell = hook(f'echo "$HOLDFAST_MESSAGE" >{told}')
+    accepted = recorded(host, monitor(status="3"), incomplete_is="ok", on_failure=tell)
+    assert (accepted["outcome"], told.exists()) == ("incomplete", False)
+    found = once_more(host, monitor(result, "3"), incomplete_is="ok", on_failure=tell)
+    assert (found["outcome"], found["reason"], found["told"]) == ("failed", "unknown", True)
+    assert told.read_text().startswith(f"systemd says: {result}\n")
+    assert "declared but not there: /srv/gone" in told.read_text()
+    # Otherwise it ends badly since it is incomplete.
+    assert once_more(host, monitor("exit-code", "3"))["outcome"] == "incomplete"
+
+
 def test_a_dump_without_a_snapshot_is_no_success(host: FakeHost) -> None:
     host.journal(SUMMARY)
     for left in ({"dumps_failed": ["pg"], "missing": ["/a"]}, {"dumps": {"other": SNAPSHOT}}, {}):
