@@ -386,6 +386,22 @@ def test_a_file_system_that_is_not_mounted(client: Client) -> None:
         client.sh("umount /srv/data/disk; mv /root/fstab /etc/fstab", check=False)
 
 
+def test_a_run_whose_recorder_was_killed(client: Client) -> None:
+    """The next one records it first."""
+    drop_in = "/run/systemd/system/holdfast-record@.service.d/killed.conf"
+    client.sh(f"mkdir -p {drop_in.rpartition('/')[0]}")
+    client.put(drop_in, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'kill -9 $$$$'\n")
+    killed = f"for i in $(seq 100); do systemctl is-failed -q holdfast-record@{UNIT} && exit; sleep 0.1; done; exit 1"
+    client.sh(f"systemctl daemon-reload; systemctl start {SERVICE}; {killed}")
+    client.sh(f"rm {drop_in}; systemctl daemon-reload")
+    client.sh("holdfast run system --wait")
+    lines = client.sh(f"tail -2 /var/lib/holdfast/outcomes/{UNIT}.history.jsonl").splitlines()
+    before, after = (json.loads(line) for line in lines)
+    assert (before["outcome"], before["reason"]) == ("failed", "unknown")
+    assert before["snapshot"] in client.snapshot_ids()
+    assert after["outcome"] == "ok"
+
+
 def test_unreadable(client: Client) -> None:
     """Without the capability one file cannot be read: exit code 3."""
     client.define(unit="AmbientCapabilities=\nCapabilityBoundingSet=")

@@ -30,12 +30,15 @@ class _Refused(Exception):
 def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
     """Check, run `pre` hooks and dumps, write the list of sources. Returns the exit code: not 0 stops the run."""
     say(journal.BEGINNING)
-    if running.cut_off(host, definition.unit) is not None:
+    state = State(definition.unit, environment.get("INVOCATION_ID", ""), host.now())
+    if running.noted(host, definition.unit) is not None:
         # What happens once in years is imported when it does.
         from . import interrupted
 
-        interrupted.settle(host, definition)
-    state = State(definition.unit, environment.get("INVOCATION_ID", ""), host.now())
+        if running.cut_off(host, definition.unit) is not None:
+            interrupted.settle(host, definition)
+        else:
+            interrupted.settle_unrecorded(host, definition, state.invocation)
     state.begin(host)
     try:
         running.begin(host, definition.unit, state.invocation, state.started)

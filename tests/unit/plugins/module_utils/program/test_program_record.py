@@ -899,6 +899,75 @@ def test_a_boot_that_keeps_the_kernel(host: FakeHost, began: str, now: str, expe
     assert ([found["outcome"]] if found else []) == expected
 
 
+def recorders(one: str = "inactive", other: str = "inactive") -> str:
+    """systemctl show of both recorders of the unit, as systemd 252 and 257 print it."""
+    return f"ActiveState={one}\nJob=\n\nActiveState={other}\nJob=\n"
+
+
+def test_a_run_whose_recorder_was_killed(host: FakeHost, tmp_path: Path) -> None:
+    """The next run records it; nobody else would."""
+    host.put(BOOT, "boot-1\n")
+    definition = define(host, on_failure=hook(f"echo $HOLDFAST_OUTCOME $HOLDFAST_REASON >>{tmp_path}/told"))
+    shown = ("systemctl", "show", "--property=ActiveState,Job")
+    host.answer(*shown, stdout=recorders())
+    assert prepare(host, definition, {"INVOCATION_ID": INVOCATION}) == 0
+    host.journal(SUMMARY, invocation=INVOCATION)
+    host.clock += 60
+    assert prepare(host, definition, {"INVOCATION_ID": "1" * 32}) == 0
+    found = outcomes.last(host, UNIT)
+    assert found is not None
+    assert (found["outcome"], found["reason"], found["invocation_id"]) == ("failed", "unknown", INVOCATION)
+    assert (found["started"], found["duration_seconds"], found["told"]) == ("2026-11-21T13:00:00Z", None, True)
+    # What it saved is there all the same.
+    assert (found["snapshot"], found["missing"]) == (SNAPSHOT, [])
+    assert f"journalctl _SYSTEMD_INVOCATION_ID={INVOCATION}" in found["message"]
+    assert (tmp_path / "told").read_text() == "failed unknown\n"
+    asked = next(call for call in host.calls if call[:3] == list(shown))
+    assert asked[3:] == ["--", f"holdfast-record@{UNIT}.service", f"holdfast-record@{UNIT}--failed.service"]
+    # The run that prepare was called for is noted now, and is not taken for one that ended; nor by hand.
+    assert prepare(host, definition, {"INVOCATION_ID": "1" * 32}) == 0
+    assert interrupted.settle_all(host) == 0
+    assert history(host) == [(INVOCATION, "failed", True)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"stdout": recorders("activating")},
+        {"stdout": recorders(other="active")},
+        # It has a job, and will begin.
+        {"stdout": "ActiveState=inactive\nJob=4711\n\nActiveState=inactive\nJob=\n"},
+        {"stdout": recorders("failed"), "status": 1},
+        {"stdout": ""},
+    ],
+)
+def test_a_run_whose_recorder_is_at_work_is_left_to_it(host: FakeHost, answer: dict[str, Any]) -> None:
+    host.put(BOOT, "boot-1\n")
+    definition = define(host)
+    host.answer("systemctl", "show", "--property=ActiveState,Job", **answer)
+    assert prepare(host, definition, {"INVOCATION_ID": INVOCATION}) == 0
+    assert prepare(host, definition, {"INVOCATION_ID": "1" * 32}) == 0
+    assert outcomes.last(host, UNIT) is None
+
+
+def test_a_run_that_is_recorded_is_not_recorded_again(host: FakeHost, tmp_path: Path) -> None:
+    """Its recorder was killed while it told somebody: that is made up for."""
+    host.put(BOOT, "boot-1\n")
+    host.answer("systemctl", "show", "--property=ActiveState,Job", stdout=recorders("failed", "failed"))
+    definition = define(host)
+    assert prepare(host, definition, {"INVOCATION_ID": INVOCATION}) == 0
+    note = host.path(f"/var/lib/holdfast/running/{UNIT}.json")
+    content = note.read_text()
+    host.journal()
+    assert recorded(host, monitor("exit-code", "12"))["told"] is None
+    note.write_text(content)
+    definition = define(host, on_failure=hook(f"echo $HOLDFAST_REASON >>{tmp_path}/told"))
+    for invocation in ("1" * 32, "1" * 32):
+        assert prepare(host, definition, {"INVOCATION_ID": invocation}) == 0
+    assert history(host) == [(INVOCATION, "failed", True)]
+    assert (tmp_path / "told").read_text() == "wrong password\n"
+
+
 def test_it_went_down_before_anybody_was_told(host: FakeHost, tmp_path: Path) -> None:
     went_down(host)
     host.journal()
