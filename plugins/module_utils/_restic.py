@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import _causes, _keyless
+from . import _causes, _keyless, _locks
 from ._model import Lock, Repository, Snapshot, Snapshots, age, format_time, parse_time
 from ._outcome import ABSENT, DAMAGED, LOCKED, PRESENT, UNREACHABLE, WRONG_KEY, meaning
 from ._run import PATH, Result, run
@@ -331,9 +332,27 @@ class Restic:
         """Remove the key with this id. Refuses the one that the password opens."""
         return self._run("key", "remove", key)
 
-    def unlock(self) -> Result:
-        """Remove locks that nobody holds: their process of this host is gone, or they were not renewed for half an hour."""
-        return self._run("unlock")
+    def holders(self, names: Sequence[str]) -> list[str]:
+        """Return in words, for each lock that somebody holds, who does. Raises EngineError where that cannot be known."""
+        if len(names) > _locks.MOST:
+            raise EngineError(f"it has {len(names)} locks, more than are looked at; see: restic list locks")
+        found = []
+        for name in names:
+            try:
+                said = json.loads(self._run("--no-lock", "cat", "lock", name).stdout)
+            except ValueError:
+                said = None
+            if not isinstance(said, dict):
+                # Nobody can say that nobody holds it.
+                raise EngineError(f"what its lock {name[:8]} says cannot be read")
+            host, now = os.uname().nodename, time.time()
+            who = _locks.holder(said, host=host, binary=self._binary, now=now, running=_locks.program)
+            found += [_scrub(who, self.source.secrets)] if who else []
+        return found
+
+    def remove_locks(self) -> Result:
+        """Remove every lock, after it is clear that nobody holds one: without --remove-all restic would send signals."""
+        return self._run("unlock", "--remove-all")
 
     def init(self, *, repository_version: str | None = None, from_source: Source | None = None) -> Result:
         """Make the repository. Refuses by itself where one is."""

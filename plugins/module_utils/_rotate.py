@@ -189,9 +189,9 @@ class Rotation:
             # It may have begun with the old password, and not have opened the repository yet.
             return self._wait(record, f"a backup runs ({', '.join(busy)})")
         if self._options["engine"] != _borg.ENGINE and self._options["remove"] == "client" and not self._check_mode:
-            # To remove a key restic locks out everybody. A run that was cut off meanwhile left that lock, which stops all
-            # backups; and one that a killed backup left would keep the key.
-            self._restic(source, record.key).unlock()
+            held = self._unlocked(self._restic(source, record.key), record)
+            if held is not None:
+                return held
         look = self._tool(mine).look(key=True)
         if look.state == WRONG_KEY:
             return self._forget(record)
@@ -208,6 +208,25 @@ class Rotation:
         if self._tool(mine).look().state == WRONG_KEY:
             return self._forget(record)
         return self._wait(record, f"keys/{key} cannot be removed: {self._tool(source).explain(removed)}")
+
+    def _unlocked(self, restic: Restic, record: Record) -> Rotated | None:
+        """Remove locks that nobody holds; returns what waits where somebody holds one.
+
+        To remove a key restic locks out everybody. A run that was cut off meanwhile left that lock, which stops all backups;
+        and one that a killed backup left would keep the key.
+        """
+        if not restic.ids("locks"):
+            return None
+        # A run that begins meanwhile would lose its lock.
+        with _hold.held_off(self.name, runner=self._runner):
+            holders = restic.holders(restic.ids("locks") or [])
+            if holders:
+                return self._wait(record, f"it is in use by {'; '.join(holders)}")
+            busy = _hold.running(self.name, runner=self._runner)
+            if busy:
+                return self._wait(record, f"a backup runs ({', '.join(busy)})")
+            restic.remove_locks()
+        return None
 
     def _announced(self, forget: bool) -> Rotated:
         """What there will be to do in the real run, which comes here with a new password."""

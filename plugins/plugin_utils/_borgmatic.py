@@ -131,6 +131,11 @@ def expression(pattern: str) -> str:
     return f"{'^/?' if anchored else '(^|/)'}{joined}(/|$)"
 
 
+def expressions(patterns: t.Sequence[str]) -> list[str]:
+    """Patterns of restic's as regular expressions; what one with a ``!`` before it takes in again stays marked by that."""
+    return [f"!{expression(each[1:])}" if each.startswith("!") else expression(each) for each in patterns]
+
+
 def _component(part: str) -> str:
     if part == "**":
         return "(?:.*)"

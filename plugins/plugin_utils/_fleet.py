@@ -649,6 +649,8 @@ def _client(
                 )
             )
     own = [CACHE, *sorted(repository["path"] for repository in repositories.values() if repository["path"])]
+    # A disk for backups may be away: the runs that save there say so.
+    disks = sorted({rf"\A{re.escape(each['mount'].strip('/'))}\Z" for each in repositories.values() if each["mount"]})
     jobs: dict[str, dict[str, t.Any]] = {}
     units: list[dict[str, t.Any]] = []
     for name, (source, value) in sorted(merged(host, "backup_jobs").items()):
@@ -674,7 +676,8 @@ def _client(
                     repository = repositories[used]
                     server = model[host.host]["server"] if repository["server"] == host.host else None
                     here = _written_here(repository, server) if server else []
-                    units.append(_unit(where, name, job, repository, [*own, *here]))
+                    unit = _unit(where, name, job, repository, [*own, *here])
+                    units.append({**unit, "excluded": [*_borgmatic.expressions(job["exclude"]), *disks]})
                 except BadInput as bad:
                     host.add(bad)
     if not jobs:

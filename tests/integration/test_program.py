@@ -371,6 +371,37 @@ def test_bad_drop_in(client: Client) -> None:
     assert "/etc/shadow" not in client.restic("ls", found["snapshot"])
 
 
+def test_a_file_system_that_is_not_mounted(client: Client) -> None:
+    """Its directory is there, and empty."""
+    client.sh(
+        "mkdir /srv/data/disk; cp -p /etc/fstab /root/fstab; echo 'disk /srv/data/disk ramfs nofail 0 0' >>/etc/fstab"
+    )
+    try:
+        found = client.run(fails=True)
+        assert (found["outcome"], found["reason"]) == ("incomplete", "source missing")
+        assert "declared but not there: /srv/data/disk (its file system is not mounted" in found["message"]
+        client.sh("mount /srv/data/disk")
+        assert client.run(fails=False)["outcome"] == "ok"
+    finally:
+        client.sh("umount /srv/data/disk; mv /root/fstab /etc/fstab", check=False)
+
+
+def test_a_run_whose_recorder_was_killed(client: Client) -> None:
+    """The next one records it first."""
+    drop_in = "/run/systemd/system/holdfast-record@.service.d/killed.conf"
+    client.sh(f"mkdir -p {drop_in.rpartition('/')[0]}")
+    client.put(drop_in, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'kill -9 $$$$'\n")
+    killed = f"for i in $(seq 100); do systemctl is-failed -q holdfast-record@{UNIT} && exit; sleep 0.1; done; exit 1"
+    client.sh(f"systemctl daemon-reload; systemctl start {SERVICE}; {killed}")
+    client.sh(f"rm {drop_in}; systemctl daemon-reload")
+    client.sh("holdfast run system --wait")
+    lines = client.sh(f"tail -2 /var/lib/holdfast/outcomes/{UNIT}.history.jsonl").splitlines()
+    before, after = (json.loads(line) for line in lines)
+    assert (before["outcome"], before["reason"]) == ("failed", "unknown")
+    assert before["snapshot"] in client.snapshot_ids()
+    assert after["outcome"] == "ok"
+
+
 def test_unreadable(client: Client) -> None:
     """Without the capability one file cannot be read: exit code 3."""
     client.define(unit="AmbientCapabilities=\nCapabilityBoundingSet=")
@@ -591,7 +622,11 @@ def test_only_dumps(client: Client) -> None:
     assert "files: " in log
     assert f"snapshot {client.outcome()['dumps']['database'][:8]}" in log
     assert log.endswith("outcome: ok\n")
-    client.sh("holdfast restore system --target /srv/only --dump database")
+    client.sh("mkdir /srv/only")
+    for wanted in ("--dump database", f"--snapshot {found['dumps']['database'][:8]}"):
+        refused = client.sh(f"holdfast restore system --target /srv/only {wanted}", check=False)
+        assert "could read the whole dump database there: chmod 700 /srv/only" in refused
+    client.sh("chmod 700 /srv/only; holdfast restore system --target /srv/only --dump database")
     assert client.sh("cat /srv/only/database.sql; rm -r /srv/only") == "all of it\n"
     # What somebody drops in is not saved, and not passed over.
     client.put("/etc/holdfast/sources.d/system.d/app.paths", "/srv/data\n")
@@ -984,6 +1019,9 @@ def test_an_older_snapshot_in_place_takes_no_password_back(client: Client, wante
     try:
         refused = client.sh(f"holdfast restore system --target / --force --path {secret}", check=False)
         assert f"--path {secret} is what this host's backups go by today" in refused
+        refused = client.sh(f"holdfast restore system --target / --force {wanted}", check=False)
+        assert "others than root may change /" in refused
+        wanted += " --trust-users"
         dry = client.sh(f"holdfast restore system --target / --force --dry-run {wanted}")
         assert "would stay as they are on this host" in dry
         said = client.sh(f"holdfast restore system --target / --force {wanted}")

@@ -122,7 +122,11 @@ def test_damage_is_undone_in_place_by_the_playbook(scenario: Scenario, canaries:
     refused = scenario.playbook("restore", *common, "-e", "target=/", fails=True)
     assert "not empty" in refused.output
     assert different(before, saved_as(tree(scenario, "web1", "/home/canary")))
-    scenario.playbook("restore", *common, "-e", "target=/", "-e", "force=true")
+    # The directory is the user's, who could lead root elsewhere meanwhile.
+    refused = scenario.playbook("restore", *common, "-e", "target=/", "-e", "force=true", fails=True)
+    assert "others than root may change /home/canary" in refused.output
+    assert different(before, saved_as(tree(scenario, "web1", "/home/canary")))
+    scenario.playbook("restore", *common, "-e", "target=/", "-e", "force=true", "-e", "trust_users=true")
     assert not different(before, saved_as(tree(scenario, "web1", "/home/canary")))
     scenario.playbook("restore", *common, "-e", "target=/srv/beside")
     assert not different(before, tree(scenario, "web1", "/srv/beside/home/canary"))

@@ -85,8 +85,10 @@ def assess(
         found = _with_findings(found, state, definition)
     if found.outcome == OK and state is None:
         found = Assessment(FAILED, "unknown", "what was found while it ran is gone, so nobody knows what was missing")
-    if found.outcome == OK and ending.result not in ("success", ""):
-        found = Assessment(FAILED, "unknown", _text([*digest.systemd, f"systemd says: {ending.result}"]))
+    # What is incomplete ends badly by itself, but where that is accepted.
+    well = (OK, INCOMPLETE) if definition.incomplete_is == "ok" else (OK,)
+    if found.outcome in well and ending.result not in ("success", ""):
+        found = Assessment(FAILED, "unknown", _text([*digest.systemd, f"systemd says: {ending.result}", found.message]))
     return found
 
 

@@ -46,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--dump", metavar="NAME", help="with latest: this dump instead of the files")
     restore.add_argument("--dry-run", action="store_true", help="only say what would be restored")
     restore.add_argument("--force", action="store_true", help="write over what is there (in place: --target / --force)")
+    trust = "with --force also where others than root may change directories: no account but root's may be in use"
+    restore.add_argument("--trust-users", action="store_true", help=trust)
     mount = add("mount", "Show the snapshots of a job as directories, until Ctrl-C or umount.")
     mount.add_argument("job", metavar="JOB", help="JOB, or JOB--REPOSITORY if it has several repositories")
     mount.add_argument("mountpoint", metavar="MOUNTPOINT", help="directory that is empty, and only root may write to")
@@ -132,6 +134,7 @@ def _for_people(host: Host, arguments: argparse.Namespace) -> int:
         dump=arguments.dump,
         dry_run=arguments.dry_run,
         force=arguments.force,
+        trust_users=arguments.trust_users,
     )
 
 

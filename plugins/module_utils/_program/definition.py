@@ -93,6 +93,7 @@ class Definition:
     options: dict[str, str] = dataclasses.field(default_factory=dict)
     one_file_system: bool = False
     left_out: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
 
     @property
     def unit(self) -> str:
@@ -278,6 +279,14 @@ def _boolean(value: Any) -> bool:
     return value
 
 
+def _expression(value: Any) -> str:
+    try:
+        re.compile(_text(value).lstrip("!"))
+    except re.error as error:
+        raise _Bad(f"is no regular expression: {error}") from error
+    return str(value)
+
+
 def _escrow(value: Any) -> str:
     mode: str = _object(value, {"mode": _one_of("age", "none", "controller", "local")}, {})["mode"]
     return mode
@@ -323,6 +332,7 @@ _OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "borg": _optional(_borg),
     "one_file_system": _boolean,
     "left_out": _list(_absolute),
+    "excluded": _list(_expression),
 }
 
 

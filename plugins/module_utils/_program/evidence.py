@@ -16,7 +16,7 @@ from .definition import Definition
 from .engine import restic_version
 from .host import Host
 from .journal import Digest
-from .prepare import mounted
+from .mounts import mounted
 from .state import State
 
 

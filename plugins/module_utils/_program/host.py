@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import _locks
 from .._run import PATH, run
 
 UNITS = "/etc/holdfast/units"
@@ -87,10 +88,7 @@ class Host:
 
     def program(self, pid: object) -> str:
         """The name of the program that a process runs, as far as the kernel keeps it; empty where there is no such process."""
-        try:
-            return self.path(f"/proc/{int(str(pid))}/comm").read_text(encoding="utf-8", errors="replace").rstrip("\n")
-        except (OSError, ValueError):
-            return ""
+        return _locks.program(pid, str(self.path("/proc")))
 
     def boot(self) -> str:
         """The kernel's id of this boot; empty if it does not say."""

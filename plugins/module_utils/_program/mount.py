@@ -16,7 +16,7 @@ from . import borg, place, restic
 from . import definition as definitions
 from .definition import Definition
 from .host import Host, ProgramError
-from .prepare import mounted
+from .mounts import mounted
 from .text import say
 
 PAUSE = 0.2

@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from .. import _record
+from .definition import Definition
 from .host import OUTCOMES, RUNTIME, Host
 
 HISTORY = 100
@@ -20,6 +22,19 @@ HISTORY = 100
 def last(host: Host, unit: str) -> dict[str, Any] | None:
     """The recorded outcome of the last run; None if it never ran."""
     return host.read_json(f"{OUTCOMES}/{unit}.json")
+
+
+def repository_id(host: Host, definition: Definition) -> str | None:
+    """The id of the repository that is on record today; None where that cannot be known."""
+    try:
+        return _record.parse(host.path(definition.record).read_text(encoding="ascii")).id
+    except (OSError, ValueError):
+        return None
+
+
+def elsewhere(outcome: dict[str, Any] | None, repository: str | None) -> bool:
+    """Whether an outcome is about another repository than `repository`, an id; earlier versions did not note it."""
+    return repository is not None and (outcome or {}).get("repository_id") not in (None, repository)
 
 
 def of(host: Host, unit: str, invocation: str) -> dict[str, Any] | None:
@@ -51,15 +66,22 @@ def turn(host: Host, unit: str) -> Iterator[None]:
 
 def write(host: Host, unit: str, outcome: dict[str, Any], before: dict[str, Any] | None) -> None:
     """Put an outcome on record, again if need be: in the history, which keeps the last 100, and as the last one unless
-    there is a later one than `before` by now. Raises OSError."""
+    there is a later one than `before` by now. Raises OSError.
+
+    For root alone: a message names files that lie in private directories.
+    """
+    directory = host.path(OUTCOMES)
+    directory.mkdir(parents=True, exist_ok=True)
+    # Earlier versions let everybody read what is in it.
+    directory.chmod(0o700)
     now = last(host, unit)
     if now == before or (now is not None and _same(now, outcome)):
-        host.write_json(f"{OUTCOMES}/{unit}.json", outcome)
+        host.write_json(f"{OUTCOMES}/{unit}.json", outcome, mode=0o600)
     known = _history(host, unit, whole=True)
     place = next((number for number, each in enumerate(known) if _same(each, outcome)), len(known))
     known[place : place + 1] = [outcome]
     lines = "".join(f"{json.dumps(each, sort_keys=True)}\n" for each in known[-HISTORY:])
-    host.write(f"{OUTCOMES}/{unit}.history.jsonl", lines.encode("utf-8"), mode=0o644)
+    host.write(f"{OUTCOMES}/{unit}.history.jsonl", lines.encode("utf-8"), mode=0o600)
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+from collections.abc import Sequence
 
 from .._files import Tree, UnsafePathError, group_writes
 from .host import Host, ProgramError
@@ -40,6 +41,71 @@ def occupied(host: Host, path: str) -> bool:
         return bool(os.listdir(host.path(path)))
     except FileNotFoundError:
         return False
+
+
+def private(host: Host, path: str) -> bool:
+    """Whether nobody else than root gets to what is in a checked directory; one that is missing is made so."""
+    place = "/"
+    for name in filter(None, path.split("/")):
+        place = posixpath.join(place, name)
+        try:
+            # Of a directory with an ACL, what looks like the group's right is the most that anybody has.
+            if not os.lstat(host.path(place)).st_mode & (stat.S_IXGRP | stat.S_IXOTH):
+                return True
+        except FileNotFoundError:
+            return True
+    return False
+
+
+def changeable(host: Host, target: str, wanted: Sequence[str], kept: Sequence[str]) -> str | None:
+    """A directory that others than root may change, where something is about to be written over; None if there is none.
+
+    Whatever is `wanted` (all, if nothing is named) lies below `target`, but for what is `kept`. Nobody can change what is
+    below directories of root's alone, so the first that is not is found.
+    """
+    root = str(host.root).rstrip("/")
+    for path in wanted or ("/",):
+        place = target
+        if _others(host, place):
+            return place
+        for name in filter(None, path.split("/")):
+            place = posixpath.join(place, name)
+            if not _is_directory(host.path(place)):
+                break
+            if _others(host, place):
+                return place
+        else:
+            for above, names, _files in os.walk(host.path(place)):
+                below = {name: os.path.join(above, name)[len(root) :] for name in names}
+                names[:] = [
+                    name for name in names if below[name] not in kept and _is_directory(os.path.join(above, name))
+                ]
+                for name in names:
+                    if _others(host, below[name]):
+                        return below[name]
+    return None
+
+
+def _is_directory(path: str | os.PathLike[str]) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _others(host: Host, path: str) -> bool:
+    """Whether others than root may change what is in a directory."""
+    descriptor = os.open(host.path(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        info = os.fstat(descriptor)
+        # A sticky one, too: what is not there yet they may make.
+        return (
+            info.st_uid not in (0, os.geteuid())
+            or bool(info.st_mode & stat.S_IWOTH)
+            or group_writes(descriptor, info.st_mode, info.st_gid)
+        )
+    finally:
+        os.close(descriptor)
 
 
 def make(host: Host, name: str, path: str) -> None:

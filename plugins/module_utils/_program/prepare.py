@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from .. import _record, _secrets
 from . import borg, hooks, journal, running, sources
 from .definition import Definition, Dump
 from .host import ESCROW, Host, ProgramError
+from .mounts import mounted
 from .state import State
 from .text import complain, say
 
@@ -30,12 +30,15 @@ class _Refused(Exception):
 def prepare(host: Host, definition: Definition, environment: Mapping[str, str]) -> int:
     """Check, run `pre` hooks and dumps, write the list of sources. Returns the exit code: not 0 stops the run."""
     say(journal.BEGINNING)
-    if running.cut_off(host, definition.unit) is not None:
+    state = State(definition.unit, environment.get("INVOCATION_ID", ""), host.now())
+    if running.noted(host, definition.unit) is not None:
         # What happens once in years is imported when it does.
         from . import interrupted
 
-        interrupted.settle(host, definition)
-    state = State(definition.unit, environment.get("INVOCATION_ID", ""), host.now())
+        if running.cut_off(host, definition.unit) is not None:
+            interrupted.settle(host, definition)
+        else:
+            interrupted.settle_unrecorded(host, definition, state.invocation)
     state.begin(host)
     try:
         running.begin(host, definition.unit, state.invocation, state.started)
@@ -138,20 +141,6 @@ def _recorded_key(host: Host, definition: Definition) -> str:
         return _record.parse(host.path(definition.record).read_text(encoding="ascii")).key
     except (OSError, ValueError) as error:
         raise _Refused("no record", f"{definition.record} cannot be used: {error}; run the site playbook") from error
-
-
-def mounted(host: Host, directory: str) -> bool:
-    """Whether something is mounted on exactly this directory."""
-    try:
-        lines = host.path("/proc/self/mountinfo").read_bytes().split(b"\n")
-    except OSError:
-        return False
-    points = {_unescaped(line.split(b" ")[4]) for line in lines if line}
-    return os.fsencode(directory.rstrip("/") or "/") in points
-
-
-def _unescaped(field: bytes) -> bytes:
-    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
 
 
 def _pre(definition: Definition) -> None:

@@ -118,13 +118,17 @@ def describe(host: Host, definition: Definition, known: Evidence, before: dict[s
     found, state, summary = known.assessment, known.state, known.digest.summary
     ended = host.now()
     started = state.started if state else known.digest.first or ended
-    last_ok = timestamp(ended) if found.outcome == OK else (before or {}).get("last_ok")
+    repository = outcomes.repository_id(host, definition)
+    # What was saved into another repository is not in this one.
+    last_ok = None if outcomes.elsewhere(before, repository) else (before or {}).get("last_ok")
     return {
         "format": FORMAT,
         "unit": definition.unit,
         "job": definition.job,
         "repository": definition.repository,
         "engine": definition.engine,
+        # A record that is lost says nothing of the one before.
+        "repository_id": repository or (before or {}).get("repository_id"),
         "outcome": found.outcome,
         "reason": found.reason,
         "message": evidence.without_secrets(host, definition, found.message),
@@ -142,7 +146,7 @@ def describe(host: Host, definition: Definition, known: Evidence, before: dict[s
         "missing": state.missing if state else [],
         "dumps": state.dumps if state else {},
         "dumps_failed": state.dumps_failed if state else [],
-        "last_ok": last_ok,
+        "last_ok": timestamp(ended) if found.outcome == OK else last_ok,
         "told": None,
         "versions": {"holdfast": version(), **tool_versions(host, definition)},
     }

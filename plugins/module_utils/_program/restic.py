@@ -79,6 +79,19 @@ def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
     return found
 
 
+def dump_of(host: Host, definition: Definition, snapshot: str) -> str | None:
+    """The name of the dump in a snapshot, None if it has files. Raises ProgramError if that cannot be known."""
+    argv = [*definition.restic, "cat", "snapshot", "--no-lock", "--no-cache", "--", snapshot]
+    done = host.command(argv, timeout=QUESTION_TIMEOUT, env=environment(host, definition))
+    unseen = f"snapshot {snapshot[:8]} of {definition.unit} cannot be looked into"
+    if done.status:
+        raise ProgramError(f"{unseen}: {failure(done.status, done.stderr)}", done.status)
+    try:
+        return _dump(json.loads(done.stdout).get("tags") or [])
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ProgramError(f"{unseen}: {error}") from error
+
+
 def locks(host: Host, definition: Definition, most: int) -> list[dict[str, Any]]:
     """What the locks of the repository say of who made them. Raises ProgramError, also where there are more than `most`."""
     names = [name for name in _looked(host, definition, "list", "locks").splitlines() if _LOCK.match(name)]

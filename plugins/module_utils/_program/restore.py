@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import _floors
 from .._model import parse_time
-from . import borg, engine, place, restic
+from . import borg, engine, mounts, place, restic
 from . import definition as definitions
 from .definition import LONGEST_RUN, Definition
 from .host import Host, ProgramError
@@ -37,20 +37,23 @@ def restore(
     dump: str | None = None,
     dry_run: bool = False,
     force: bool = False,
+    trust_users: bool = False,
 ) -> int:
     """Restore below `target` with owners, ACLs and extended attributes. Returns 0, or raises ProgramError.
 
     `latest` is the newest snapshot of the job's files, or of its dump `dump`, that is not from the future. Without `force`
     the target must be missing or empty; with it restic writes over what differs, and removes nothing. What is LIVE on this
-    host stays.
+    host stays. Below directories that others than root may change only `trust_users` lets root write.
     """
     definition = definitions.resolve_one(host, job)
     wanted = _wanted(paths)
     target = place.checked(host, "--target", target)
-    kept = _kept(target, wanted)
+    kept = _kept(host, target, wanted)
     occupied = place.occupied(host, target)
     if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
+    if occupied:
+        _refuse_shared(host, target, wanted, kept, trust_users=trust_users)
     if definition.borg is not None:
         version = engine.borg_version(host, definition.borg.binary)
         if version is not None and _floors.below("borg-restore", version):
@@ -58,6 +61,9 @@ def restore(
             complain(f"borg {version} is older than {floor.minimum}: {floor.reason}")
         return _restore_borg(host, definition, target, snapshot, wanted, kept, dump, dry_run=dry_run)
     chosen = _choose(host, definition, snapshot, dump)
+    if not place.private(host, target):
+        # An id may be that of a dump, whatever is named beside it.
+        _refuse_dump(target, dump if snapshot == "latest" else restic.dump_of(host, definition, chosen))
     for path in wanted:
         # Restic restores nothing then, and ends well.
         if not restic.holds(host, definition, chosen, path):
@@ -67,7 +73,7 @@ def restore(
     argv = [*definition.restic, "restore", "--no-lock", "--no-cache", f"--target={target}"]
     argv += [f"--include={escaped(path)}" for path in wanted]
     # It takes one kind of pattern or the other.
-    argv += [f"--include=!{path}" if wanted else f"--exclude={path}" for path in kept]
+    argv += [f"--include=!{escaped(path)}" if wanted else f"--exclude={escaped(path)}" for path in kept]
     # Holes are left only where nothing is that would show through.
     argv += ["--dry-run"] if dry_run else ["--verify"] if occupied else ["--sparse", "--verify"]
     if not dry_run:
@@ -113,19 +119,46 @@ def _restore_borg(
     return 0
 
 
-def _kept(target: str, wanted: Sequence[str]) -> Sequence[str]:
+def _kept(host: Host, target: str, wanted: Sequence[str]) -> Sequence[str]:
     """What a restore leaves as it is on this host. Raises ProgramError where that is what is wanted."""
     if target != "/":
         return ()
+    # Where root's own link leads there, a snapshot has it by both names.
+    kept = list(dict.fromkeys([*LIVE, *(mounts.real(host, live) for live in LIVE)]))
     for path in wanted:
-        for live in LIVE:
+        for live in kept:
             if f"{path}/".startswith(f"{live}/"):
                 raise ProgramError(
                     f"--path {path} is what this host's backups go by today, and an older one would open nothing; choose"
                     " another --target than /",
                     2,
                 )
-    return LIVE
+    return kept
+
+
+def _refuse_dump(target: str, dump: str | None) -> None:
+    """A dump has mode 0644 in its snapshot, since restic read it from a command; borg gives its own 0660."""
+    if dump is not None:
+        raise ProgramError(
+            f"--target {target} is open to others than root, who could read the whole dump {dump} there: chmod 700 {target},"
+            " or choose a directory that does not exist yet",
+            2,
+        )
+
+
+def _refuse_shared(host: Host, target: str, wanted: Sequence[str], kept: Sequence[str], *, trust_users: bool) -> None:
+    """The engines go by names, more than once: whoever may change a directory on the way can put a link there meanwhile."""
+    shared = place.changeable(host, target, wanted, kept)
+    if shared is None:
+        return
+    risk = f"others than root may change {shared}, and could lead root elsewhere meanwhile"
+    if not trust_users:
+        raise ProgramError(
+            f"{risk}; restore into a new directory (--target /root/restored), and copy as the account that it belongs to;"
+            " or see to it that no account but root's is in use on this host, and add --trust-users",
+            2,
+        )
+    complain(risk)
 
 
 def _tell(snapshot: str, target: str, kept: Sequence[str], *, dry_run: bool) -> None:

@@ -28,8 +28,8 @@ def begin(host: Host, unit: str, invocation: str, started: float) -> None:
 
 def end(host: Host, unit: str, invocation: str) -> None:
     """Forget the run, if it is the one that is noted."""
-    noted = _load(host, unit)
-    if noted is not None and noted.invocation == invocation:
+    known = noted(host, unit)
+    if known is not None and known.invocation == invocation:
         forget(host, unit)
 
 
@@ -46,17 +46,18 @@ def units(host: Host) -> list[str]:
 
 def cut_off(host: Host, unit: str) -> Begun | None:
     """The run that was going on when the host went down; None if there is none."""
-    noted = _load(host, unit)
-    if noted is None:
+    known = noted(host, unit)
+    if known is None:
         return None
-    return noted if _differ(noted.boot, host.boot()) or _differ(noted.userspace, host.userspace()) else None
+    return known if _differ(known.boot, host.boot()) or _differ(known.userspace, host.userspace()) else None
 
 
 def _differ(before: str, now: str) -> bool:
     return "" not in (before, now) and before != now
 
 
-def _load(host: Host, unit: str) -> Begun | None:
+def noted(host: Host, unit: str) -> Begun | None:
+    """What is noted of the unit: a run that goes on, or that nobody recorded."""
     try:
         return Begun(**(host.read_json(_path(unit)) or {}))
     except TypeError:

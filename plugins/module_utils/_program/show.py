@@ -45,20 +45,23 @@ def _log(host: Host, definition: Definition) -> list[str]:
         ended = seconds_of(last["ended"])
         # Systemd did not even start it, and its journal has the run before at most.
         if ended is not None and not (entries and entries[-1].time > ended):
-            return [f"{_local(ended)} {line}" for line in last["message"].splitlines()] + [_outcome(last)]
+            return [f"{_local(ended)} {line}" for line in last["message"].splitlines()] + [
+                _outcome(host, definition, last)
+            ]
     if not entries:
         return ["no run in the journal"]
     if definition.dumps:
         entries = _with_dumps(host, definition, entries)
     lines = [line for entry in entries for line in _sentences(entry, os.path.basename(definition.binary))]
     if last is not None and recorded == invocation:
-        lines.append(_outcome(last))
+        lines.append(_outcome(host, definition, last))
     return lines
 
 
-def _outcome(last: dict[str, Any]) -> str:
+def _outcome(host: Host, definition: Definition, last: dict[str, Any]) -> str:
     reason = f", {last['reason']}" if last["reason"] else ""
-    return f"outcome: {last['outcome']}{reason}"
+    before = outcomes.elsewhere(last, outcomes.repository_id(host, definition))
+    return f"outcome: {last['outcome']}{reason}{', into a repository that was here before' if before else ''}"
 
 
 def _local(seconds: float) -> str:

@@ -12,8 +12,9 @@ import posixpath
 import pwd
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from . import mounts
 from .definition import Definition
 from .host import RUNTIME, Host
 
@@ -27,12 +28,13 @@ def gather(host: Host, definition: Definition) -> tuple[list[str], list[str]]:
     Optional paths and dropped-in paths are passed only if they exist, because restic 0.19 takes a missing one for an
     error. Declared paths are restic's literal arguments and are only looked at. Where a job has only dumps nothing saves
     files, and what is dropped in counts as not there. So does a link to what is not saved: neither engine follows the
-    paths that it is given.
+    paths that it is given. And so does a file system that is not mounted: all that an engine sees is an empty directory.
     """
     declared, missing = _there(host, definition.paths)
     extra, problems = _there(host, definition.optional_paths, optional=True)
     names, problem = _drop_ins(host, definition.sources_d)
     missing += problems + problem
+    named = list(definition.paths)
     for name in names:
         paths, wrong = _read(host, name)
         if definition.borg is not None:
@@ -48,10 +50,12 @@ def gather(host: Host, definition: Definition) -> tuple[list[str], list[str]]:
             continue
         inside = {path: swallowed(definition.left_out, path) for path in paths}
         missing += [f"{path} ({name}: lies in {own}, which is never saved)" for path, own in inside.items() if own]
+        named += paths
         found, problems = _there(host, [path for path in paths if not inside[path]])
         extra += found
         missing += problems
     missing += _linked(host, definition, [*declared, *extra])
+    missing += _unmounted(host, definition, named)
     return list(dict.fromkeys(extra)), list(dict.fromkeys(missing))
 
 
@@ -137,6 +141,46 @@ def _holds(definition: Definition, saved: str, path: str) -> bool:
         return not definition.one_file_system or os.lstat(saved).st_dev == os.lstat(path).st_dev
     except OSError:
         return False
+
+
+def _unmounted(host: Host, definition: Definition, paths: Sequence[str]) -> list[str]:
+    """The mount points at, above or below `paths` where nothing is mounted. An optional path may be missing as a whole; what
+    should be mounted below it counts."""
+    lacking = mounts.lacking(host)
+    if not lacking:
+        return []
+    saved = [_names(host, each) for each in paths]
+    optional = [_names(host, each) for each in definition.optional_paths]
+    found = []
+    for point in lacking:
+        names = {point, mounts.real(host, point)}
+        above = any(_within(path, names) for each in saved for path in each)
+        below = any(_within(name, each) for name in names for each in (*saved, *optional) if not each & names)
+        if above or (below and not definition.one_file_system and not _left_out(definition, point)):
+            found.append(
+                f"{point} (its file system is not mounted: mount it, or say that it may be missing: noauto in /etc/fstab,"
+                " exclude)"
+            )
+    return found
+
+
+def _names(host: Host, path: str) -> set[str]:
+    """A path as it is declared, and where it is; a link that is declared is saved as one."""
+    path = f"/{posixpath.normpath(path).lstrip('/')}"
+    return {path, posixpath.join(mounts.real(host, posixpath.dirname(path)), posixpath.basename(path))}
+
+
+def _within(path: str, directories: Iterable[str]) -> bool:
+    return any(f"{path}/".startswith(f"{each.rstrip('/')}/") for each in directories)
+
+
+def _left_out(definition: Definition, path: str) -> bool:
+    """Whether the job leaves the path out: by our own patterns, or by the user's, of which those with a ! take it in again."""
+    found = swallowed(definition.left_out, path) is not None
+    for each in definition.excluded:
+        if re.search(each.lstrip("!"), path.lstrip("/")):
+            found = not each.startswith("!")
+    return found
 
 
 def _drop_ins(host: Host, directory: str) -> tuple[list[str], list[str]]:

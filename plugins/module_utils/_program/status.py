@@ -107,8 +107,13 @@ def _unit(host: Host, definition: Definition, state: UnitState) -> dict[str, Any
 
 
 def _last(host: Host, definition: Definition, state: UnitState) -> dict[str, Any] | None:
-    """The outcome of the last run; of a failed one that is not on record, because the disk is full say, what systemd knows."""
+    """The outcome of the last run; of a failed one that is not on record, because the disk is full say, what systemd knows.
+
+    None where that was into another repository than today's, which has nothing of it.
+    """
     last = outcomes.last(host, definition.unit)
+    if outcomes.elsewhere(last, outcomes.repository_id(host, definition)):
+        last = None
     if not state.failed or not state.invocation or outcomes.of(host, definition.unit, state.invocation) is not None:
         return last
     message = (

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import _hold
-from .._model import parse_time
+from .. import _hold, _locks
 from .._restic import EngineError
 from .._run import Result
 from . import borg, restic
@@ -19,12 +17,6 @@ from .definition import Definition
 from .host import Host, ProgramError
 from .text import one_line, say
 
-# What restic calls a stale lock, in seconds.
-STALE = 30 * 60
-# More locks than so many have no innocent reason, and to look at each takes a second.
-MOST = 50
-# Characters that the kernel keeps of a program's name.
-COMM = 15
 SERVICES = "/etc/systemd/system"
 
 
@@ -34,49 +26,40 @@ def unlock(host: Host, job: str) -> int:
     runner = _runner(host)
     try:
         _refuse_in_use(definition, runner)
-        if definition.borg is None:
-            _restic(host, definition)
-        else:
-            _borg(host, definition, runner)
+        if definition.borg is not None:
+            say(
+                f"{definition.unit}: borg breaks every lock of the repository, also that of somebody who works in it by hand"
+                " now, the server's administrator say"
+            )
+        # A run that begins just now would lose its lock as well.
+        with _hold.held_off(definition.repository, units=str(host.path(SERVICES)), runner=runner, by="unlock"):
+            _refuse_running(definition, runner)
+            if definition.borg is None:
+                _restic(host, definition, runner)
+            else:
+                borg.break_lock(host, definition)
+                say(f"{definition.unit}: neither the repository nor its cache on this host is locked any more")
     except EngineError as error:
         raise ProgramError(str(error)) from error
     return 0
 
 
-def _restic(host: Host, definition: Definition) -> None:
-    found = restic.locks(host, definition, MOST)
+def _restic(host: Host, definition: Definition, runner: Callable[..., Result]) -> None:
+    found = restic.locks(host, definition, _locks.MOST)
     holders = [text for text in (_holder(host, definition, lock) for lock in found) if text]
     if holders:
         raise ProgramError(f"{definition.repository} is in use by {'; '.join(holders)}: wait until that is over")
     if found:
+        # To look at many locks may have taken longer than runs are held off.
+        _refuse_running(definition, runner)
         restic.remove_locks(host, definition)
     say(f"{definition.unit}: {f'locks that were removed: {len(found)}' if found else 'there is no lock'}")
 
 
 def _holder(host: Host, definition: Definition, lock: dict[str, Any]) -> str:
     """Who holds a lock, in words; empty for nobody."""
-    where, pid, made = (lock.get(key) for key in ("hostname", "pid", "time"))
-    who = one_line(f"{lock.get('username')} on {where} (process {pid}, since {made})")
-    if where == host.name():
-        # Another program may have that process id by now.
-        return who if host.program(pid) in ("restic", os.path.basename(definition.binary)[:COMM]) else ""
-    try:
-        # Restic makes its lock anew every five minutes.
-        return who if host.now() - parse_time(str(made)) < STALE else ""
-    except ValueError:
-        return ""
-
-
-def _borg(host: Host, definition: Definition, runner: Callable[..., Result]) -> None:
-    say(
-        f"{definition.unit}: borg breaks every lock of the repository, also that of somebody who works in it by hand now, the"
-        " server's administrator say"
-    )
-    # Borg would break the lock of a run that begins just now as well.
-    with _hold.held_off(definition.repository, units=str(host.path(SERVICES)), runner=runner, by="unlock"):
-        _refuse_running(definition, runner)
-        borg.break_lock(host, definition)
-    say(f"{definition.unit}: neither the repository nor its cache on this host is locked any more")
+    who = _locks.holder(lock, host=host.name(), binary=definition.binary, now=host.now(), running=host.program)
+    return one_line(who)
 
 
 def _refuse_in_use(definition: Definition, runner: Callable[..., Result]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.holdfast.backup.plugins.module_utils import _borg, _record, _secrets
+from ansible_collections.holdfast.backup.plugins.module_utils import _borg, _locks, _record, _secrets
 from ansible_collections.holdfast.backup.plugins.module_utils._files import Tree
 from ansible_collections.holdfast.backup.plugins.module_utils._rotate import rotate
 from ansible_collections.holdfast.backup.plugins.module_utils._run import Result
@@ -26,6 +26,14 @@ from tests.unit.plugins.module_utils.recorded import ID
 
 OLD, NEW = "first-password", "second-password"
 BINARY = "/bin/true"
+# As `restic cat lock` prints it; no process has such an id.
+LOCK = {
+    "time": "2020-11-21T12:58:00.1Z",
+    "exclusive": True,
+    "hostname": os.uname().nodename,
+    "username": "root",
+    "pid": 2**22 + 1,
+}
 
 
 def key_of(password: str) -> str:
@@ -57,6 +65,8 @@ class Host:
         self.cut_off_at: str | None = None
         # Whether there is a lock that nobody holds.
         self.locked = False
+        # What such a lock says, beside what LOCK does.
+        self.lock: dict[str, Any] | None = {}
         # borg does it, and then says that it failed.
         self.broken = False
         for name, text in {"password": OLD, "password_next": NEW}.items():
@@ -89,14 +99,21 @@ class Host:
         password = Path(given["environment"]["RESTIC_PASSWORD_FILE"]).read_text().strip()
         if password not in self.opened_by:
             return recorded.WRONG_KEY_18
+        if "lock" in argv:
+            said = None if self.lock is None else json.dumps({**LOCK, **self.lock})
+            return Result(0, said) if said else Result(1, "", "Fatal: unable to load lock\n")
         if "cat" in argv:
             return recorded.config()
+        if "locks" in argv:
+            return Result(0, f"{'5' * 64}\n" if self.locked else "")
         if "list" in argv:
             return recorded.keys(key_of(password))
         if "add" in argv:
             self.opened_by.append(given["arguments"]["--new-password-file"].decode().strip())
             return Result(0, "saved new key\n")
         if "unlock" in argv:
+            assert "--remove-all" in argv, "restic would send a SIGHUP to the process id in the lock"
+            assert self.calls[-2].startswith("systemctl list-units"), "runs are held off, and none runs"
             self.locked = False
             return Result(0, "successfully removed 1 locks\n")
         if self.locked:
@@ -429,6 +446,58 @@ def test_a_lock_that_nobody_holds_is_removed_first(make: Any) -> None:
     play.host.locked = True
     assert play("retire")["changed"]
     assert (play.host.locked, play.host.opened_by) == (False, [NEW])
+
+
+@pytest.mark.parametrize(
+    ("lock", "why"),
+    [
+        ({"pid": os.getpid()}, None),
+        (
+            {"pid": os.getpid(), "comm": "restic"},
+            f"in use by root on {os.uname().nodename} (process {os.getpid()}, since ",
+        ),
+        ({"hostname": "web2"}, None),
+        ({"hostname": "web2", "time": "2126-11-21T12:58:00Z"}, "in use by root on web2 (process 4194305, since 2126"),
+        (None, "what its lock 55555555 says cannot be read"),
+        ("busy", "a backup runs (holdfast-system--vault.service)"),
+    ],
+)
+def test_the_locks_of_the_living_stay(make: Any, monkeypatch: pytest.MonkeyPatch, lock: Any, why: str | None) -> None:
+    """Of this host, who is a restic; of another one, who made the lock within half an hour. The process id alone says nothing."""
+    play = make()
+    play()
+    play.host.locked = True
+    if lock == "busy":
+        really = play.host.__class__.__call__
+
+        def call(host: Host, argv: Sequence[str], **given: Any) -> Result:
+            if argv[0] == "systemd-run":
+                host.running = ["holdfast-system--vault.service"]
+            return really(host, argv, **given)
+
+        monkeypatch.setattr(play.host.__class__, "__call__", call)
+    else:
+        comm = (lock or {}).pop("comm", None)
+        if comm:
+            monkeypatch.setattr(_locks, "program", lambda _pid: comm)
+        play.host.lock = lock
+    done = play("retire")
+    if why is None:
+        assert done["changed"]
+        assert play.host.opened_by == [NEW]
+    else:
+        assert why in kept(done)
+        assert play.host.opened_by == [OLD, NEW]
+    assert play.host.locked == (why is not None)
+    assert play.host.calls[-1].startswith("systemctl stop") or why is None
+
+
+def test_where_there_is_no_lock_nobody_is_held_off(make: Any) -> None:
+    play = make()
+    play()
+    play.host.calls.clear()
+    assert play("retire")["changed"]
+    assert not any(each.startswith(("systemd-run", "unlock")) for each in play.host.calls)
 
 
 def test_another_repository_is_not_taken_for_the_one_on_record(make: Any) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 import typing as t
 
 import pytest
@@ -146,6 +147,23 @@ def test_what_is_around_our_own_directories_is_saved(path: str) -> None:
     (unit,) = client(model, "web1")["units"]
     assert unit["left_out"] == ["/var/cache/holdfast*", "/srv/usb"]
     assert {"--exclude=/srv/usb", path} <= set(unit["arguments"])
+
+
+def test_what_may_be_missing_of_what_should_be_mounted() -> None:
+    """What is excluded, and disks for backups: the runs into those say so themselves."""
+    repositories = {**BASE["backup_repositories"], "usb": {"access": "local", "mount": "/mnt/usb.disk/"}}
+    jobs = {"system": {"paths": ["/"], "exclude": ["/srv/*.d", "!/srv/a.d"], "repositories": ["vault"]}}
+    model = fleet({"web1": {**BASE, "backup_repositories": repositories, "backup_jobs": jobs}})
+    (unit,) = client(model)["units"]
+
+    def matched(path: str) -> list[bool]:
+        return [bool(re.search(each.lstrip("!"), path)) for each in unit["excluded"]]
+
+    assert [each[0] == "!" for each in unit["excluded"]] == [False, True, False]
+    assert matched("srv/b.d/nas") == [True, False, False]
+    assert matched("srv/a.d") == [True, True, False]
+    assert matched("mnt/usb.disk") == [False, False, True]
+    assert matched("mnt/usb.disk/x") == matched("mnt") == [False, False, False]
 
 
 def test_what_a_server_serves_is_saved_elsewhere_by_a_job_of_its_own() -> None:

@@ -70,10 +70,12 @@ def test_a_job() -> None:
     assert definition["mode"] == "0600"
     said = json.loads(definition["content"])
     assert (said["user"], said["paths"]) == ("holdfast", ["/srv/{{ x }}"]), "a value is no template"
+    assert said["excluded"] == ["(^|/)a\\ b(/|$)"]
     service = found[f"{SYSTEMD}/holdfast-web--vault.service"]
     assert (service["mode"], service["validate"]) == ("0644", "systemd-unit")
     assert "User=holdfast\n" in service["content"]
     assert '"--exclude=a b"' in service["content"]
+    assert re.search(r"^After=(.*) remote-fs.target ", service["content"], re.MULTILINE), "or a boot's run comes first"
     assert service["content"].endswith("\n")
     assert not service["content"].endswith("\n\n")
 

@@ -9,6 +9,7 @@ import datetime
 import fcntl
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,8 +33,10 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program.state imp
 
 from tests.unit.plugins.module_utils.program.program_host import (
     FATAL,
+    ID,
     INVOCATION,
     NOW,
+    RECORD,
     SERVICE,
     SKIPPED,
     SNAPSHOT,
@@ -160,6 +163,32 @@ def test_status_as_json(ready: FakeHost, capsys: Capture) -> None:
         "age_seconds": 3595,
         "repository_state": "present",
     }
+
+
+def test_an_outcome_does_not_outlive_its_repository(ready: FakeHost, capsys: Capture) -> None:
+    """The unit was given another server, say, where there is nothing yet."""
+
+    def shown_now() -> tuple[str, str | None, str | None, int | None]:
+        assert call(ready, "status", "--json") == 0
+        (unit,) = json.loads(capsys.readouterr().out)["units"]
+        return unit["outcome"], unit["snapshot"], unit["last_ok"], unit["age_seconds"]
+
+    there = ("ok", SNAPSHOT, "2026-11-21T12:00:05Z", 3595)
+    outcome(ready, repository_id=ID)
+    assert shown_now() == there
+    record = ready.path("/var/lib/holdfast/repositories/vault.env")
+    record.write_text(RECORD.replace(ID, "5" * 64))
+    assert shown_now() == ("never_ran", None, None, None)
+    assert outcomes.of(ready, UNIT, INVOCATION) is not None
+    ready.journal(SUMMARY, invocation=INVOCATION)
+    assert call(ready, "log", "system") == 0
+    assert capsys.readouterr().out.endswith("outcome: ok, into a repository that was here before\n")
+    # It cannot be known; and what an earlier version recorded.
+    record.unlink()
+    assert shown_now() == there
+    record.write_text(RECORD.replace(ID, "5" * 64))
+    outcome(ready)
+    assert shown_now() == there
 
 
 @pytest.mark.parametrize(
@@ -816,6 +845,19 @@ def test_restore_latest(ready: FakeHost, capsys: Capture) -> None:
     assert capsys.readouterr().out == "snapshot aaaaaaaa is restored below /out\n"
 
 
+def define_borg(host: FakeHost) -> None:
+    """The job is one of borg, with an archive."""
+    keys = ("binary", "encryption", "key_file", "ssh_command")
+    define(
+        host,
+        engine="borg",
+        binary="/usr/bin/borgmatic",
+        borg=dict(zip(keys, ("/usr/bin/borg", "repokey-blake2", "/k", None))),
+    )
+    listed = {"name": "a", "id": "a" * 64, "time": "2026-11-21T12:00:00.000000", "comment": "holdfast,job:system"}
+    host.answer("list", stdout=json.dumps({"archives": [listed]}))
+
+
 @pytest.mark.parametrize(
     ("wanted", "patterns"),
     [
@@ -834,8 +876,33 @@ def test_in_place_what_is_live_stays(ready: FakeHost, capsys: Capture, wanted: l
     assert stay in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("engine", ["restic", "borg"])
+def test_in_place_what_is_live_stays_where_a_link_of_roots_leads(ready: FakeHost, capsys: Capture, engine: str) -> None:
+    """A job that saves /data has what lies below /var/lib as /data/a*/lib."""
+    if engine == "borg":
+        define_borg(ready)
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    ready.answer("ls", stdout="there\n")
+    ready.path("/data/a*").mkdir(parents=True)
+    ready.path("/var/lib").rename(ready.path("/data/a*/lib"))
+    ready.path("/var/lib").symlink_to(ready.path("/data/a*/lib"))
+    argv = ["restore", "system", "--target", "/", "--force"]
+    assert call(ready, *argv, "--path", "/data") == 0
+    kept = "/etc/holdfast and /var/lib/holdfast and /data/a*/lib/holdfast stay as they are on this host"
+    assert kept in capsys.readouterr().out
+    word = "--exclude=pp:data/a*/lib/holdfast" if engine == "borg" else "--include=!/data/a\\*/lib/holdfast"
+    assert word in ready.calls[-1]
+    assert call(ready, *argv) == 0
+    assert (word if engine == "borg" else "--exclude=/data/a\\*/lib/holdfast") in ready.calls[-1]
+    ready.calls.clear()
+    assert call(ready, *argv, "--path", "/data/a*/lib/holdfast/repositories") == 2
+    assert "is what this host's backups go by today" in capsys.readouterr().err
+    assert not ready.calls
+
+
 def test_in_place_what_is_live_stays_with_a_dump_too(ready: FakeHost, capsys: Capture) -> None:
     """An id may be that of files, whatever dump is named beside it."""
+    ready.answer("cat", "snapshot", stdout=json.dumps({"tags": ["job:system"]}))
     assert call(ready, "restore", "system", "--target", "/", "--force", "--dump", "pg", "--snapshot", "a" * 8) == 0
     assert ready.calls[-1][5:7] == ["--exclude=/etc/holdfast", "--exclude=/var/lib/holdfast"]
     assert "stay as they are" not in capsys.readouterr().out
@@ -889,6 +956,49 @@ def test_restore_of_a_dump_and_dry_run(ready: FakeHost, capsys: Capture) -> None
 
 
 @pytest.mark.parametrize(
+    ("modes", "private"),
+    [
+        ((0o755, 0o755), False),
+        ((0o755, 0o750), False),
+        ((0o755, 0o701), False),
+        ((0o755, 0o700), True),
+        ((0o700, 0o755), True),
+        # Who may not go through a directory reaches nothing in it.
+        ((0o755, 0o744), True),
+    ],
+)
+@pytest.mark.parametrize("arguments", [["--dump", "pg"], ["--snapshot", "b" * 8], ["--snapshot", "a" * 8]])
+def test_a_dump_is_restored_where_nobody_else_reads_it(
+    ready: FakeHost, capsys: Capture, arguments: list[str], modes: tuple[int, int], private: bool
+) -> None:
+    """Restic gives it mode 0644 again, which it has in the snapshot."""
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    tags = {"a": ["job:system", "night"], "b": ["job:system", "dump:pg"]}
+    for name, each in tags.items():
+        ready.answer("cat", "snapshot", name * 8, stdout=json.dumps({"time": "2026-11-21T12:00:00Z", "tags": each}))
+    ready.path("/mnt/r").mkdir(parents=True)
+    for path, mode in zip(("/mnt", "/mnt/r"), modes):
+        ready.path(path).chmod(mode)
+    argv = ["restore", "system", "--target", "/mnt/r", *arguments]
+    dumped = arguments[-1] != "a" * 8
+    for more in ([], ["--dry-run"], ["--force"]):
+        assert call(ready, *argv, *more) == (2 if dumped and not private else 0)
+        said = capsys.readouterr().err
+        assert ("chmod 700 /mnt/r" in said) == (dumped and not private)
+    assert any("restore" in words for words in ready.calls) != (dumped and not private)
+
+
+def test_what_is_in_a_snapshot_has_to_be_known_before_others_may_read_it(ready: FakeHost, capsys: Capture) -> None:
+    ready.path("/mnt").mkdir()
+    for answer in ({"status": 11}, {"stdout": "{"}, {"stdout": "[]"}):
+        ready.answer("cat", "snapshot", **answer)
+        assert call(ready, "restore", "system", "--target", "/mnt", "--snapshot", "b" * 8) != 0
+        assert "snapshot bbbbbbbb of system--vault cannot be looked into" in capsys.readouterr().err
+    assert not any("restore" in words for words in ready.calls)
+    assert call(ready, "restore", "system", "--target", "/mnt/new", "--snapshot", "b" * 8) == 0
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--target", "out"], "--target 'out' is not absolute"),
@@ -936,7 +1046,71 @@ def test_restore_refuses_a_target_of_somebody_else(ready: FakeHost, capsys: Capt
     ] == ([(False, False)] * 2 if arguments == ["--dry-run"] else [(True, 0o755), (True, 0o700)])
 
 
+def _shared(path: Path, kind: str) -> None:
+    """Make it a directory that others than root may change."""
+    path.mkdir(parents=True, exist_ok=True)
+    if kind == "owner":
+        os.chown(path, 65534, 0)
+    elif kind == "group":
+        os.chown(path, 0, 65534)
+        path.chmod(0o775)
+    elif kind == "acl":
+        # u::rwx u:65534:rwx g::r-x m::rwx o::r-x
+        entries = [(1, 7, -1), (2, 7, 65534), (4, 5, -1), (16, 7, -1), (32, 5, -1)]
+        acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *each[:2], each[2] % 2**32) for each in entries)
+        os.setxattr(path, "system.posix_acl_access", acl)
+    else:
+        path.chmod(0o1777)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+@pytest.mark.parametrize("engine", ["restic", "borg"])
+@pytest.mark.parametrize("kind", ["owner", "group", "acl", "sticky"])
+@pytest.mark.parametrize(
+    ("target", "wanted", "shared"),
+    [
+        ("/", [], "/home/alice"),
+        ("/", ["/home"], "/home/alice"),
+        ("/", ["/home/alice/d/"], "/home/alice"),
+        ("/", ["/srv/data", "/home/alice/new"], "/home/alice"),
+        ("/srv", [], "/srv/out/alice"),
+        ("/srv", ["/out"], "/srv/out/alice"),
+        # Root's alone: its own link does not count, nor what stays as it is.
+        ("/", ["/srv/data"], None),
+        ("/", ["/srv/data/one"], None),
+        ("/", ["/etc", "/missing"], None),
+    ],
+)
+def test_nobody_leads_a_restore_in_place_elsewhere(
+    ready: FakeHost, capsys: Capture, target: str, wanted: list[str], shared: str | None, kind: str, engine: str
+) -> None:
+    """Whoever may change a directory can put a link in its place between two steps of the restore."""
+    if engine == "borg":
+        define_borg(ready)
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    ready.answer("ls", stdout="there\n")
+    for path in ("/home/alice", "/srv/out/alice", "/etc/holdfast/secrets"):
+        _shared(ready.path(path), kind)
+    ready.path("/srv/data/link").symlink_to(ready.path("/home/alice"))
+    argv = ["restore", "system", "--target", target, "--force", *(f"--path={each}" for each in wanted)]
+    verbs = ("restore", "extract")
+    if shared is not None:
+        for more in ([], ["--dry-run"]):
+            assert call(ready, *argv, *more) == 2
+            said = capsys.readouterr().err
+            assert f"others than root may change {shared}" in said
+            assert "--target /root/restored" in said
+            assert "--trust-users" in said
+        assert not any(verb in words for words in ready.calls for verb in verbs)
+    assert call(ready, *argv, "--trust-users") == 0
+    assert (f"others than root may change {shared}" in capsys.readouterr().err) == (shared is not None)
+    assert any(verb in words for words in ready.calls for verb in verbs)
+    if shared is None:
+        assert call(ready, *argv) == 0
+
+
 def test_restore_with_force_and_its_failure(ready: FakeHost, capsys: Capture) -> None:
+    ready.answer("cat", "snapshot", stdout="{}")
     assert call(ready, "restore", "system", "--target", "/srv", "--force", "--snapshot", "0123abcd") == 0
     ready.answer("restore", status=11)
     assert call(ready, "restore", "system", "--target", "/empty", "--snapshot", "0123abcd") == 11

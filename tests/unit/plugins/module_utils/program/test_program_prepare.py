@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import signal
+import ssl
 import stat
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from ansible_collections.holdfast.backup.plugins.module_utils import _secrets
 from ansible_collections.holdfast.backup.plugins.module_utils._program import hooks, rest, same, sources, state
 from ansible_collections.holdfast.backup.plugins.module_utils._program.definition import Definition, Hook, Rest
 from ansible_collections.holdfast.backup.plugins.module_utils._program.finish import finish
-from ansible_collections.holdfast.backup.plugins.module_utils._program.prepare import mounted, prepare
+from ansible_collections.holdfast.backup.plugins.module_utils._program.mounts import mounted
+from ansible_collections.holdfast.backup.plugins.module_utils._program.prepare import prepare
 from ansible_collections.holdfast.backup.plugins.module_utils._program.verify import verify
 
 from tests.unit.plugins.module_utils.program.program_host import (
@@ -315,6 +317,87 @@ def test_an_optional_path_may_be_missing(host: FakeHost, above: str) -> None:
     if above == "a file":
         host.put("/srv/above")
     assert sources.gather(host, define(host, optional_paths=["/srv/above/x"])) == ([], [])
+
+
+FSTAB = r"""# <file system> <mount point> <type> <options>
+UUID=1 / ext4 errors=remount-ro 0 1
+UUID=2 /boot ext4 defaults 0 2
+  # /dev/sdx /srv/commented ext4 defaults 0 2
+vault1:/pool /srv/nas/photos nfs4 nofail,_netdev 0 0
+UUID=4 /srv/big\040disk ext4 nofail
+UUID=5 none swap sw 0 0
+UUID=6 /srv/away ext4 nofail,noauto 0 0
+/dev/sr0 /srv/disc udf,iso9660 user,noauto 0 0
+tmpfs /srv/scratch tmpfs size=1g 0 0
+broken
+"""
+UNMOUNTED = (
+    "{} (its file system is not mounted: mount it, or say that it may be missing: noauto in /etc/fstab, exclude)"
+)
+
+
+@pytest.mark.parametrize(
+    ("more", "lacking"),
+    [
+        ({"paths": ["/srv"]}, ["/srv/nas/photos", "/srv/big disk"]),
+        ({"paths": ["/"]}, ["/srv/nas/photos", "/srv/big disk", "/mnt/by-unit"]),
+        ({"paths": ["/srv/nas/photos"]}, ["/srv/nas/photos"]),
+        ({"paths": ["/srv/nas/photos/2025/", "/srv/data"]}, ["/srv/nas/photos"]),
+        ({"paths": ["/srv/nas/photos2", "/srv/away", "/srv/disc", "/srv/scratch", "/srv/commented", "/boot"]}, []),
+        # What is not saved is not missing.
+        ({"paths": ["/srv"], "one_file_system": True}, []),
+        ({"paths": ["/srv", "/srv/big disk"], "one_file_system": True}, ["/srv/big disk"]),
+        ({"paths": ["/srv"], "left_out": ["/srv/big*"]}, ["/srv/nas/photos"]),
+        ({"paths": ["/srv"], "excluded": ["^/?srv/nas(/|$)"]}, ["/srv/big disk"]),
+        ({"paths": ["/srv"], "excluded": ["(^|/)nas(/|$)", "(^|/)big\\ disk(/|$)"]}, []),
+        ({"paths": ["/srv"], "excluded": ["(^|/)nas(/|$)", "!^/?srv/nas(/|$)"]}, ["/srv/nas/photos", "/srv/big disk"]),
+        # An optional path may be missing as a whole.
+        ({"paths": ["/etc"], "optional_paths": ["/srv/nas/photos", "/srv/big disk/x"]}, []),
+        ({"paths": ["/etc"], "optional_paths": ["/srv"]}, ["/srv/nas/photos", "/srv/big disk"]),
+        # The directory is on the disk, whatever link leads there.
+        ({"paths": ["/link/x"]}, ["/srv/big disk"]),
+    ],
+)
+def test_a_file_system_that_is_not_mounted_is_missing(host: FakeHost, more: dict[str, Any], lacking: list[str]) -> None:
+    """All that is there is the empty directory that it should be mounted on."""
+    host.put("/etc/fstab", FSTAB)
+    system = "/etc/systemd/system"
+    unit = host.put(f"{system}/mnt-by\\x2dunit.mount", "[Mount]\n")
+    host.put(f"{system}/mnt-not\\x2denabled.mount", "[Mount]\n")
+    wants = host.path(f"{system}/remote-fs.target.wants")
+    wants.mkdir()
+    (wants / unit.name).symlink_to(f"{system}/{unit.name}")
+    (wants / "mnt-removed.mount").symlink_to(f"{system}/mnt-removed.mount")
+    host.path("/link").symlink_to(host.path("/srv/big disk"))
+    for path in ("/etc", "/boot", "/srv/big disk/x", *more["paths"], *more.get("optional_paths", ())):
+        host.path(path).mkdir(parents=True, exist_ok=True)
+    definition = define(host, **{"optional_paths": [], **more})
+    # Where the kernel does not say what is mounted nobody knows.
+    assert sources.gather(host, definition)[1] == []
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/") + MOUNTINFO.format("/boot"))
+    assert sources.gather(host, definition)[1] == [UNMOUNTED.format(each) for each in lacking]
+    if "/" not in more["paths"]:
+        # What somebody else drops in counts as declared.
+        host.put("/etc/holdfast/sources.d/system.d/app.paths", "/mnt/by-unit/\n")
+        expected = [UNMOUNTED.format(each) for each in [*lacking, "/mnt/by-unit"]]
+        host.path("/mnt/by-unit").mkdir(parents=True)
+        assert sources.gather(host, definition)[1] == expected
+    points = ["/", "/boot", "/srv/nas/photos", "/srv/big\\040disk", "/mnt/by-unit"]
+    host.put("/proc/self/mountinfo", "".join(MOUNTINFO.format(each) for each in points))
+    assert sources.gather(host, definition)[1] == []
+
+
+def test_a_mount_point_behind_a_link_is_mounted_where_it_is(host: FakeHost) -> None:
+    host.put("/data/lib/mysql/x")
+    host.path("/var").mkdir(exist_ok=True)
+    host.path("/var/lib2").symlink_to(host.path("/data/lib"))
+    host.put("/etc/fstab", "UUID=1 /var/lib2/mysql ext4 nofail 0 2\n")
+    definition = define(host, paths=["/var/lib2/mysql"])
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/data/lib"))
+    assert sources.gather(host, definition)[1] == [UNMOUNTED.format("/var/lib2/mysql")]
+    assert sources.gather(host, define(host, paths=["/data"]))[1] == [UNMOUNTED.format("/var/lib2/mysql")]
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/data/lib/mysql"))
+    assert sources.gather(host, definition)[1] == []
 
 
 def test_verify(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
@@ -662,6 +745,36 @@ def test_what_a_playbook_wrote_meanwhile_stays(
     assert json.loads(host.path(definition.identity_file).read_text()) == known
     # The run goes by the one that the server takes all the same.
     assert "second" in host.path(definition.repository_file).read_text()
+
+
+def _openssl(directory: Path, words: str) -> None:
+    subprocess.run(["openssl", *words.split()], cwd=directory, check=True, capture_output=True)
+
+
+def test_an_ordinary_private_ca_is_trusted(host: FakeHost, server: HTTPServer, tmp_path: Path) -> None:
+    """As restic trusts it: one of `openssl req -x509` has no keyUsage, which Python calls no CA's from 3.13 on."""
+    (tmp_path / "leaf.ext").write_text("subjectAltName=IP:127.0.0.1\n")
+    (tmp_path / "ca.ext").write_text(
+        "[req]\ndistinguished_name=dn\nx509_extensions=ca\n[dn]\n[ca]\nbasicConstraints=critical,CA:true\n"
+    )
+    new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+    _openssl(tmp_path, f"req -x509 {new} -config ca.ext -subj /CN=ours -days 3 -keyout ca.key -out ca.pem")
+    _openssl(tmp_path, f"req {new} -subj /CN=vault -keyout leaf.key -out leaf.csr")
+    _openssl(
+        tmp_path,
+        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 3 -extfile leaf.ext -out leaf.pem",
+    )
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(tmp_path / "leaf.pem", tmp_path / "leaf.key")
+    server.socket = served.wrap_socket(server.socket, server_side=True)
+    definition = _rotating(host, server.server_port)
+    assert definition.rest is not None
+    secure = Rest(definition.rest.user, definition.rest.url.replace("http:", "https:"))
+    asked = dataclasses.replace(definition, environment={"NO_PROXY": "*", "RESTIC_CACERT": str(tmp_path / "ca.pem")})
+    assert rest.probe(asked, secure, "first") is True
+    assert rest.probe(asked, secure, "another") is False
+    # Who has no certificate of it is not asked.
+    assert rest.probe(definition, secure, "first") is None
 
 
 def test_neither_password(host: FakeHost, server: HTTPServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,9 +34,11 @@ from ansible_collections.holdfast.backup.plugins.module_utils._run import Result
 from tests.unit.plugins.module_utils import recorded as texts
 from tests.unit.plugins.module_utils.program.program_host import (
     FATAL,
+    ID,
     IDENTITY,
     INVOCATION,
     NOW,
+    RECORD,
     RETRY,
     SERVICE,
     SKIPPED,
@@ -89,6 +91,7 @@ def test_ok(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
         "job": "system",
         "repository": "vault",
         "engine": "restic",
+        "repository_id": ID,
         "outcome": "ok",
         "reason": None,
         "message": "",
@@ -121,7 +124,9 @@ def test_ok(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
         "told": None,
         "versions": {"holdfast": "0", "restic": "0.18.0"},
     }
-    assert host.path(f"/var/lib/holdfast/outcomes/{UNIT}.json").stat().st_mode & 0o777 == 0o644
+    directory = host.path("/var/lib/holdfast/outcomes")
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
+    assert directory.stat().st_mode & 0o777 == 0o700
 
 
 def recorded_lines(said: Result) -> list[str]:
@@ -268,6 +273,25 @@ DUMP = [{"name": "pg", "unit": "pg.service"}]
 DUMPS_ONLY: dict[str, Any] = {"paths": [], "optional_paths": [], "dumps": DUMP}
 
 
+@pytest.mark.parametrize("result", ["exit-code", "signal", "timeout"])
+def test_an_incomplete_run_that_is_accepted_has_to_end_well_all_the_same(
+    host: FakeHost, tmp_path: Path, result: str
+) -> None:
+    """`finish` was killed, say, before it knew whether this was the right repository."""
+    findings(host, missing=["/srv/gone"])
+    host.journal(UNREADABLE, SUMMARY)
+    told = tmp_path / "told"
+    tell = hook(f'echo "$HOLDFAST_MESSAGE" >{told}')
+    accepted = recorded(host, monitor(status="3"), incomplete_is="ok", on_failure=tell)
+    assert (accepted["outcome"], told.exists()) == ("incomplete", False)
+    found = once_more(host, monitor(result, "3"), incomplete_is="ok", on_failure=tell)
+    assert (found["outcome"], found["reason"], found["told"]) == ("failed", "unknown", True)
+    assert told.read_text().startswith(f"systemd says: {result}\n")
+    assert "declared but not there: /srv/gone" in told.read_text()
+    # Otherwise it ends badly since it is incomplete.
+    assert once_more(host, monitor("exit-code", "3"))["outcome"] == "incomplete"
+
+
 def test_a_dump_without_a_snapshot_is_no_success(host: FakeHost) -> None:
     host.journal(SUMMARY)
     for left in ({"dumps_failed": ["pg"], "missing": ["/a"]}, {"dumps": {"other": SNAPSHOT}}, {}):
@@ -411,6 +435,19 @@ def test_the_summary_may_come_late(host: FakeHost) -> None:
     assert host.calls.count(["journalctl", "--sync"]) == journal.LOOKS
 
 
+def test_what_an_earlier_version_recorded_is_for_root_alone_from_now_on(host: FakeHost) -> None:
+    """A message names files that lie in private directories."""
+    findings(host)
+    other = host.put("/var/lib/holdfast/outcomes/old--vault.json", {"message": "/home/alice/diary: permission denied"})
+    for suffix in ("json", "history.jsonl"):
+        host.put(f"/var/lib/holdfast/outcomes/{UNIT}.{suffix}", "{}\n")
+    other.parent.chmod(0o755)
+    recorded(host, monitor())
+    assert other.parent.stat().st_mode & 0o777 == 0o700
+    mine = [path for path in other.parent.iterdir() if path != other]
+    assert {path.stat().st_mode & 0o777 for path in mine} == {0o600}
+
+
 def test_history_is_bounded(host: FakeHost) -> None:
     host.journal(SUMMARY)
     for number in range(outcomes.HISTORY + 5):
@@ -440,6 +477,19 @@ def test_last_ok_is_carried_on(host: FakeHost) -> None:
 
 
 SHOWN = f"Result=exit-code\nInvocationID={INVOCATION}\nExecMainCode=1\nExecMainStatus=12\n"
+
+
+def test_what_was_saved_into_another_repository_is_not_carried_on(host: FakeHost) -> None:
+    findings(host)
+    host.journal(SUMMARY)
+    assert recorded(host, monitor())["last_ok"] == "2026-11-21T13:00:00Z"
+    record = host.path("/var/lib/holdfast/repositories/vault.env")
+    record.unlink()
+    lost = recorded(host, {**monitor("exit-code", "1"), "MONITOR_INVOCATION_ID": LATER})
+    assert (lost["outcome"], lost["last_ok"], lost["repository_id"]) == ("failed", "2026-11-21T13:00:00Z", ID)
+    record.write_text(RECORD.replace(ID, "5" * 64))
+    found = recorded(host, {**monitor("exit-code", "1"), "MONITOR_INVOCATION_ID": "7" * 32})
+    assert (found["outcome"], found["last_ok"], found["repository_id"]) == ("failed", None, "5" * 64)
 
 
 def test_without_word_from_systemd_it_asks(host: FakeHost) -> None:
@@ -847,6 +897,75 @@ def test_a_boot_that_keeps_the_kernel(host: FakeHost, began: str, now: str, expe
     assert interrupted.settle_all(host) == 0
     found = outcomes.last(host, UNIT)
     assert ([found["outcome"]] if found else []) == expected
+
+
+def recorders(one: str = "inactive", other: str = "inactive") -> str:
+    """systemctl show of both recorders of the unit, as systemd 252 and 257 print it."""
+    return f"ActiveState={one}\nJob=\n\nActiveState={other}\nJob=\n"
+
+
+def test_a_run_whose_recorder_was_killed(host: FakeHost, tmp_path: Path) -> None:
+    """The next run records it; nobody else would."""
+    host.put(BOOT, "boot-1\n")
+    definition = define(host, on_failure=hook(f"echo $HOLDFAST_OUTCOME $HOLDFAST_REASON >>{tmp_path}/told"))
+    shown = ("systemctl", "show", "--property=ActiveState,Job")
+    host.answer(*shown, stdout=recorders())
+    assert prepare(host, definition, {"INVOCATION_ID": INVOCATION}) == 0
+    host.journal(SUMMARY, invocation=INVOCATION)
+    host.clock += 60
+    assert prepare(host, definition, {"INVOCATION_ID": "1" * 32}) == 0
+    found = outcomes.last(host, UNIT)
+    assert found is not None
+    assert (found["outcome"], found["reason"], found["invocation_id"]) == ("failed", "unknown", INVOCATION)
+    assert (found["started"], found["duration_seconds"], found["told"]) == ("2026-11-21T13:00:00Z", None, True)
+    # What it saved is there all the same.
+    assert (found["snapshot"], found["missing"]) == (SNAPSHOT, [])
+    assert f"journalctl _SYSTEMD_INVOCATION_ID={INVOCATION}" in found["message"]
+    assert (tmp_path / "told").read_text() == "failed unknown\n"
+    asked = next(call for call in host.calls if call[:3] == list(shown))
+    assert asked[3:] == ["--", f"holdfast-record@{UNIT}.service", f"holdfast-record@{UNIT}--failed.service"]
+    # The run that prepare was called for is noted now, and is not taken for one that ended; nor by hand.
+    assert prepare(host, definition, {"INVOCATION_ID": "1" * 32}) == 0
+    assert interrupted.settle_all(host) == 0
+    assert history(host) == [(INVOCATION, "failed", True)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"stdout": recorders("activating")},
+        {"stdout": recorders(other="active")},
+        # It has a job, and will begin.
+        {"stdout": "ActiveState=inactive\nJob=4711\n\nActiveState=inactive\nJob=\n"},
+        {"stdout": recorders("failed"), "status": 1},
+        {"stdout": ""},
+    ],
+)
+def test_a_run_whose_recorder_is_at_work_is_left_to_it(host: FakeHost, answer: dict[str, Any]) -> None:
+    host.put(BOOT, "boot-1\n")
+    definition = define(host)
+    host.answer("systemctl", "show", "--property=ActiveState,Job", **answer)
+    assert prepare(host, definition, {"INVOCATION_ID": INVOCATION}) == 0
+    assert prepare(host, definition, {"INVOCATION_ID": "1" * 32}) == 0
+    assert outcomes.last(host, UNIT) is None
+
+
+def test_a_run_that_is_recorded_is_not_recorded_again(host: FakeHost, tmp_path: Path) -> None:
+    """Its recorder was killed while it told somebody: that is made up for."""
+    host.put(BOOT, "boot-1\n")
+    host.answer("systemctl", "show", "--property=ActiveState,Job", stdout=recorders("failed", "failed"))
+    definition = define(host)
+    assert prepare(host, definition, {"INVOCATION_ID": INVOCATION}) == 0
+    note = host.path(f"/var/lib/holdfast/running/{UNIT}.json")
+    content = note.read_text()
+    host.journal()
+    assert recorded(host, monitor("exit-code", "12"))["told"] is None
+    note.write_text(content)
+    definition = define(host, on_failure=hook(f"echo $HOLDFAST_REASON >>{tmp_path}/told"))
+    for invocation in ("1" * 32, "1" * 32):
+        assert prepare(host, definition, {"INVOCATION_ID": invocation}) == 0
+    assert history(host) == [(INVOCATION, "failed", True)]
+    assert (tmp_path / "told").read_text() == "wrong password\n"
 
 
 def test_it_went_down_before_anybody_was_told(host: FakeHost, tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def locked(host: FakeHost, *locks: dict[str, Any]) -> None:
 
 
 def test_restic_removes_what_nobody_holds(host: FakeHost, capsys: Capture) -> None:
-    """With the options and the environment of the unit, as root; nobody is held off, since it leaves the locks of the living."""
+    """With the options and the environment of the unit, as root. A run that began meanwhile would lose its lock: they wait."""
+    host.put("/etc/systemd/system/holdfast-system--vault.service")
     define(host, access="sftp", options={"sftp.command": "ssh -F /c holdfast-vault sftp"})
     locked(host, {})
     assert unlock(host) == 0
@@ -81,7 +82,12 @@ def test_restic_removes_what_nobody_holds(host: FakeHost, capsys: Capture) -> No
         assert (user, environment["RESTIC_PASSWORD_FILE"]) == (None, "/etc/holdfast/secrets/vault.password")
         assert "RESTIC_CACHE_DIR" not in environment
     assert capsys.readouterr().out == f"{UNIT}: locks that were removed: 1\n"
-    assert not tool(host, "systemd-run")
+    verbs = [" ".join(each[:2]) for each in host.calls]
+    assert verbs == [
+        "systemctl is-active", "systemctl list-units", "systemctl stop", "systemd-run --quiet", "systemctl list-units",
+        *[f"/usr/bin/restic {option}"] * 2, "systemctl list-units", f"/usr/bin/restic {option}", "systemctl stop",
+    ]  # fmt: skip
+    assert "--property=Before=holdfast-system--vault.service" in host.calls[3]
 
 
 def test_on_the_host_itself_the_account_removes_them(host: FakeHost) -> None:
@@ -267,13 +273,19 @@ def test_borg_that_fails(host: FakeHost, capsys: Capture, answer: tuple[int, str
     assert host.calls[-1] == ["systemctl", "stop", HOLD]
 
 
-def test_a_run_that_began_meanwhile_keeps_its_lock(host: FakeHost, capsys: Capture) -> None:
-    borg(host)
-    answers = iter(["", "holdfast-system--vault.service loaded activating start Backup\n"])
+@pytest.mark.parametrize(("engine", "seen"), [("borg", 1), ("restic", 1), ("restic", 2)])
+def test_a_run_that_began_meanwhile_keeps_its_lock(host: FakeHost, capsys: Capture, engine: str, seen: int) -> None:
+    if engine == "borg":
+        borg(host)
+    else:
+        define(host)
+        locked(host, {})
+    answers = iter([*[""] * seen, "holdfast-system--vault.service loaded activating start Backup\n"])
     host.answers.insert(0, (("systemctl", "list-units"), lambda _argv: Done(0, next(answers))))
     assert unlock(host) == 1
     assert "vault is in use by" in capsys.readouterr().err
     assert not tool(host, "/usr/bin/borg")
+    assert not any("unlock" in argv for argv, *_ in tool(host, "/usr/bin/restic"))
     assert host.calls[-1] == ["systemctl", "stop", HOLD]
 
 
