@@ -236,7 +236,7 @@ def reading(name):
 def save_key(self, keydata):
     if not re.fullmatch(rb'[A-Za-z0-9+/=\n]{0,8192}', keydata):
         raise ValueError('this is no key of borg')
-    # Two that replace the configuration at a time may overwrite it.
+    # borg overwrites the old configuration with random bytes: that of two who replace it at a time may be the new one.
     begin(self.repository)
     return self.repository.save_key(keydata)
 
