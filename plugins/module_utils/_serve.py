@@ -50,20 +50,22 @@ _FINAL = (
 # --append-only: where it finds that there is one already, it then obeys `destroy`, a call for which no client of an append-only
 # repository has any use; where it makes one, that session could delete in it for as long as it lasts. And without a quota it would
 # keep to the one that the repository was made with.
+# Whoever begins to write deletes all segments above the last one that it took for committed, and an append-only session does it, too. A
+# client can break borg's lock, ask for none, or ask for one that is only waited for after borg has looked: what others commit meanwhile
+# would be gone. So one session writes at a time, by a lock that no client can break, and what was committed is looked for under it.
 # Its quota stops those only who stop by themselves: it compares after it has written, and counts no index, no files and
-# nothing that was never committed. So what a call will write is added to what is there and compared first, and one session
-# writes at a time, even where the client breaks borg's lock or asks for none. What a session that was cut off left is
-# deleted, or counted, as soon as another one writes.
+# nothing that was never committed. So what a call will write is added to what is there and compared first. What a session that was
+# cut off left is deleted, or counted, as soon as another one writes.
 # The key is an option in the repository's configuration, where borg takes a carriage return for the end of a line.
 _BORG = r"""
 import contextlib, fcntl, functools, os, re, select, sys, time
 from borg import archiver, remote, repository
 from borg.locking import LockTimeout
 
-server, Repository = remote.RepositoryServer, repository.Repository
+server, Repository, LoggedIO = remote.RepositoryServer, repository.Repository, repository.LoggedIO
 server.rpc_methods = tuple(name for name in server.rpc_methods if name != 'destroy')
-opens, prepares, closes = server.open, Repository.prepare_txn, Repository.close
-deletes = repository.LoggedIO.delete_segment
+opens, prepares, checks, closes = server.open, Repository.prepare_txn, Repository.check_transaction, Repository.close
+looks, cleans, deletes = LoggedIO.get_segments_transaction_id, LoggedIO.cleanup, LoggedIO.delete_segment
 # A file counts as much at least, for which ext4 has one inode by default; a commit makes up to three.
 FILE = 16384
 # What borg writes of an object besides its data, or to delete it; as much again is what it remembers of one that was replaced.
@@ -71,6 +73,8 @@ ENTRY = 41
 # Seconds that a new session waits for one that writes: sshd knows after five minutes that the client was switched off.
 WAIT = 400
 writer = None
+# Whether the client writes, and not borg an index that it needs to read.
+writes = False
 refused = False
 
 @functools.wraps(opens)
@@ -91,7 +95,10 @@ def use(path):
                 found += 2 * size if name.startswith('hints.') else size
     return found
 
-def write_alone(here):
+def behind(here):
+    return here.get_index_transaction_id() != here.io.get_segments_transaction_id()
+
+def write_alone(here, reads=False):
     global writer, refused
     # borg replaces its files.
     wanted = os.open(here.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -99,35 +106,82 @@ def write_alone(here):
     client.register(0, 0)
     limit = time.monotonic() + WAIT
     # Once for all that the client has asked for meanwhile, and no longer than it is there.
-    while not refused:
+    while not refused and not (reads and not behind(here)):
         try:
             fcntl.flock(wanted, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             refused = time.monotonic() > limit or bool(client.poll(1000))
             continue
         # Who wrote until now has committed: what this client and borg have read of the repository is not true any more.
-        refused = here.begun != here.io.get_segments_transaction_id()
+        refused = not reads and here.begun != here.io.get_segments_transaction_id()
         if not refused:
             writer = wanted
             return
     os.close(wanted)
-    raise LockTimeout(here.path)
+    if refused:
+        raise LockTimeout(here.path)
 
-def closed(self):
+def let_go():
     global writer
-    # Before borg lets go of its own lock: the next session may begin then.
     if writer:
         os.close(writer)
     writer = None
+
+def begin(here):
+    global writes
+    # An old client asks for no kind of lock. While it waits for this one, others write.
+    if here.exclusive is None and here.lock and not here.lock.got_exclusive_lock():
+        here.lock.upgrade()
+    if not writer:
+        write_alone(here)
+        if here._active_txn:
+            here.rollback()
+    writes = True
+
+def closed(self):
+    # Before borg lets go of its own lock: the next session may begin then.
+    let_go()
     closes(self)
+
+# Whoever has committed writes the index next. Where nobody is there to do that, this session does.
+def checked(self):
+    while not writer and behind(self):
+        write_alone(self, reads=True)
+        if writer:
+            self.index = None
+    if writer:
+        checks(self)
 
 # A transaction begins: what an earlier one left is gone afterwards.
 def prepared(self, *given, **named):
-    prepares(self, *given, **named)
+    if not writer:
+        write_alone(self)
+    try:
+        prepares(self, *given, **named)
+    except BaseException:
+        # borg takes it for one that has begun.
+        self.rollback()
+        raise
     if self.storage_quota:
         self.taken = use(self.path) - FILE * self.io.segment
 
+# A segment that was deleted meanwhile, and written anew by somebody else, is not the one that is open here.
+def looked(self):
+    # borg's own `clear` forgets half of it.
+    for segment, _opened in list(self.fds.items()):
+        del self.fds[segment]
+    return looks(self)
+
+# What was committed stays, whatever else a client brought borg to believe.
+def cleaned(self, transaction_id):
+    self.kept = self.get_segments_transaction_id()
+    if not writer or transaction_id != self.kept:
+        raise LockTimeout(self.path)
+    cleans(self, transaction_id)
+
 def emptied(self, segment):
+    if segment <= self.kept:
+        raise ValueError(f'segment {segment} is committed')
     name = self.segment_filename(segment)
     # A session that reads may have it open, and would keep its space. A copy of the administrator's stays what it is. What cannot
     # be emptied is deleted all the same, or borg says why not.
@@ -142,11 +196,10 @@ def bounded(name):
     @functools.wraps(call)
     def within(self, **named):
         here = self.repository
+        begin(here)
+        if not here._active_txn:
+            here.prepare_txn(here.get_transaction_id())
         if here.storage_quota:
-            if not writer or not here._active_txn:
-                if not writer:
-                    write_alone(here)
-                here.prepare_txn(here.get_transaction_id())
             here.taken += len(named.get('data', b'')) + 3 * ENTRY
             # The old index stays until the new one is there.
             needed = here.taken + FILE * (here.io.segment + 3) + here.index.size()
@@ -160,16 +213,42 @@ def bounded(name):
 
     setattr(server, name, within)
 
+def reading(name):
+    call = getattr(Repository, name)
+
+    @functools.wraps(call)
+    def within(self, **named):
+        here = self.repository
+        began = here._active_txn
+        try:
+            return call(here, **named)
+        finally:
+            # What had to be written for it is written. Who reads may do so for days, and holds up nobody.
+            if not began and here._active_txn:
+                here.rollback()
+            if not writes and writer:
+                with contextlib.suppress(OSError):
+                    here.begun = here.io.get_segments_transaction_id()
+                let_go()
+
+    setattr(server, name, within)
+
 def save_key(self, keydata):
     if not re.fullmatch(rb'[A-Za-z0-9+/=\n]{0,8192}', keydata):
         raise ValueError('this is no key of borg')
+    # borg overwrites the old configuration with random bytes: that of two who replace it at a time may be the new one.
+    begin(self.repository)
     return self.repository.save_key(keydata)
 
 server.open, server.save_key = opened, save_key
-Repository.prepare_txn, Repository.close = prepared, closed
-repository.LoggedIO.delete_segment = emptied
+Repository.prepare_txn, Repository.check_transaction, Repository.close = prepared, checked, closed
+LoggedIO.get_segments_transaction_id, LoggedIO.cleanup, LoggedIO.delete_segment = looked, cleaned, emptied
+# Nothing is deleted but by cleanup.
+LoggedIO.kept = float('inf')
 for name in ('put', 'delete', 'commit'):
     bounded(name)
+for name in ('__len__', 'check', 'get', 'list', 'scan'):
+    reading(name)
 del sys.argv[0]
 sys.exit(archiver.main())
 """

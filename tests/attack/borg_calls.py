@@ -15,6 +15,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +30,7 @@ class Session:
 
     def __init__(self, path: str, command: list[str]) -> None:
         self.path = path
+        self.command = command
         self.answers: list[tuple[str, str]] = []
         self._serve = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -56,10 +59,16 @@ class Session:
                 return None
             self._unpacker.feed(data)
 
-    def open(self, *, create: bool = False) -> None:
-        """Open the repository for writing."""
+    def open(self, *, create: bool = False, **others: Any) -> None:
+        """Open the repository for writing, or as `others` say."""
         wishes = {"lock_wait": 5, "lock": True, "exclusive": True, "append_only": False, "make_parent_dirs": False}
-        self.call("open", path=self.path, create=create, **wishes)
+        self.call("open", path=self.path, create=create, **{**wishes, **others})
+
+    def another(self, **wishes: Any) -> Session:
+        """Another session, beside this one."""
+        made = Session(self.path, self.command)
+        made.open(**wishes)
+        return made
 
     def commit(self) -> None:
         """Commit, and free what is not used any more."""
@@ -135,6 +144,75 @@ def _fill_with_files(session: Session) -> None:
         session.call("put", id=bytes(32), data=b"")
 
 
+SAVED = [bytes([200 + number]) * 32 for number in range(3)]
+
+
+def _save(session: Session) -> None:
+    for each in SAVED:
+        session.call("put", id=each, data=os.urandom(100_000))
+    session.commit()
+
+
+def _what_is_left(session: Session) -> None:
+    """Ask for all that `_save` committed, in a session of its own; the last answers."""
+    reads = session.another(lock=False)
+    for each in SAVED:
+        reads.call("get", id=each)
+    reads.close()
+    session.answers += reads.answers[2:]
+
+
+def _before_others_saved(session: Session) -> None:
+    """Begin to write before others save, and wait for a lock: borg deletes whatever was committed meanwhile.
+
+    Who asks for no kind of lock gets one for reading, and another one when it writes, after borg has looked for the last commit.
+    """
+    session.open(exclusive=None, lock_wait=60)
+    session.call("list", limit=1)
+    breaks = session.another(lock=False)
+    breaks.call("break_lock")
+    breaks.close()
+    saves = session.another()
+    waits = threading.Thread(target=session.call, args=("put",), kwargs={"id": b"\7" * 32, "data": JUNK})
+    waits.start()
+    time.sleep(2)
+    _save(saves)
+    saves.close()
+    waits.join()
+    _what_is_left(session)
+
+
+def _while_others_save(session: Session) -> None:
+    """Begin to write while others do, with no lock: borg deletes what they have not committed yet, and they do not notice."""
+    saves = session.another()
+    for each in SAVED:
+        saves.call("put", id=each, data=os.urandom(100_000))
+    session.open(lock=False)
+    waits = threading.Thread(target=session.call, args=("put",), kwargs={"id": b"\7" * 32, "data": JUNK})
+    waits.start()
+    time.sleep(2)
+    saves.commit()
+    saves.close()
+    waits.join()
+    _what_is_left(session)
+
+
+def _with_files_of_before(session: Session) -> None:
+    """Keep segments open that nobody committed: borg sees those, where others have committed new ones of the same number."""
+    leaves = session.another(lock=False)
+    # The manifest begins a segment.
+    for _number in range(6):
+        leaves.call("put", id=bytes(32), data=JUNK)
+    leaves.close()
+    session.open(lock=False)
+    session.call("scan")
+    saves = session.another()
+    _save(saves)
+    saves.close()
+    session.call("put", id=b"\7" * 32, data=JUNK)
+    _what_is_left(session)
+
+
 def _key(session: Session) -> None:
     """One that goes on as another option of the repository's configuration."""
     session.open()
@@ -152,6 +230,9 @@ ATTACKS: dict[str, Callable[[Session], None]] = {
     "overwrite": _overwrite,
     "fill": _fill,
     "fill with files": _fill_with_files,
+    "before others saved": _before_others_saved,
+    "while others save": _while_others_save,
+    "with files of before": _with_files_of_before,
     "key": _key,
 }
 

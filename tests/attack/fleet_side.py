@@ -23,11 +23,13 @@ HOSTS = {name: "trixie:layer=server+borg" for name in ("vault1", "web1", "db1", 
 SCHEDULE = {"calendar": "Mon *-*-1..7 04:00"}
 PATHS = ["/etc", "/home", "/root", "/tmp"]
 # Where the server keeps the repositories of each kind.
-PLACES = {"vault": "/srv/holdfast", **dict.fromkeys(("proxy", "archive", "files"), "/srv/holdfast-ssh")}
+PLACES = {"vault": "/srv/holdfast", **dict.fromkeys(("proxy", "archive", "free", "files"), "/srv/holdfast-ssh")}
 REPOSITORIES: dict[str, dict[str, Any]] = {
     "vault": {"server": "vault1"},
     "proxy": {"access": "rclone", "server": "vault1"},
     "archive": {"engine": "borg", "server": "vault1", "quota": "20M"},
+    # No quota, which is the default: borg is held to other things without one.
+    "free": {"engine": "borg", "server": "vault1"},
     "files": {"access": "sftp", "server": "vault1"},
     # The user's own, whose program restic starts by itself.
     "own": {"access": "url", "url": "rclone::local:/srv/own"},
@@ -72,7 +74,7 @@ class Protected:
             self.sh(name, f"id {STRANGER} >/dev/null 2>&1 || useradd --create-home {STRANGER}")
             self.sh(name, "install -m 0600 /etc/hostname /root/precious")
         self.sh("web1", "apt-get install -y -qq acl curl >/dev/null 2>&1; mkdir -p /srv/other; python3 /root/canary.py")
-        for unit in ("vault", "proxy", "archive", "files"):
+        for unit in ("vault", "proxy", "archive", "free", "files"):
             assert self.ran("web1", unit) == "ok"
         for unit in OTHERS:
             assert self.ran("db1", unit) == "ok"
@@ -123,7 +125,8 @@ class Protected:
     def objects(self, client: str, repository: str) -> dict[str, str]:
         """SHA-256 of what no client may remove or change, by path: no locks, and nothing that borg makes anew each time."""
         path = f"{PLACES[repository]}/{client}--{repository}"
-        wanted = r"\( -path './data/*' -o -name config \)" if repository == "archive" else "! -path './locks/*'"
+        borg = REPOSITORIES[repository].get("engine") == "borg"
+        wanted = r"\( -path './data/*' -o -name config \)" if borg else "! -path './locks/*'"
         lines = self.sh("vault1", f"cd {path} && find . -type f {wanted} -exec sha256sum {{}} +").splitlines()
         return {line[66:]: line[:64] for line in lines}
 

@@ -231,6 +231,26 @@ FLEET_MUTANTS = {
         f"sed -i 's/^    bounded(name)$/    pass/' {_SERVE}",
         "vault1",
     ),
+    # As borg itself does it: without a quota nobody waits for anybody.
+    "borg-saves-together": Mutant(
+        (
+            "test_append_only.py::test_a_borg_session_deletes_nothing_that_another_one_saves[before others saved-free]",
+            "test_append_only.py::test_a_borg_session_deletes_nothing_that_another_one_saves[while others save-free]",
+        ),
+        (_SERVE,),
+        "sed -i 's/^        begin(here)$/        pass/; /^Repository.prepare_txn, /d; /^LoggedIO.get_segments_transaction_id, /d'"
+        f" {_SERVE}; ! grep -q ' = looked, cleaned, emptied\\|^        begin(here)$\\| = prepared, checked' {_SERVE}",
+        "vault1",
+    ),
+    "borg-old-files": Mutant(
+        (
+            "test_append_only.py::test_a_borg_session_deletes_nothing_that_another_one_saves[with files of before-archive]",
+            "test_append_only.py::test_a_borg_session_deletes_nothing_that_another_one_saves[with files of before-free]",
+        ),
+        (_SERVE,),
+        f"sed -i 's/^        del self.fds.segment.$/        pass/' {_SERVE}",
+        "vault1",
+    ),
     "borg-any-key": Mutant(
         ("test_append_only.py::test_a_borg_key_is_nothing_else",),
         (_SERVE,),

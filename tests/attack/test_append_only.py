@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,6 +21,8 @@ REST = ROOT / "molecule/end_to_end/tests/attack.py"
 # Of borg: how the client names its repository, and the directory itself.
 OWN = "/./web1--archive"
 HELD = f"{PLACES['archive']}/web1--archive"
+# All that it has over borg.
+BORG = ["archive", "free"]
 # One that the client has itself, without any restriction: the same calls do destroy it.
 LOCAL = "/root/victim"
 DELIVERED = ["borg", "serve"]
@@ -105,8 +109,23 @@ def test_borg_opens_what_it_is_for(protected: Protected) -> None:
     assert protected.borg_calls("open", OWN, protected.dial("archive")) == [["negotiate", ""], ["open", ""]]
 
 
+@contextlib.contextmanager
+def as_it_was(protected: Protected, repository: str) -> Iterator[None]:
+    """What is done to a repository of web1's is no more afterwards; a backup is made, and what no client may change stays meanwhile."""
+    held = f"{PLACES[repository]}/web1--{repository}"
+    protected.sh("vault1", f"rm -rf /root/before; cp -a {held} /root/before")
+    try:
+        with protected.kept(repository):
+            yield
+    finally:
+        # What was deleted is not shown any more, though nothing of it is gone: the next test wants it as it was.
+        protected.sh("vault1", f"rm -rf {held} && cp -a /root/before {held}")
+    assert protected.ran("web1", repository) == "ok"
+
+
+@pytest.mark.parametrize("repository", BORG)
 @pytest.mark.parametrize("attack", ["destroy", "destroy after create", "delete", "overwrite"])
-def test_borg(protected: Protected, attack: str) -> None:
+def test_borg(protected: Protected, attack: str, repository: str) -> None:
     """Calls that no borg makes. Each destroys a repository that is not served append-only: the attack is delivered."""
     segments = f"rm -rf {LOCAL}.sums; cd {LOCAL} && find data -type f -exec sha256sum {{}} + >{LOCAL}.sums; test -s {LOCAL}.sums"
     protected.sh("web1", f"rm -rf {LOCAL}")
@@ -114,15 +133,25 @@ def test_borg(protected: Protected, attack: str) -> None:
     protected.sh("web1", segments)
     protected.borg_calls(attack, LOCAL, DELIVERED)
     assert protected.run("web1", f"cd {LOCAL} && sha256sum -c --quiet {LOCAL}.sums").rc != 0, "not delivered"
-    protected.sh("vault1", f"rm -rf /root/before; cp -a {HELD} /root/before")
-    try:
-        with protected.kept("archive"):
-            answers = protected.borg_calls(attack, OWN, protected.dial("archive"))
+    with as_it_was(protected, repository):
+        answers = protected.borg_calls(attack, f"/./web1--{repository}", protected.dial(repository))
         assert ["open", "closed"] not in answers
-    finally:
-        # What was deleted is not shown any more, though nothing of it is gone: the next test wants it as it was.
-        protected.sh("vault1", f"rm -rf {HELD} && cp -a /root/before {HELD}")
-    assert protected.ran("web1", "archive") == "ok"
+
+
+@pytest.mark.parametrize("repository", BORG)
+@pytest.mark.parametrize("attack", ["before others saved", "while others save", "with files of before"])
+def test_a_borg_session_deletes_nothing_that_another_one_saves(
+    protected: Protected, attack: str, repository: str
+) -> None:
+    """Whoever begins to write deletes what borg takes for uncommitted, append-only or not: what the other one saved is gone."""
+    protected.sh("web1", f"rm -rf {LOCAL}")
+    protected.borg_calls("make", LOCAL, DELIVERED)
+    delivered = protected.borg_calls(attack, LOCAL, [*DELIVERED, "--append-only"])
+    assert ["get", ""] not in delivered, "not delivered"
+    assert delivered[-1][0] == "get"
+    with as_it_was(protected, repository):
+        answers = protected.borg_calls(attack, f"/./web1--{repository}", protected.dial(repository))
+        assert answers[-4:] == [["put", "LockTimeout"], *[["get", ""]] * 3]
 
 
 def test_the_borg_session_that_makes_a_repository_keeps_what_is_in_it(protected: Protected) -> None:

@@ -230,6 +230,19 @@ def test_the_borg_of_each_release_is_served_append_only_and_with_its_quota(lab: 
     assert {error for _method, error in call("delete what it made", "/./served", "/root/served")} == {""}
     assert shell(lab, data.format("/srv/served"), host)
 
+    # Sessions beside each other, with a quota and without. borg 1.2.4 refuses to wait for a lock that was broken.
+    lab.put(host, "/root/free", SERVED.replace('"20M"', "None").encode(), mode=0o755)
+    for attack in ("before others saved", "while others save", "with files of before"):
+        shell(lab, "rm -rf /srv/plain; mkdir /srv/plain", host)
+        call("make", "/srv/plain", *plain)
+        broken = attack == "before others saved" and host == OLDER
+        assert (["get", ""] in call(attack, "/srv/plain", *plain)) is broken, "not delivered"
+        for served in ("/root/served", "/root/free"):
+            shell(lab, "rm -rf /srv/served; mkdir /srv/served", host)
+            call("make", "/./served", served)
+            refused = ["put", "KeyError" if broken else "LockTimeout"]
+            assert call(attack, "/./served", served)[-4:] == [refused, *[["get", ""]] * 3]
+
     shell(lab, "rm -rf /srv/served; mkdir /srv/served", host)
     call("make", "/./served", "/root/served")
     shell(lab, f"{data.format('/srv/served')} -exec sha256sum {{}} + >/root/sums; test -s /root/sums", host)

@@ -337,7 +337,7 @@ def test_an_append_only_borg_that_is_no_python_program_serves_nothing(place: Pat
 
 # As far as borg 1.4 goes that way: whoever creates a repository gets one that is not append-only, with the quota in its
 # config; what is put is written, and compared with the quota then; what was not committed is deleted when somebody
-# writes next.
+# writes next. The index follows the commit, and who finds none makes it. A segment stays open that was read once.
 _BORG_MODULES = {
     "__init__": "",
     "locking": """
@@ -352,14 +352,29 @@ def format_file_size(size):
 
 class LoggedIO:
     def __init__(self, path):
-        self.path, self.segment = path, 0
+        self.path, self.segment, self.fds = path, 0, {}
+
+    def committed(self, segment):
+        if segment not in self.fds:
+            self.fds[segment] = open(self.segment_filename(segment), 'rb')
+        self.fds[segment].seek(0)
+        return self.fds[segment].read(6) == b'COMMIT'
+
+    def segments(self):
+        names = os.listdir(self.path + '/data') if os.path.isdir(self.path) else []
+        return sorted(map(int, names), reverse=True)
 
     def get_segments_transaction_id(self):
-        names = os.listdir(self.path) if os.path.isdir(self.path) else []
-        return max((int(name[6:]) for name in names if name.startswith('index.')), default=0)
+        return next((segment for segment in self.segments() if self.committed(segment)), None)
 
     def segment_filename(self, segment):
         return os.path.join(self.path, 'data', str(segment))
+
+    def cleanup(self, transaction_id):
+        self.segment = transaction_id + 1
+        for segment in self.segments():
+            if segment > transaction_id:
+                self.delete_segment(segment)
 
     def delete_segment(self, segment):
         os.unlink(self.segment_filename(segment))
@@ -376,16 +391,46 @@ class Repository:
         self.append_only, self.storage_quota = append_only, 50 if storage_quota is None else storage_quota
         self.path = path
         self.io, self._active_txn, self.transaction_doomed = LoggedIO(path), False, None
+        self.index, self.exclusive, self.lock = None, True, None
+
+    def get_index_transaction_id(self):
+        return max((int(name[6:]) for name in os.listdir(self.path) if name.startswith('index.')), default=None)
+
+    def check_transaction(self):
+        transaction_id = self.io.get_segments_transaction_id()
+        if transaction_id != self.get_index_transaction_id():
+            self.prepare_txn(self.get_index_transaction_id(), do_cleanup=False)
+            open(os.path.join(self.path, f'index.{transaction_id}'), 'w').close()
+            self.rollback()
 
     def get_transaction_id(self):
-        return self.io.get_segments_transaction_id()
+        self.check_transaction()
+        return self.get_index_transaction_id()
 
     def prepare_txn(self, transaction_id, do_cleanup=True):
-        self._active_txn, self.index, self.storage_quota_use = True, Index(), 0
-        for name in os.listdir(os.path.join(self.path, 'data')):
-            if int(name) > transaction_id:
-                self.io.delete_segment(int(name))
-        self.io.segment = transaction_id + 1
+        self._active_txn, self.storage_quota_use = True, 0
+        self.index = Index() if self.index is None else self.index
+        if do_cleanup:
+            self.io.cleanup(transaction_id)
+
+    def __len__(self):
+        if self.index is None:
+            self.get_transaction_id()
+            self.index = Index()
+        return len(self.index)
+
+    def list(self, limit=None, marker=None):
+        return len(self)
+
+    def get(self, id):
+        return len(self)
+
+    def scan(self, limit=None, marker=None):
+        return [self.io.committed(segment) for segment in self.io.segments()]
+
+    def check(self, repair=False):
+        self.prepare_txn(None, do_cleanup=False)
+        raise ValueError('not all of it could be read')
 
     def put(self, id, data, wait=True):
         if not self._active_txn:
@@ -408,11 +453,12 @@ class Repository:
             raise exception
         self.io.segment += 1
         for name in (f'data/{self.io.segment}', f'index.{self.io.segment}'):
-            open(os.path.join(self.path, name), 'wb').close()
+            with open(os.path.join(self.path, name), 'wb') as stream:
+                stream.write(b'COMMIT')
         self.rollback()
 
     def rollback(self):
-        self._active_txn, self.transaction_doomed = False, None
+        self._active_txn, self.transaction_doomed, self.index = False, None, None
 
     def close(self):
         self.io = None
@@ -467,8 +513,15 @@ def repository(place: Path) -> Path:
     """A directory with what borg's have in common, and nothing committed but the beginning."""
     path = place / "repository"
     (path / "data").mkdir(parents=True)
-    (path / "index.0").touch()
+    commit(path, 0)
     return path
+
+
+def commit(path: Path, segment: int, *, index: bool = True) -> None:
+    """What another session commits, without its index where that one died before it wrote it."""
+    (path / f"data/{segment}").write_bytes(b"COMMIT")
+    if index:
+        (path / f"index.{segment}").touch()
 
 
 def in_borg(place: Path, script: str, *values: Any, gone: bool = False) -> list[str]:
@@ -599,15 +652,21 @@ def test_one_borg_session_writes_at_a_time(place: Path, repository: Path) -> Non
         assert answers == str(["LockTimeout"] * 20)
         assert int(tries) < 5
         # Where a check that failed has left a transaction, too.
-        begun = _FILL.replace("\nprint", "\nserver.repository.prepare_txn(0)\nprint")
+        begun = _FILL.replace("\nprint", "\ncalled(server, 'check')\nprint")
         assert in_borg(place, begun, 1_000_000, 10, 2) == [str(["LockTimeout"] * 2)]
-        assert not list((repository / "data").iterdir())
-        # Nothing is measured without a quota.
-        assert in_borg(place, _FILL, None, 10, 2) == [str([""] * 2)]
+        # Nothing is measured without a quota, and what others committed is theirs all the same.
+        assert in_borg(place, _FILL, None, 10, 2) == [str(["LockTimeout"] * 2)]
+        for call in ("'delete', id=1", "'commit'", "'save_key', keydata=b''", "'check'"):
+            one = f"server = session(*given)\nprint(called(server, {call}).split(' ')[0])"
+            assert in_borg(place, one, None) == ["LockTimeout"]
+        assert [path.name for path in (repository / "data").iterdir()] == ["0"]
 
 
+@pytest.mark.parametrize("quota", [None, 1_000_000])
 @pytest.mark.parametrize("commits", [False, True])
-def test_a_borg_session_waits_for_one_whose_client_is_gone(place: Path, repository: Path, commits: bool) -> None:
+def test_a_borg_session_waits_for_one_whose_client_is_gone(
+    place: Path, repository: Path, commits: bool, quota: int | None
+) -> None:
     """But not for one that goes on, and commits: it has read what is not true any more, and would lose what that saved."""
     script = """
 import fcntl
@@ -617,7 +676,9 @@ def ended(*given):
     turn[0] += 1
     if turn[0] == 2:
         if commits:
-            open(server.repository.path + '/index.7', 'w').close()
+            for name in ('/data/7', '/index.7'):
+                with open(server.repository.path + name, 'w') as stream:
+                    stream.write('COMMIT')
         own(other, fcntl.LOCK_UN)
     return own(*given)
 
@@ -627,9 +688,111 @@ fcntl.flock = ended
 server = session(*given)
 print(called(server, 'put', id=1, data=b'x'), called(server, 'put', id=1, data=b'x'))
 """
-    said = in_borg(place, f"commits = {commits}\n{script}", 1_000_000)
+    said = in_borg(place, f"commits = {commits}\n{script}", quota)
     assert said == [" ".join([f"LockTimeout {repository}"] * 2) if commits else " "]
-    assert bool(list((repository / "data").iterdir())) is not commits
+    assert (repository / "data/1").exists() is not commits
+
+
+# Whether a session holds up those that write.
+_FREE = """
+import fcntl
+def free(*_given):
+    other = os.open(given[0], os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(other)
+    return True
+server = session(*given[:2])
+"""
+
+
+def test_whoever_reads_from_a_borg_repository_waits_for_nobody_and_holds_up_nobody(
+    place: Path, repository: Path
+) -> None:
+    reading = f"{_FREE}print([called(server, name, id=1) for name in ('list', 'get', '__len__', 'scan')], free())"
+    with another_writes(repository):
+        assert in_borg(place, reading, None) == ["['', '', '', ''] False"]
+    assert in_borg(place, reading, None) == ["['', '', '', ''] True"]
+    # An index that nobody has written is written for whoever reads, who may write then.
+    commit(repository, 2, index=False)
+    then = "print(called(server, 'put', id=1, data=b'x'), free())"
+    assert in_borg(place, f"{reading}\n{then}", None) == ["['', '', '', ''] True", " False"]
+    assert (repository / "index.2").exists()
+    assert sorted(path.name for path in (repository / "data").iterdir()) == ["0", "2", "3"]
+
+
+def test_the_index_of_a_borg_session_that_writes_is_waited_for(place: Path, repository: Path) -> None:
+    """It follows in a moment; two who write it at a time would spoil it."""
+    commit(repository, 2, index=False)
+    soon = f"import threading\nthreading.Timer(0.3, open, ['{repository}/index.2', 'w']).start()\n"
+    asked = "print(called(server, 'list').split(' ')[0])"
+    with another_writes(repository):
+        assert in_borg(place, f"{_FREE}{soon}{asked}", None) == [""]
+        (repository / "index.2").unlink()
+        assert in_borg(place, f"{_FREE}{asked}", None) == ["LockTimeout"]
+
+
+def test_what_a_failed_check_of_borg_left_is_no_transaction(place: Path, repository: Path) -> None:
+    script = f"{_FREE}print(called(server, 'check'), free(), server.repository._active_txn)"
+    assert in_borg(place, script, None) == ["ValueError not all of it could be read True False"]
+
+
+def test_a_borg_session_sees_what_others_committed_where_it_has_an_older_file_open(
+    place: Path, repository: Path
+) -> None:
+    """Uncommitted segments that it keeps open, whose numbers others took: it would delete those."""
+    script = f"""{_FREE}
+for segment in (1, 2):
+    open(given[0] + '/data/' + str(segment), 'w').close()
+called(server, 'scan')
+for segment in (1, 2):
+    os.unlink(given[0] + '/data/' + str(segment))
+    with open(given[0] + '/data/' + str(segment), 'w') as stream:
+        stream.write('COMMIT')
+open(given[0] + '/index.2', 'w').close()
+print(called(server, 'put', id=1, data=b'x').split(' ')[0])
+"""
+    assert in_borg(place, script, None) == ["LockTimeout"]
+    assert {path.name: path.read_bytes() for path in (repository / "data").iterdir()} == {
+        name: b"COMMIT" for name in ("0", "1", "2")
+    }
+
+
+@pytest.mark.parametrize("call", ["prepare_txn(0)", "io.cleanup(0)", "io.delete_segment(2)"])
+def test_what_was_committed_is_never_deleted(place: Path, repository: Path, call: str) -> None:
+    """Whatever part of borg has an older commit for the last one, even in a session that writes."""
+    commit(repository, 2)
+    script = f"""{_FREE}
+called(server, 'put', id=1, data=b'x')
+try:
+    server.repository.{call}
+except (LockTimeout, ValueError) as error:
+    print(type(error).__name__, server.repository._active_txn)
+"""
+    answer = "ValueError True" if "delete" in call else f"LockTimeout {'cleanup' in call}"
+    assert in_borg(place, script.replace("LockTimeout,", "__import__('borg.locking').locking.LockTimeout,"), None) == [
+        answer
+    ]
+    assert {"0", "2"} <= {path.name for path in (repository / "data").iterdir()}
+
+
+def test_an_old_client_of_borg_that_waits_for_its_lock_holds_up_nobody(place: Path, repository: Path) -> None:
+    """It has borg's lock for reading, and gets another one when it writes; meanwhile others commit."""
+    script = f"""{_FREE}
+class Lock:
+    def got_exclusive_lock(self):
+        return False
+    def upgrade(self):
+        print(free())
+        open(given[0] + '/data/1', 'w').write('COMMIT')
+server.repository.exclusive, server.repository.lock = None, Lock()
+print(called(server, 'put', id=1, data=b'x').split(' ')[0])
+"""
+    assert in_borg(place, script, None) == ["True", "LockTimeout"]
+    assert (repository / "data/1").read_bytes() == b"COMMIT"
 
 
 def test_a_borg_session_waits_for_nobody_once_its_client_is_gone(place: Path, repository: Path) -> None:
@@ -657,7 +820,7 @@ def test_what_a_borg_session_deletes_stays_in_a_hard_link(place: Path, repositor
     (repository / "data/6").write_bytes(b"x" * 1000)
     os.link(repository / "data/6", place / "copy")
     in_borg(place, _FILL, 1_000_000, 10, 1)
-    assert sorted(path.name for path in (repository / "data").iterdir()) == ["1"]
+    assert sorted(path.name for path in (repository / "data").iterdir()) == ["0", "1"]
     assert os.fstat(held.fileno()).st_size == 0
     held.close()
     assert (place / "copy").stat().st_size == 1000
@@ -695,6 +858,7 @@ for turn in range(2):
         (b"A" * 10_000, False),
     ],
 )
+@pytest.mark.usefixtures("repository")
 def test_a_key_of_borg_is_nothing_else(place: Path, key: bytes, taken: bool) -> None:
     """borg takes a carriage return in its configuration, where the key is, for the end of a line."""
     said = in_borg(place, "print(called(session(given[0], None), 'save_key', keydata=given[1]))", key)
