@@ -174,11 +174,12 @@ del sys.argv[0]
 sys.exit(archiver.main())
 """
 # What rclone is told anyway, what would let clients delete or somebody else in, and what its log is read by. The last one counts
-# for it, so that one more would undo a promise. Several short options may be one word.
+# for it, so that one more would undo a promise. Several short options may be one word. An option of a type, like --s3-acl, beats
+# what the file of the remote says, where access lists, addresses and commands were judged; and a header may be an access list, too.
 _OWN_OPTIONS = re.compile(
     r"\A(?:-(?!-).*|--|--(?:addr|allow-origin|append-only|ask-password|baseurl|cert|client-ca|config|dry-run|dump|dump-bodies|dump-headers"
-    r"|help|htpasswd|interactive|key|log-.*|metrics-.*|pass|password-command|private-repos|progress|quiet|rc|rc-.*|realm|salt|stdio"
-    r"|syslog|syslog-.*|use-json-log|user|user-from-header|verbose|version)(?:=.*)?)\Z",
+    r"|(?:azureblob|b2|ftp|gcs|s3|sftp|smb|swift|webdav)-.*|header|header-upload|header-download|help|htpasswd|interactive|key"
+    r"|log-.*|metrics-.*|pass|password-command|private-repos|progress|quiet|rc|rc-.*|realm|salt|stdio|syslog|syslog-.*|use-json-log|user|user-from-header|verbose|version)(?:=.*)?)\Z",
     re.DOTALL,
 )
 _INTERPRETER = re.compile(rb"\A#! *(/[^ \n]*/python3?(?:\.[0-9]+)?) *\n")

@@ -104,9 +104,9 @@ def _rclone_arguments(where: str, value: t.Any) -> list[str]:
             cure = "Write --option, or --option=value as one word"
             raise BadInput(at, option, "is not an option in its long form", cure)
         if sets_itself(argument):
-            raise BadInput(
-                at, option, "is an option that holdfast sets itself, or that would undo what it promises", "Remove it"
-            )
+            wrong = "is an option that holdfast sets itself, or that would undo what it promises"
+            cure = "Remove it; what is for a store is said without its type in rclone_proxy_remotes"
+            raise BadInput(at, option, wrong, cure)
     return arguments
 
 
@@ -371,7 +371,7 @@ def _stores_unchecked(host: _Collector, server: dict[str, t.Any], warnings: list
         return  # it is told already
     for argument in arguments:
         option, _equals, value = argument.partition("=")
-        if option.endswith("no-check-certificate") and value.lower() not in _rclone_tls.FALSE:
+        if option == "--no-check-certificate" and value.lower() not in _rclone_tls.FALSE:
             warnings.append(
                 Problem((host.host,), variable, shorten(argument), _rclone_tls.UNCHECKED, _rclone_tls.REMOVE)
             )

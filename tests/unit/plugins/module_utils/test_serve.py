@@ -135,7 +135,8 @@ def test_the_last_word_of_rclone_is_not_the_user_s() -> None:
 
 
 @pytest.mark.parametrize(
-    "argument", ["--append-only=false", "--stdio=false", "--config=/tmp/x", "--rc-addr=:1", "-n", "--"]
+    "argument",
+    ["--append-only=false", "--stdio=false", "--config=/tmp/x", "--rc-addr=:1", "-n", "--", "--s3-acl=public-read"],
 )
 def test_arguments_that_would_undo_a_promise_are_not_served(argument: str) -> None:
     code, said = refused(lambda: _serve.command(definition(arguments=["--fast-list", argument])))
@@ -143,6 +144,13 @@ def test_arguments_that_would_undo_a_promise_are_not_served(argument: str) -> No
     assert (
         said == f"web1--vault: {argument!r} is not for ssh_access_rclone_arguments to say: run the playbook without it"
     )
+
+
+def test_no_option_of_a_type_that_may_be_served_is_for_the_arguments() -> None:
+    """It would beat what the remote says, which was judged."""
+    for kind in _rclone.ALLOWED:
+        assert _serve.sets_itself(f"--{'gcs' if kind == 'google cloud storage' else kind}-no-check-bucket"), kind
+    assert not _serve.sets_itself("--local-no-check-updated")
 
 
 LAYOUT = ("/usr/local/libexec/holdfast/restic-layout", "web1--vault")

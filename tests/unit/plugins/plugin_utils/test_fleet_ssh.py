@@ -458,6 +458,10 @@ def test_remotes_that_cannot_be_served_are_bad_input(remotes: dict[str, t.Any]) 
             "--log-level=ERROR",
         ),
         *("--password-command=id", "-n", "-vn", "-append-only=false", "--", "--APPEND", "--fast-list\n"),
+        # What a remote may not say, each after its type.
+        *("--s3-acl=public-read", "--gcs-object-acl", "--azureblob-public-access=container", "--s3-endpoint=http://x"),
+        *("--sftp-ssh=/bin/sh", "--webdav-bearer-token-command", "--ftp-no-check-certificate", "--sftp-pass=geheim"),
+        *("--header=X-Container-Read: .r:*", "--header-upload", "--swift-auth", "--b2-key", "--smb-pass"),
     ],
 )
 def test_arguments_of_rclone_that_are_refused(argument: str) -> None:
@@ -465,7 +469,8 @@ def test_arguments_of_rclone_that_are_refused(argument: str) -> None:
     found = only(fleet(PROXIED, server={"ssh_access_rclone_arguments": ["--fast-list", argument]}))
     assert found.startswith("vault1: ssh_access_rclone_arguments[1] = ")
     model = fleet(
-        PROXIED, server={"ssh_access_rclone_arguments": ["--bwlimit", "10M", "--transfers=8", "--s3-no-head"]}
+        PROXIED,
+        server={"ssh_access_rclone_arguments": ["--bwlimit", "10M", "--transfers=8", "--local-no-check-updated"]},
     )
     assert messages(model) == []
 
