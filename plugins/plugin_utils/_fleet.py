@@ -136,6 +136,7 @@ SETTINGS: dict[str, f.Checker] = {
     ),
     "rest_server_extra_args": _server_args,
     "ssh_access_rclone_arguments": _rclone_arguments,
+    "ssh_access_sftp_confine": f.choice("required", "if_possible"),
     "ssh_access_max_startups": f.text(
         r"[0-9]{1,6}(:[0-9]{1,3}:[0-9]{1,6})?|",
         "what sshd_config(5) says of MaxStartups",
@@ -288,6 +289,7 @@ def fleet(
         _proxy_duties(collectors[host], groups, model)
         _stores(collectors[host], model, warnings)
         _login(collectors[host], model[host]["server"])
+        _unconfined(collectors[host], model[host]["server"])
         _stores_unchecked(collectors[host], model[host]["server"], warnings)
     return {
         "hosts": model,
@@ -358,6 +360,22 @@ def _login(host: _Collector, server: dict[str, t.Any]) -> None:
                 f"begins with {SSH_ACCOUNT}, as the accounts of clients do, and Ansible would be locked out as they are"
             )
             host.add(BadInput(variable, user, wrong, "Let Ansible use another account on this server"))
+
+
+def _unconfined(host: _Collector, server: dict[str, t.Any]) -> None:
+    """A key for sftp that is not confined reaches whatever its account does: what is append-only, and the credentials of a store."""
+    variable = "ssh_access_sftp_confine"
+    if host.value(variable) != "if_possible":
+        return
+    sftp = {definition["account"] for definition in server["definitions"] if definition["kind"] == "sftp"}
+    for definition in server["definitions"]:
+        account, name = definition["account"], definition["name"]
+        if definition["append_only"] and account in sftp:
+            wrong = (
+                f"lets the sftp keys of {account[len(SSH_ACCOUNT) :]} into {name}, of which nothing is to be deleted:"
+                f" both are of the account {account}"
+            )
+            host.add(BadInput(variable, "if_possible", wrong, "Set it to required, or give up sftp there"))
 
 
 def _stores_unchecked(host: _Collector, server: dict[str, t.Any], warnings: list[Problem]) -> None:

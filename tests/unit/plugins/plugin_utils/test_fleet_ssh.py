@@ -475,6 +475,30 @@ def test_arguments_of_rclone_that_are_refused(argument: str) -> None:
     assert messages(model) == []
 
 
+BESIDE = {
+    "drop": {"access": "sftp", "server": "vault1", "source": ["192.0.2.77"]},
+    "offsite": {"access": "rclone", "server": "vault1", "source": ["192.0.2.77"]},
+}
+
+
+def test_sftp_that_nothing_may_confine_is_not_beside_what_is_append_only() -> None:
+    """Both are of one account, so that the key for sftp opens the files of the other one, and the credentials of its store."""
+    loose = {"ssh_access_sftp_confine": "if_possible"}
+    assert messages(fleet(BESIDE)) == []
+    assert messages(fleet({"drop": BESIDE["drop"]}, server=loose)) == []
+    assert messages(fleet({"offsite": BESIDE["offsite"]}, server=loose)) == []
+    two = {**BESIDE, "other": {"access": "sftp", "server": "vault1", "source": ["192.0.2.77"]}}
+    assert messages(fleet({key: two[key] for key in ("drop", "other")}, server=loose)) == []
+    assert only(fleet(two, server=loose)) == (
+        "vault1: ssh_access_sftp_confine = 'if_possible': lets the sftp keys of web1 into web1--offsite, of which nothing is to be"
+        " deleted: both are of the account bk-web1. Set it to required, or give up sftp there"
+    )
+    assert "bk-web1" in only(
+        fleet({**BESIDE, "offsite": {**BESIDE["offsite"], "remote": "s3-offsite:b"}}, server=loose)
+    )
+    assert "is not one of the choices" in only(fleet(BESIDE, server={"ssh_access_sftp_confine": "no"}))
+
+
 @pytest.mark.parametrize(
     ("argument", "told"), [("--no-check-certificate", True), ("--no-check-certificate=false", False)]
 )
