@@ -89,7 +89,13 @@ SERVER_OPTIONS = frozenset(
 def _server_args(where: str, value: t.Any) -> list[str]:
     arguments: list[str] = f.listing(f.line)(where, value)
     for number, argument in enumerate(arguments):
-        if argument.split("=", 1)[0] in SERVER_OPTIONS:
+        option = argument.split("=", 1)[0]
+        if option == "--no-verify-upload":
+            wrong = (
+                "would let a client save under a name what is not what it says, and nobody sees that before a restore"
+            )
+            raise BadInput(f"{where}[{number}]", argument, wrong, "Remove it")
+        if option in SERVER_OPTIONS:
             raise BadInput(
                 f"{where}[{number}]", argument, "is an option that holdfast sets itself", "Use the role's own variable"
             )

@@ -605,6 +605,8 @@ def test_escrow_refused(escrow: t.Any) -> None:
         ("rest_server_extra_args", "--debug"),
         ("rest_server_extra_args", ["--debug", "--append-only=false"]),
         ("rest_server_extra_args", ["--no-auth"]),
+        ("rest_server_extra_args", ["--no-verify-upload"]),
+        ("rest_server_extra_args", ["--no-verify-upload=true"]),
         ("rest_server_extra_args", ["--debug\n"]),
         ("ssh_access_max_startups", 37850),
         ("ssh_access_max_startups", "60:30"),
