@@ -29,6 +29,8 @@ HOME = "/var/lib/holdfast/home"
 LAYOUT = "/usr/local/libexec/holdfast/restic-layout"
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME, "LC_ALL": "C.UTF-8"}
 VERSION = 1
+# Of one client at a time: each is some processes. sshd knows no such limit.
+MOST_SESSIONS = 50
 _ACCOUNT = re.compile(r"\Abk-[a-z][a-z0-9-]{0,27}\Z")
 _REPOSITORY = re.compile(r"\A[a-z][a-z0-9-]{0,27}\Z")
 _SFTP_SERVER = "/usr/lib/openssh/sftp-server"
@@ -247,6 +249,24 @@ def read_definition(account: str, repository: str, directory: str = DEFINITIONS)
     return value
 
 
+def sessions(account: str, proc: str = "/proc") -> int:
+    """Return how many connections this account has, of which each may have one session, and one is ours."""
+    # A limit of its processes would count those of containers, which share UIDs with the host, and threads.
+    title = re.compile(rb"sshd(?:-session)?: %s(?:@.*)?" % re.escape(account.encode()))
+    found = 0
+    for entry in filter(str.isdigit, os.listdir(proc)):
+        try:
+            with open(f"{proc}/{entry}/cmdline", "rb") as stream:
+                if not title.fullmatch(stream.read(256).rstrip(b"\0 ")):
+                    continue
+            # Anybody may call a process by that name.
+            with open(f"{proc}/{entry}/status", encoding="utf-8", errors="replace") as stream:
+                found += f"\nUid:\t{os.getuid()}\t" in stream.read()
+        except OSError:
+            continue  # it ended
+    return found
+
+
 def command(definition: Mapping[str, Any]) -> Command:
     """Return what serves the repository of a definition. Raises RefusedError."""
     kinds = {"rclone": _rclone, "borg": _borg, "sftp": _sftp}
@@ -462,7 +482,11 @@ def serve(arguments: Sequence[str]) -> None:
     """Become the command of a repository. Raises RefusedError."""
     if len(arguments) != 1:
         raise RefusedError(USAGE, "one argument is needed, the name of a repository")
-    definition = read_definition(pwd.getpwuid(os.getuid()).pw_name, arguments[0])
+    account = pwd.getpwuid(os.getuid()).pw_name
+    definition = read_definition(account, arguments[0])
+    if sessions(account) > MOST_SESSIONS:
+        many = f"this client has {MOST_SESSIONS} sessions here already: let fewer of its units begin at a time"
+        raise RefusedError(TRY_AGAIN, f"{definition['name']}: {many}")
     wanted = command(definition)
     os.umask(0o077)
     # Python ignores it, and what we start would, too.

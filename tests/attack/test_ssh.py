@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils._serve import MOST_SESSIONS
 
 from .ssh_side import CLIENTS, CONTROL, VAULT, Side, wait_for
 
@@ -425,6 +426,41 @@ def test_refused_logins_shut_out_nobody_from_a_declared_address(
         disable = "echo PerSourcePenalties no >/etc/ssh/sshd_config.d/20-lab.conf;" if knows else ""
         side.on_server(f"{disable} systemctl restart ssh")
         side.deploy(everybody())
+
+
+def test_sessions_of_one_client_are_bounded(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:
+    """Each is some processes of the server. Who asks for more is told, and others are served meanwhile."""
+    side.deploy(everybody())
+    many = MOST_SESSIONS + 20
+
+    def running(word: str) -> int:
+        return sum(word in line for line in side.processes("bk-store"))
+
+    def come(arguments: str) -> None:
+        """Log in as often, slowly enough for sshd to let everybody in, and stay."""
+        login = side.ssh("bk-store", arguments, key="store")
+        script = f"for one in $(seq {many}); do (sleep 200 | {login} 2>>/root/said) >/dev/null 2>&1 & sleep 0.15; done"
+        side.on_client(f"rm -f /root/said; touch /root/said; {script}", timeout=120)
+
+    def others_are_served() -> bool:
+        """Told by how borg ends with its input; `served` would end what attacks."""
+        return side.login("bk-arch", key="arch").returncode == 0
+
+    try:
+        come("ACCOUNT")
+        assert wait_for(lambda: "sessions here" in side.on_client("cat /root/said").stdout, 20), "as many as it likes"
+        assert others_are_served()
+        assert running("sftp-server -u") == MOST_SESSIONS
+        side.on_client("pkill -x ssh; pkill -x sleep")
+        assert wait_for(lambda: not side.processes("bk-store"), 20)
+        # Nor may it have connections without any session, which nothing of ours would ever see.
+        come("-N ACCOUNT")
+        assert running("sshd") > MOST_SESSIONS, "the attack was not delivered"
+        assert others_are_served()
+        assert wait_for(lambda: not side.processes("bk-store"), 40), "who asks for nothing stays"
+    finally:
+        side.on_client("pkill -x ssh; pkill -x sleep")
+    assert side.served("bk-store", "store")
 
 
 def test_hostile_public_keys_stop_nobody(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:

@@ -45,6 +45,8 @@ def test_dead_clients_are_given_up(vaults: dict[str, Side]) -> None:
     for side in vaults.values():
         settings = side.on_server("sshd -T -C user=bk-web1,host=h,addr=192.0.2.1").splitlines()
         assert {"clientaliveinterval 60", "clientalivecountmax 5"} <= set(settings)
+        # And connections that nothing runs in, of which what counts sessions knows nothing.
+        assert {"maxsessions 1", "unusedconnectiontimeout 20"} <= set(settings)
 
 
 @pytest.mark.parametrize("name", SOME)

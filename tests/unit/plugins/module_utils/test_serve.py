@@ -758,6 +758,44 @@ def test_started_in_a_clean_environment(place: Path, started: dict[str, Any]) ->
     assert started["pipe"] == signal.SIG_DFL
 
 
+def test_sessions_of_the_account_are_counted(tmp_path: Path) -> None:
+    me = os.getuid()
+    for number, (title, uid) in enumerate(
+        [
+            *[(f"sshd{session}: bk-web1{tty}\0\0", me) for session in ("", "-session") for tty in ("", "@notty")],
+            # Who is not let in yet, which needs no key; another client; another user's process of that name.
+            ("sshd-session: bk-web1 [priv]", 0),
+            ("sshd-session: bk-web1 [net]", me),
+            ("sshd-session: bk-web10@notty", me),
+            ("sshd: bk-web1@notty", me + 1),
+            ("sh\0-c\0sshd: bk-web1@notty", me),
+        ]
+    ):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / f"{number}/cmdline").write_text(title)
+        (tmp_path / f"{number}/status").write_text(f"Name:\tsshd\nUid:\t{uid}\t0\t0\t0\n")
+    (tmp_path / "99").mkdir()  # ended meanwhile
+    (tmp_path / "self").mkdir()
+    assert _serve.sessions("bk-web1", str(tmp_path)) == 4
+    assert _serve.sessions("bk-web2", str(tmp_path)) == 0
+
+
+def test_more_sessions_than_a_client_may_have_are_refused(
+    place: Path, started: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place, definition(kind="borg", append_only=False))
+    monkeypatch.setattr(_serve, "sessions", lambda account: {"bk-web1": _serve.MOST_SESSIONS + 1}[account])
+    assert refused(lambda: _serve.serve(["vault"])) == (
+        75,
+        "web1--vault: this client has 50 sessions here already: let fewer of its units begin at a time",
+    )
+    assert not started
+    # This one is counted.
+    monkeypatch.setattr(_serve, "sessions", lambda _account: _serve.MOST_SESSIONS)
+    _serve.serve(["vault"])
+    assert started["program"] == "/usr/bin/borg"
+
+
 def test_refusals_are_one_line(
     place: Path, started: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
