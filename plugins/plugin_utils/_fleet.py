@@ -296,6 +296,7 @@ def fleet(
         _stores(collectors[host], model, warnings)
         _login(collectors[host], model[host]["server"])
         _unconfined(collectors[host], model[host]["server"])
+        _unlimited(host, model)
         _stores_unchecked(collectors[host], model[host]["server"], warnings)
     return {
         "hosts": model,
@@ -366,6 +367,21 @@ def _login(host: _Collector, server: dict[str, t.Any]) -> None:
                 f"begins with {SSH_ACCOUNT}, as the accounts of clients do, and Ansible would be locked out as they are"
             )
             host.add(BadInput(variable, user, wrong, "Let Ansible use another account on this server"))
+
+
+def _unlimited(server: str, model: dict[str, dict[str, t.Any]]) -> None:
+    """Tells each repository that has no quota, and no way to one, that other clients are in the same directory of its server."""
+    if model[server]["elsewhere"]:
+        return  # what its operator limits is not known here
+    clients: dict[str, set[str]] = {}
+    for definition in model[server]["server"]["definitions"]:
+        if definition["path"]:
+            clients.setdefault(posixpath.dirname(definition["path"]), set()).add(definition["account"])
+    for entry in model.values():
+        for repository in (entry["client"] or {}).get("repositories", []):
+            ssh = repository["ssh"] if repository["server"] == server else None
+            if ssh and ssh["path"] and ssh["kind"] != "borg" and len(clients[posixpath.dirname(ssh["path"])]) > 1:
+                repository["unlimited_beside_others"] = True
 
 
 def _unconfined(host: _Collector, server: dict[str, t.Any]) -> None:
@@ -745,6 +761,7 @@ def _repository(
         "remote": None,
         "proxy_duties": [],
         "proxy_without_tls": False,
+        "unlimited_beside_others": False,
         "ssh": None,
         "append_only": False,
         # What a server that is managed elsewhere takes from the client; null of other servers, and before it was handed over.

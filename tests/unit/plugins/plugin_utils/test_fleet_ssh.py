@@ -397,6 +397,35 @@ def test_what_a_proxy_serves_and_saves_beside_is_a_duty() -> None:
     assert duties == {"archive": [], "nas": [], "offsite": ["backups of its own", "borg", "sftp"]}
 
 
+BESIDE = {
+    "drop": {"access": "sftp", "server": "vault1", "source": ["192.0.2.77"]},
+    "offsite": {"access": "rclone", "server": "vault1", "source": ["192.0.2.77"]},
+}
+UNLIMITED = "vault1 limits no client's rclone and sftp repositories: one that fills up their directory stops the others"
+
+
+@pytest.mark.parametrize(
+    ("repositories", "clients", "told"),
+    [
+        (BESIDE, ["web1", "web2"], True),
+        ({"offsite": BESIDE["offsite"]}, ["web1", "web2"], True),
+        # Nobody else is there; a store has a quota of its own; borg has one.
+        (BESIDE, ["web1"], False),
+        (PROXIED, ["web1", "web2"], False),
+        ({"archive": {"engine": "borg", "access": "ssh", "server": "vault1"}}, ["web1", "web2"], False),
+    ],
+)
+def test_a_directory_that_one_client_can_fill_up_for_all_is_said(
+    repositories: dict[str, t.Any], clients: list[str], told: bool
+) -> None:
+    """Once for each server, however many repositories there are."""
+    model = fleet(repositories, *clients)
+    assert messages(model) == []
+    for host in clients:
+        notes = _report.notes(model["hosts"][host]["client"])
+        assert [note for note in notes if "fills up" in note] == [UNLIMITED] * told
+
+
 @pytest.mark.parametrize(
     "url", ["https://s3.example", "s3.example", "http://127.0.0.1:9000", "http://u:geheim@store1:9001"]
 )
@@ -473,12 +502,6 @@ def test_arguments_of_rclone_that_are_refused(argument: str) -> None:
         server={"ssh_access_rclone_arguments": ["--bwlimit", "10M", "--transfers=8", "--local-no-check-updated"]},
     )
     assert messages(model) == []
-
-
-BESIDE = {
-    "drop": {"access": "sftp", "server": "vault1", "source": ["192.0.2.77"]},
-    "offsite": {"access": "rclone", "server": "vault1", "source": ["192.0.2.77"]},
-}
 
 
 def test_sftp_that_nothing_may_confine_is_not_beside_what_is_append_only() -> None:
