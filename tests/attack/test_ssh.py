@@ -464,26 +464,36 @@ def test_sessions_of_one_client_are_bounded(side: Side, everybody: Callable[...,
 
 
 def test_hostile_public_keys_stop_nobody(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:
-    evil = side.keys["victim"].split()[:2]
+    """Three clients at a time are hostile, and each is told what is wrong with its own."""
+    evil = side.keys["victim"].split()[1]
+    rsa = side.on_client(
+        "ssh-keygen -q -t rsa -b 1024 -N '' -f /root/rsa <<n; cat /root/rsa.pub; rm /root/rsa*\nn"
+    ).stdout
+    assert rsa.startswith("ssh-rsa AAAA"), "the attack was not delivered"
     hostile = [
-        "\n".join([side.keys["web1"], f"ssh-ed25519 {evil[1]}"]),
-        f'command="/bin/sh" {side.keys["web1"]}',
-        side.on_client(
-            "ssh-keygen -q -t rsa -b 1024 -N '' -f /root/rsa <<n; cat /root/rsa.pub; rm /root/rsa*\nn"
-        ).stdout,
-        "https://example.net/web1.keys",
-        "A" * 1_000_000,
-        side.keys["victim"],
+        {
+            "web1": ("\n".join([side.keys["web1"], f"ssh-ed25519 {evil}"]), "more than one line"),
+            "store": (f'command="/bin/sh" {side.keys["store"]}', "something before the key"),
+            "arch": (rsa, "not an ed25519 public key"),
+        },
+        {
+            "web1": ("https://example.net/web1.keys", "not an ed25519 public key"),
+            "store": ("A" * 1_000_000, "1000000 characters long"),
+            "arch": (side.keys["victim"], "also that of bk-victim vault"),
+        },
     ]
     before = side.on_server("cat /etc/ssh/authorized_keys.d/*")
     with side.unchanged():
-        for public in hostile:
-            result = side.deploy(everybody(web1={"public_keys": [public]}))
-            assert list(result["refused"]) == ["bk-web1"], public[:60]
-            assert result["kept"] == ["bk-web1 vault"]
+        for delivered in hostile:
+            result = side.deploy(
+                everybody(**{name: {"public_keys": [public]} for name, (public, _why) in delivered.items()})
+            )
+            assert set(result["refused"]) == {f"bk-{name}" for name in delivered}
+            for name, (_public, why) in delivered.items():
+                assert why in str(result["refused"][f"bk-{name}"])
+                assert len(json.dumps(result["refused"][f"bk-{name}"])) < 400
+            assert sorted(result["kept"]) == sorted(f"bk-{name} vault" for name in delivered)
             assert not result["changed"]
-            if len(public) > 1000:
-                assert len(json.dumps(result["refused"])) < 400
         assert side.on_server("cat /etc/ssh/authorized_keys.d/*") == before
         assert side.served("bk-victim", "victim")
 
