@@ -43,6 +43,14 @@ _CAUSES: tuple[tuple[re.Pattern[str], Cause], ...] = (
         Cause("locked", "the server has it in maintenance", "run again when that has ended"),
     ),
     (
+        re.compile(r"holdfast: \S+: this client has \d+ sessions here already"),
+        Cause(
+            "unreachable",
+            "this host has as many sessions on the server as it may have",
+            "let fewer of its units begin at a time, with a spread, and see what else uses its keys",
+        ),
+    ),
+    (
         re.compile(r"holdfast: \S+: the store's quota is used up"),
         Cause("quota", "the quota of the server's store is used up", "raise it at the store, or free space there"),
     ),

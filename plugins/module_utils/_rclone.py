@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 # What every option of these may hold is said in a message; of the others nobody sees the value.
 SHOWN = frozenset(
-    "type provider env_auth region endpoint location_constraint acl bucket_acl storage_class server_side_encryption"
-    " chunk_size upload_cutoff upload_concurrency copy_cutoff force_path_style no_check_bucket list_version v2_auth"
+    "type provider env_auth region endpoint location_constraint acl bucket_acl object_acl public_access storage_class"
+    " server_side_encryption chunk_size upload_cutoff upload_concurrency copy_cutoff force_path_style no_check_bucket list_version v2_auth"
     " host port vendor tls explicit_tls known_hosts_file disable_hashcheck concurrency".split()
 )
 # Values that rclone is given where the user says nothing.

@@ -29,6 +29,8 @@ HOME = "/var/lib/holdfast/home"
 LAYOUT = "/usr/local/libexec/holdfast/restic-layout"
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME, "LC_ALL": "C.UTF-8"}
 VERSION = 1
+# Of one client at a time: each is some processes. sshd knows no such limit.
+MOST_SESSIONS = 50
 _ACCOUNT = re.compile(r"\Abk-[a-z][a-z0-9-]{0,27}\Z")
 _REPOSITORY = re.compile(r"\A[a-z][a-z0-9-]{0,27}\Z")
 _SFTP_SERVER = "/usr/lib/openssh/sftp-server"
@@ -253,11 +255,12 @@ del sys.argv[0]
 sys.exit(archiver.main())
 """
 # What rclone is told anyway, what would let clients delete or somebody else in, and what its log is read by. The last one counts
-# for it, so that one more would undo a promise. Several short options may be one word.
+# for it, so that one more would undo a promise. Several short options may be one word. An option of a type, like --s3-acl, beats
+# what the file of the remote says, where access lists, addresses and commands were judged; and a header may be an access list, too.
 _OWN_OPTIONS = re.compile(
     r"\A(?:-(?!-).*|--|--(?:addr|allow-origin|append-only|ask-password|baseurl|cert|client-ca|config|dry-run|dump|dump-bodies|dump-headers"
-    r"|help|htpasswd|interactive|key|log-.*|metrics-.*|pass|password-command|private-repos|progress|quiet|rc|rc-.*|realm|salt|stdio"
-    r"|syslog|syslog-.*|use-json-log|user|user-from-header|verbose|version)(?:=.*)?)\Z",
+    r"|(?:azureblob|b2|ftp|gcs|s3|sftp|smb|swift|webdav)-.*|header|header-upload|header-download|help|htpasswd|interactive|key"
+    r"|log-.*|metrics-.*|pass|password-command|private-repos|progress|quiet|rc|rc-.*|realm|salt|stdio|syslog|syslog-.*|use-json-log|user|user-from-header|verbose|version)(?:=.*)?)\Z",
     re.DOTALL,
 )
 _INTERPRETER = re.compile(rb"\A#! *(/[^ \n]*/python3?(?:\.[0-9]+)?) *\n")
@@ -323,6 +326,24 @@ def read_definition(account: str, repository: str, directory: str = DEFINITIONS)
     if not isinstance(value, dict) or value.get("version") != VERSION or value.get("name") != name:
         raise RefusedError(CONFIG, f"{path} is not the definition of {name}: run the playbook again")
     return value
+
+
+def sessions(account: str, proc: str = "/proc") -> int:
+    """Return how many connections this account has, of which each may have one session, and one is ours."""
+    # A limit of its processes would count those of containers, which share UIDs with the host, and threads.
+    title = re.compile(rb"sshd(?:-session)?: %s(?:@.*)?" % re.escape(account.encode()))
+    found = 0
+    for entry in filter(str.isdigit, os.listdir(proc)):
+        try:
+            with open(f"{proc}/{entry}/cmdline", "rb") as stream:
+                if not title.fullmatch(stream.read(256).rstrip(b"\0 ")):
+                    continue
+            # Anybody may call a process by that name.
+            with open(f"{proc}/{entry}/status", encoding="utf-8", errors="replace") as stream:
+                found += f"\nUid:\t{os.getuid()}\t" in stream.read()
+        except OSError:
+            continue  # it ended
+    return found
 
 
 def command(definition: Mapping[str, Any]) -> Command:
@@ -540,7 +561,11 @@ def serve(arguments: Sequence[str]) -> None:
     """Become the command of a repository. Raises RefusedError."""
     if len(arguments) != 1:
         raise RefusedError(USAGE, "one argument is needed, the name of a repository")
-    definition = read_definition(pwd.getpwuid(os.getuid()).pw_name, arguments[0])
+    account = pwd.getpwuid(os.getuid()).pw_name
+    definition = read_definition(account, arguments[0])
+    if sessions(account) > MOST_SESSIONS:
+        many = f"this client has {MOST_SESSIONS} sessions here already: let fewer of its units begin at a time"
+        raise RefusedError(TRY_AGAIN, f"{definition['name']}: {many}")
     wanted = command(definition)
     os.umask(0o077)
     # Python ignores it, and what we start would, too.

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,6 +28,7 @@ _NAME_LENGTH = 28
 _Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 _GROUP = re.compile(r"\Ahfr-[a-z0-9][a-z0-9_-]{0,26}\Z")
 _COMMAND = re.compile(r"\A/[A-Za-z0-9._/-]+\Z")
+_SIZE = re.compile(r"\A([0-9]{1,15})([KMGT]?)\Z")
 _BLOB = re.compile(r"(?<![A-Za-z0-9+/])AAAA[A-Za-z0-9+/]{16,}={0,3}")
 
 
@@ -36,7 +39,7 @@ class Key:
     repository: str
     public_keys: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
-    # What its client may do there, in any words: another text ends what began under this one. Empty is not known.
+    # What its client may do there: another text ends what began under this one, unless it allows all of that. Empty is not known.
     definition: str = ""
     # Whether the client itself said them in this run: what is only remembered brings nothing back that was replaced.
     heard: bool = True
@@ -589,6 +592,40 @@ def _print(blob: str) -> str:
         return blob
 
 
+def _rights(definition: str) -> dict[str, Any] | None:
+    """Return what the role says of a client's rights, None where it is other words."""
+    try:
+        rights = json.loads(definition)
+    except ValueError:
+        return None
+    return rights if isinstance(rights, dict) else None
+
+
+def _loses(before: str, after: str) -> bool:
+    """Tell whether a session that began under one definition may do what it could not under the other one."""
+    old, new = _rights(before), _rights(after)
+    if old is None or new is None:
+        return before != after
+    # Was recorded once, and gives nobody anything.
+    keys = {*old, *new} - {"arguments"}
+    return not all(old.get(key) == new.get(key) or _wider(key, old.get(key), new.get(key)) for key in keys)
+
+
+def _wider(key: str, old: Any, new: Any) -> bool:
+    """Tell whether the new value of a right allows whatever the old one does. A quota is raised where a backup does not fit."""
+    if key == "quota":
+        return _size(old) <= _size(new)
+    return (key, old, new) in (("append_only", True, False), ("confine", "required", "if_possible"))
+
+
+def _size(quota: Any) -> float:
+    """Return the bytes of a quota as borg counts them; of another spelling what is neither more nor less than anything."""
+    if quota is None:
+        return math.inf
+    found = _SIZE.match(str(quota))
+    return float(int(found[1]) * 1000 ** " KMGT".index(found[2] or " ")) if found else math.nan
+
+
 def _wait(accounts: Mapping[str, Account], known: Mapping[str, Known], policy: Policy, outcome: Outcome) -> None:
     """Plan the end of sessions that a definition of before allowed. It stays on record until that one is out of force."""
     for name, account in accounts.items():
@@ -596,7 +633,7 @@ def _wait(accounts: Mapping[str, Account], known: Mapping[str, Known], policy: P
         other = [
             key
             for key in account.keys
-            if key.definition and before.get(key.repository, key.definition) != key.definition
+            if key.definition and _loses(before.get(key.repository, key.definition), key.definition)
         ]
         if not other:
             continue

@@ -79,7 +79,8 @@ options:
           definition:
             description:
               - What the client may do there, in any words. Where they change, sessions that began before have to end, see
-                RV(sessions_pending). Empty is not known.
+                RV(sessions_pending). Of a JSON object sessions outlive a C(quota) that grows or goes, C(append_only) that becomes false,
+                and C(confine) that becomes V(if_possible). Empty is not known.
             type: str
             default: ''
           heard:
@@ -229,7 +230,7 @@ sessions_left:
   type: list
   elements: str
 sessions_pending:
-  description: Accounts whose definitions changed. When these are in force, O(phase=sessions) ends what began before.
+  description: Accounts that may do less by their new definitions, or something else. When these are in force, O(phase=sessions) ends what began before.
   returned: success
   type: list
   elements: str

@@ -98,7 +98,13 @@ SERVER_OPTIONS = frozenset(
 def _server_args(where: str, value: t.Any) -> list[str]:
     arguments: list[str] = f.listing(f.line)(where, value)
     for number, argument in enumerate(arguments):
-        if argument.split("=", 1)[0] in SERVER_OPTIONS:
+        option = argument.split("=", 1)[0]
+        if option == "--no-verify-upload":
+            wrong = (
+                "would let a client save under a name what is not what it says, and nobody sees that before a restore"
+            )
+            raise BadInput(f"{where}[{number}]", argument, wrong, "Remove it")
+        if option in SERVER_OPTIONS:
             raise BadInput(
                 f"{where}[{number}]", argument, "is an option that holdfast sets itself", "Use the role's own variable"
             )
@@ -113,9 +119,9 @@ def _rclone_arguments(where: str, value: t.Any) -> list[str]:
             cure = "Write --option, or --option=value as one word"
             raise BadInput(at, option, "is not an option in its long form", cure)
         if sets_itself(argument):
-            raise BadInput(
-                at, option, "is an option that holdfast sets itself, or that would undo what it promises", "Remove it"
-            )
+            wrong = "is an option that holdfast sets itself, or that would undo what it promises"
+            cure = "Remove it; what is for a store is said without its type in rclone_proxy_remotes"
+            raise BadInput(at, option, wrong, cure)
     return arguments
 
 
@@ -145,6 +151,7 @@ SETTINGS: dict[str, f.Checker] = {
     ),
     "rest_server_extra_args": _server_args,
     "ssh_access_rclone_arguments": _rclone_arguments,
+    "ssh_access_sftp_confine": f.choice("required", "if_possible"),
     "ssh_access_max_startups": f.text(
         r"[0-9]{1,6}(:[0-9]{1,3}:[0-9]{1,6})?|",
         "what sshd_config(5) says of MaxStartups",
@@ -347,6 +354,8 @@ def fleet(
         _proxy_duties(collectors[host], groups, model)
         _stores(collectors[host], model, warnings)
         _login(collectors[host], model[host]["server"])
+        _unconfined(collectors[host], model[host]["server"])
+        _unlimited(host, model)
         _stores_unchecked(collectors[host], model[host]["server"], warnings)
         _shown_over_rest(collectors[host], model[host]["server"], warnings)
     return {
@@ -422,6 +431,37 @@ def _login(host: _Collector, server: dict[str, t.Any]) -> None:
             host.add(BadInput(variable, user, wrong, "Let Ansible use another account on this server"))
 
 
+def _unlimited(server: str, model: dict[str, dict[str, t.Any]]) -> None:
+    """Tells each repository that has no quota, and no way to one, that other clients are in the same directory of its server."""
+    if model[server]["elsewhere"]:
+        return  # what its operator limits is not known here
+    clients: dict[str, set[str]] = {}
+    for definition in model[server]["server"]["definitions"]:
+        if definition["path"]:
+            clients.setdefault(posixpath.dirname(definition["path"]), set()).add(definition["account"])
+    for entry in model.values():
+        for repository in (entry["client"] or {}).get("repositories", []):
+            ssh = repository["ssh"] if repository["server"] == server else None
+            if ssh and ssh["path"] and ssh["kind"] != "borg" and len(clients[posixpath.dirname(ssh["path"])]) > 1:
+                repository["unlimited_beside_others"] = True
+
+
+def _unconfined(host: _Collector, server: dict[str, t.Any]) -> None:
+    """A key for sftp that is not confined reaches whatever its account does: what is append-only, and the credentials of a store."""
+    variable = "ssh_access_sftp_confine"
+    if host.value(variable) != "if_possible":
+        return
+    sftp = {definition["account"] for definition in server["definitions"] if definition["kind"] == "sftp"}
+    for definition in server["definitions"]:
+        account, name = definition["account"], definition["name"]
+        if definition["append_only"] and account in sftp:
+            wrong = (
+                f"lets the sftp keys of {account[len(SSH_ACCOUNT) :]} into {name}, of which nothing is to be deleted:"
+                f" both are of the account {account}"
+            )
+            host.add(BadInput(variable, "if_possible", wrong, "Set it to required, or give up sftp there"))
+
+
 def _stores_unchecked(host: _Collector, server: dict[str, t.Any], warnings: list[Problem]) -> None:
     """Warns where rclone is told to take any certificate for that of a store."""
     variable = "ssh_access_rclone_arguments"
@@ -433,7 +473,7 @@ def _stores_unchecked(host: _Collector, server: dict[str, t.Any], warnings: list
         return  # it is told already
     for argument in arguments:
         option, _equals, value = argument.partition("=")
-        if option.endswith("no-check-certificate") and value.lower() not in _rclone_tls.FALSE:
+        if option == "--no-check-certificate" and value.lower() not in _rclone_tls.FALSE:
             warnings.append(
                 Problem((host.host,), variable, shorten(argument), _rclone_tls.UNCHECKED, _rclone_tls.REMOVE)
             )
@@ -865,6 +905,7 @@ def _repository(
         "remote": None,
         "proxy_duties": [],
         "proxy_without_tls": False,
+        "unlimited_beside_others": False,
         "ssh": None,
         "append_only": False,
         # What a server that is managed elsewhere takes from the client; null of other servers, and before it was handed over.

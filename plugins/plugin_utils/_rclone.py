@@ -27,7 +27,12 @@ GROUP = "hfr-"
 LONGEST_GROUP = 31
 HIDDEN = "<hidden>"
 _OPTION = re.compile(r"\A[a-z][a-z0-9_]{0,63}\Z")
-_PUBLIC = frozenset({"public-read", "public-read-write", "authenticated-read"})
+# Options that say who may read, and what each type may say there: more are made, and some stores take words of their own.
+_ACCESS = ("acl", "bucket_acl", "object_acl", "public_access")
+_PRIVATE: dict[str, tuple[str, ...]] = {
+    "s3": ("private", "bucket-owner-read", "bucket-owner-full-control", "default"),
+    "google cloud storage": ("private", "projectPrivate", "bucketOwnerRead", "bucketOwnerFullControl"),
+}
 
 
 def group(name: str) -> str:
@@ -111,9 +116,12 @@ def _text(where: str, key: t.Any, value: t.Any) -> str:
 
 
 def _judge(where: str, kind: str, options: dict[str, str]) -> None:
-    for acl in ("acl", "bucket_acl"):
-        if options.get(acl) in _PUBLIC:
-            raise BadInput(f"{where}.{acl}", options[acl], "lets everybody read the backups", "Use private")
+    private = _PRIVATE.get(kind, ())
+    for option in _ACCESS:
+        if option in options and options[option] not in private:
+            cure = f"Use {private[0]}" if private else "Leave it out"
+            wrong = "is not known to be an access list that keeps the backups private"
+            raise BadInput(f"{where}.{option}", options[option], wrong, cure)
     checked = options.get("known_hosts_file", "none") != "none" or "pin_host_key" in options
     if kind == "sftp" and not checked:
         raise BadInput(

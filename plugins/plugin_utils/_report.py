@@ -19,6 +19,7 @@ UNREACHED = "not asked"
 NO_ESCROW = "has no escrow: when this host is gone, nobody can restore"
 ERASABLE = "whoever takes over this host can erase its history"
 ELSEWHERE = "is managed elsewhere: what is backed up, its own administrator sees"
+UNLIMITED = "limits no client's rclone and sftp repositories: one that fills up their directory stops the others"
 OUTCOMES = (_outcome.OK, _outcome.INCOMPLETE, _outcome.FAILED, _outcome.NEVER_RAN)
 WIDEST = 40
 
@@ -156,6 +157,8 @@ def notes(client: dict[str, t.Any]) -> list[str]:
             )
         if repository.get("proxy_without_tls"):
             found.append(f"{name}: the store behind its proxy {repository['server']} {WITHOUT_TLS}")
+        if repository.get("unlimited_beside_others"):
+            found.append(f"{repository['server']} {UNLIMITED}")
         if client["escrow"]["mode"] == "controller":
             found.append(f"{name}: the escrow lies in plaintext on the controller")
         if repository["tls"] == "off" and repository["access"] == "s3":
@@ -164,7 +167,8 @@ def notes(client: dict[str, t.Any]) -> list[str]:
             found.append(f"{name} is served without TLS: its REST password crosses the network")
     if any(unit["keep"] for unit in client["units"]):
         found.append("retention: not applied")
-    return found
+    # What is of a server is said once.
+    return list(dict.fromkeys(found))
 
 
 def table(state: dict[str, t.Any]) -> str:

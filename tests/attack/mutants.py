@@ -154,6 +154,12 @@ EDITS = {
         "_end(tree, directory, outcome, ids) if real else",
         "_end(tree, directory, outcome, ids) if False else",
     ),
+    "any-number-of-sessions": Edit(
+        ("test_ssh.py::test_sessions_of_one_client_are_bounded[vault1]",),
+        "plugins/module_utils/_serve.py",
+        "    if sessions(account) > MOST_SESSIONS:\n",
+        "    if False:\n",
+    ),
     "not-locked": Edit(
         ("test_ssh.py::test_revocation_ends_sessions_and_keeps_data[vault1]",),
         "plugins/modules/ssh_accounts.py",

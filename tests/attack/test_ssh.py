@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible_collections.holdfast.backup.plugins.module_utils._serve import MOST_SESSIONS
 
 from .ssh_side import CLIENTS, CONTROL, VAULT, Side, wait_for
 
@@ -427,27 +428,72 @@ def test_refused_logins_shut_out_nobody_from_a_declared_address(
         side.deploy(everybody())
 
 
+def test_sessions_of_one_client_are_bounded(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:
+    """Each is some processes of the server. Who asks for more is told, and others are served meanwhile."""
+    side.deploy(everybody())
+    many = MOST_SESSIONS + 20
+
+    def running(word: str) -> int:
+        return sum(word in line for line in side.processes("bk-store"))
+
+    def come(arguments: str) -> None:
+        """Log in as often, slowly enough for sshd to let everybody in, and stay."""
+        login = side.ssh("bk-store", arguments, key="store")
+        script = f"for one in $(seq {many}); do (sleep 200 | {login} 2>>/root/said) >/dev/null 2>&1 & sleep 0.15; done"
+        side.on_client(f"rm -f /root/said; touch /root/said; {script}", timeout=120)
+
+    def others_are_served() -> bool:
+        """Told by how borg ends with its input; `served` would end what attacks."""
+        return side.login("bk-arch", key="arch").returncode == 0
+
+    try:
+        come("ACCOUNT")
+        assert wait_for(lambda: "sessions here" in side.on_client("cat /root/said").stdout, 20), "as many as it likes"
+        assert others_are_served()
+        assert running("sftp-server -u") == MOST_SESSIONS
+        side.on_client("pkill -x ssh; pkill -x sleep")
+        assert wait_for(lambda: not side.processes("bk-store"), 20)
+        # Nor may it have connections without any session, which nothing of ours would ever see.
+        come("-N ACCOUNT")
+        assert running("sshd") > MOST_SESSIONS, "the attack was not delivered"
+        assert others_are_served()
+        assert wait_for(lambda: not side.processes("bk-store"), 40), "who asks for nothing stays"
+    finally:
+        side.on_client("pkill -x ssh; pkill -x sleep")
+    assert side.served("bk-store", "store")
+
+
 def test_hostile_public_keys_stop_nobody(side: Side, everybody: Callable[..., dict[str, Any]]) -> None:
-    evil = side.keys["victim"].split()[:2]
+    """Three clients at a time are hostile, and each is told what is wrong with its own."""
+    evil = side.keys["victim"].split()[1]
+    rsa = side.on_client(
+        "ssh-keygen -q -t rsa -b 1024 -N '' -f /root/rsa <<n; cat /root/rsa.pub; rm /root/rsa*\nn"
+    ).stdout
+    assert rsa.startswith("ssh-rsa AAAA"), "the attack was not delivered"
     hostile = [
-        "\n".join([side.keys["web1"], f"ssh-ed25519 {evil[1]}"]),
-        f'command="/bin/sh" {side.keys["web1"]}',
-        side.on_client(
-            "ssh-keygen -q -t rsa -b 1024 -N '' -f /root/rsa <<n; cat /root/rsa.pub; rm /root/rsa*\nn"
-        ).stdout,
-        "https://example.net/web1.keys",
-        "A" * 1_000_000,
-        side.keys["victim"],
+        {
+            "web1": ("\n".join([side.keys["web1"], f"ssh-ed25519 {evil}"]), "more than one line"),
+            "store": (f'command="/bin/sh" {side.keys["store"]}', "something before the key"),
+            "arch": (rsa, "not an ed25519 public key"),
+        },
+        {
+            "web1": ("https://example.net/web1.keys", "not an ed25519 public key"),
+            "store": ("A" * 1_000_000, "1000000 characters long"),
+            "arch": (side.keys["victim"], "also that of bk-victim vault"),
+        },
     ]
     before = side.on_server("cat /etc/ssh/authorized_keys.d/*")
     with side.unchanged():
-        for public in hostile:
-            result = side.deploy(everybody(web1={"public_keys": [public]}))
-            assert list(result["refused"]) == ["bk-web1"], public[:60]
-            assert result["kept"] == ["bk-web1 vault"]
+        for delivered in hostile:
+            result = side.deploy(
+                everybody(**{name: {"public_keys": [public]} for name, (public, _why) in delivered.items()})
+            )
+            assert set(result["refused"]) == {f"bk-{name}" for name in delivered}
+            for name, (_public, why) in delivered.items():
+                assert why in str(result["refused"][f"bk-{name}"])
+                assert len(json.dumps(result["refused"][f"bk-{name}"])) < 400
+            assert sorted(result["kept"]) == sorted(f"bk-{name} vault" for name in delivered)
             assert not result["changed"]
-            if len(public) > 1000:
-                assert len(json.dumps(result["refused"])) < 400
         assert side.on_server("cat /etc/ssh/authorized_keys.d/*") == before
         assert side.served("bk-victim", "victim")
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.attack.ssh_side import synthetic_key
+
 ROOT = Path(__file__).resolve().parents[2]
 HASH = "$2b$12$" + "a" * 53
 CANARY = "canary-5e0c"
@@ -130,7 +132,8 @@ def test_two_controllers_at_once(project: Project) -> None:
 
 
 def test_a_hostile_host_fails_alone_and_executes_nothing(project: Project) -> None:
-    project.deliver("web1", rest("web1"))
+    key = synthetic_key(1)
+    project.deliver("web1", {**rest("web1"), "ssh/vault.pub": f"{key}\n"})
     marker = project.directory / "executed"
     template = "{{ lookup('ansible.builtin.pipe', 'touch " + str(marker) + "') }}"
     hostile: dict[str, dict[str, Any]] = {
@@ -138,6 +141,7 @@ def test_a_hostile_host_fails_alone_and_executes_nothing(project: Project) -> No
         "hash": {"rest/vault.json": {"user": "x", "hash": "$2b$31$" + "a" * 53}},
         "bundle": {f"escrow/vault/{'0' * 32}-{'0' * 16}.age": {"b64": "W2RlZmF1bHRzXQo="}},
         "ca": {"ca.pem": f"{CANARY} no certificate"},
+        "key": {"ssh/vault.pub": f'command="/bin/sh" {key}\n'},
         "size": {"rendered.json": "x" * 100_000},
     }
     for host, write in hostile.items():
@@ -146,7 +150,7 @@ def test_a_hostile_host_fails_alone_and_executes_nothing(project: Project) -> No
     numbers = recap(output)
     assert numbers["web1"]["failed"] == 0
     assert {host for host, each in numbers.items() if each["failed"] == 1} == set(hostile), output
-    assert set(project.tree()) == {"fleet.json", "hosts/web1/rest/vault.json"}
+    assert set(project.tree()) == {"fleet.json", "hosts/web1/rest/vault.json", "hosts/web1/ssh/vault.pub"}
     # Contents come as facts or module results, which Ansible does not render; neither do we.
     (project.state / "hosts/web1/rendered.json").write_text(json.dumps({"x": template}))
     (project.directory / "play.yml").write_text(

@@ -88,6 +88,22 @@ def test_every_kind_is_backed_up_and_restored(fleet: Fleet) -> None:
     assert len(snapshots(fleet, "web1--offsite")) == 2
 
 
+def test_the_report_says_what_is_weaker(fleet: Fleet) -> None:
+    said = fleet.good("status").text
+    assert "web1, web2: second is not append-only: whoever takes over this host can erase its history" in said
+    assert "web1, web2: vault1 limits no client's rclone and sftp repositories" in said
+    assert not re.search("(vault|offsite) is not append-only", said)
+
+
+def test_a_server_that_is_gone_is_given_up(fleet: Fleet) -> None:
+    """In three minutes: without that, a run would hang until its own timeout, if it has one."""
+    for name in ("web1", "web2"):
+        for repository in ("offsite", "second"):
+            dialled = f"ssh -G -F /etc/holdfast/ssh/{repository}.conf holdfast-{repository}"
+            settings = fleet.on(name).check_output(dialled).splitlines()
+            assert {"serveraliveinterval 30", "serveralivecountmax 6"} <= set(settings)
+
+
 def test_every_kind_can_be_looked_into(fleet: Fleet) -> None:
     host = fleet.on("web1")
     host.check_output("apt-get install -q -y fuse3 >/dev/null && mkdir /srv/look")

@@ -360,6 +360,9 @@ def test_a_client_without_the_proxy_can_erase_its_history_and_the_report_says_so
         in report
     )
     assert "web1: direct is dialled without TLS" in report
+    duties = "its proxy proxy1 holds credentials of the store and has other duties (webservers), each a way to them"
+    assert f"db1, web1: offsite: {duties}" in report
+    assert f"db1: second: {duties}" in report
     assert snapshots(scenario, DIRECT)
     secrets = "/etc/holdfast/secrets/direct"
     restic = f"set -a; . {secrets}.environment; restic --repository-file {secrets}.repository --password-file {secrets}.password"

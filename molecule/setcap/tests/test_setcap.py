@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fleet import ROOT, Fleet, released_restic
+from tests.guide import blocks
 from tests.hosts import assert_exposure
 from tests.lab import mirror
 
@@ -20,6 +21,16 @@ DIRECTORY = "/usr/local/lib/holdfast-capable"
 COPY = f"{DIRECTORY}/restic"
 PATHS = ("/home", "/srv/data", "/var/spool/odd")
 SERVICE = "holdfast-system--local.service"
+SCHEDULE = {"calendar": "Mon *-*-1..7 04:00"}
+# What web1 has besides, over REST, on itself.
+OVER_REST: dict[str, Any] = {
+    "backup_repositories": {"local": {}, "vault": {"server": "web1"}},
+    "backup_jobs__rest": {
+        "system": {"repositories": ["local"]},
+        "rest": {"paths": ["/etc/hostname"], "repositories": ["vault"], "schedule": SCHEDULE},
+    },
+}
+STARTED_ELSEWHERE = "Jobs that something else than systemd starts"
 CAPABLE = "holdfast-restic-capable"
 DAC_READ_SEARCH = 1 << 2
 OLD, NEW = "restic 0.18.0", "restic 0.19.1"
@@ -40,19 +51,20 @@ AS_ACCOUNT = "runuser -u holdfast --"
 
 @pytest.fixture(scope="session")
 def fleet() -> Fleet:
-    """Their repositories are local: what may be read is the question here, not where it goes."""
+    """Local repositories, and one over REST: what may be read is the question here, not where it goes."""
     folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-    fleet = Fleet("setcap", folder, {"backup_clients": ["web1", "web2"]})
+    fleet = Fleet("setcap", folder, {"backup_clients": ["web1", "web2"], "backup_servers": ["web1"]})
     fleet.variables = {
+        "backup_escrow": {"recipients": [(folder / "escrow.pub").read_text().strip()]},
         "restic_privilege": "setcap",
         "backup_jobs": {
             "system": {
                 "paths": ["/home", "/srv/data", "/var/spool/odd"],
-                "schedule": {"calendar": "Mon *-*-1..7 04:00"},
+                "schedule": SCHEDULE,
             }
         },
     }
-    fleet.host_variables["web2"] = released_restic("trixie")
+    fleet.host_variables.update(web1=OVER_REST, web2=released_restic("trixie"))
     return fleet
 
 
@@ -207,6 +219,37 @@ def test_something_else_than_systemd_starts_a_job(fleet: Fleet, name: str) -> No
     assert host.run(f"{starter} {ENVIRONMENT} {COPY} snapshots --quiet").rc == 0
 
 
+def test_what_the_guide_has_cron_say(fleet: Fleet) -> None:
+    """Of a repository over REST, whose user and password are in its location."""
+    host, command = fleet.on("web1"), blocks(STARTED_ELSEWHERE)[0]
+    done = host.run(command)
+    assert done.rc == 0, done.stderr
+    restic = command.partition(" backup ")[0]
+    (snapshot,) = json.loads(host.check_output(f"{restic} snapshots --json --tag cron"))
+    assert (snapshot["username"], snapshot["paths"]) == ("holdfast", ["/srv/data"])
+    assert host.check_output(f"{restic} dump --tag cron latest /srv/data/shut/roots") == "root"
+
+
+def test_who_is_not_root_may_start_a_unit_and_nothing_else(fleet: Fleet) -> None:
+    """What is left to starters of jobs for repositories over SSH."""
+    host, line = fleet.on("web1"), blocks(STARTED_ELSEWHERE)[1]
+    host.check_output(
+        "umask 337; printf %%s %s >/etc/sudoers.d/scheduler && visudo -c", line.replace("scheduler", "mallory", 1)
+    )
+    command = line.partition("NOPASSWD: ")[2].strip()
+    before = host.file("/var/lib/holdfast/outcomes/system--local.json").content_string
+    assert host.run(f"runuser -u mallory -- sudo -n {command}").rc == 0
+    after = host.file("/var/lib/holdfast/outcomes/system--local.json").content_string
+    assert (json.loads(after)["outcome"], after != before) == ("ok", True)
+    for other in (
+        "/usr/local/bin/holdfast run",
+        f"{command} --verbose",
+        "/usr/local/bin/holdfast restore system --target /",
+    ):
+        assert "password is required" in host.run(f"runuser -u mallory -- sudo -n {other}").stderr
+    host.check_output("rm /etc/sudoers.d/scheduler")
+
+
 @pytest.mark.parametrize("name", CLIENTS)
 def test_what_restic_starts_has_no_capability(fleet: Fleet, name: str) -> None:
     host = fleet.on(name)
@@ -296,7 +339,7 @@ def test_the_copy_is_made_anew_at_boot(fleet: Fleet) -> None:
 def test_another_release_and_back_to_systemd(fleet: Fleet) -> None:
     """The playbook replaces restic on web2 and the copy with it; web1 needs no copy any more."""
     fleet.host_variables["web2"] = released_restic()
-    fleet.host_variables["web1"] = {"restic_privilege": "systemd"}
+    fleet.host_variables["web1"] = {**OVER_REST, "restic_privilege": "systemd"}
     real = fleet.converge()
     assert {host for host, task in real.changed if task.endswith("Make the capable copy")} == {"web2"}
     web1, web2 = (fleet.on(name) for name in CLIENTS)

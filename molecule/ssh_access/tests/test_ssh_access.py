@@ -19,6 +19,7 @@ from tests.attack.ssh_side import CLIENTS, Side
 test_a_line_inserted_by_hand = attacks.test_a_line_inserted_by_hand
 test_both_layers_are_there = attacks.test_both_layers_are_there
 test_each_key_runs_its_one_command = attacks.test_each_key_runs_its_one_command
+test_hostile_public_keys_stop_nobody = attacks.test_hostile_public_keys_stop_nobody
 test_maintenance_locks_out = attacks.test_maintenance_locks_out
 test_nothing_that_sshd_reads_can_be_written = attacks.test_nothing_that_sshd_reads_can_be_written
 test_revocation_ends_sessions_and_keeps_data = attacks.test_revocation_ends_sessions_and_keeps_data
@@ -45,6 +46,8 @@ def test_dead_clients_are_given_up(vaults: dict[str, Side]) -> None:
     for side in vaults.values():
         settings = side.on_server("sshd -T -C user=bk-web1,host=h,addr=192.0.2.1").splitlines()
         assert {"clientaliveinterval 60", "clientalivecountmax 5"} <= set(settings)
+        # And connections that nothing runs in, of which what counts sessions knows nothing.
+        assert {"maxsessions 1", "unusedconnectiontimeout 20"} <= set(settings)
 
 
 @pytest.mark.parametrize("name", SOME)

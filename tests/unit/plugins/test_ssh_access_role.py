@@ -71,3 +71,14 @@ def test_accounts_do_not_see_what_others_may_do() -> None:
     assert directories["/etc/holdfast/serve"]["mode"] == "0755"
     own = directories[f"/etc/holdfast/serve/{account}"]
     assert own == {"path": f"/etc/holdfast/serve/{account}", "group": account, "mode": "0750"}
+
+
+def test_what_rclone_is_told_besides_is_no_right() -> None:
+    """Whose rights change loses the backup that runs."""
+    definition = {"name": "web1--vault", "account": "bk-web1", "kind": "rclone"}
+
+    def rights(**variables: t.Any) -> str:
+        return str(faced("__ssh_access_rights", ssh_access_definitions=[definition], **variables)["web1--vault"])
+
+    assert rights(ssh_access_rclone_arguments=["--bwlimit=1M"]) == rights()
+    assert rights(ssh_access_path="/srv/other") != rights()

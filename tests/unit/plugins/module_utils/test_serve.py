@@ -135,7 +135,8 @@ def test_the_last_word_of_rclone_is_not_the_user_s() -> None:
 
 
 @pytest.mark.parametrize(
-    "argument", ["--append-only=false", "--stdio=false", "--config=/tmp/x", "--rc-addr=:1", "-n", "--"]
+    "argument",
+    ["--append-only=false", "--stdio=false", "--config=/tmp/x", "--rc-addr=:1", "-n", "--", "--s3-acl=public-read"],
 )
 def test_arguments_that_would_undo_a_promise_are_not_served(argument: str) -> None:
     code, said = refused(lambda: _serve.command(definition(arguments=["--fast-list", argument])))
@@ -143,6 +144,13 @@ def test_arguments_that_would_undo_a_promise_are_not_served(argument: str) -> No
     assert (
         said == f"web1--vault: {argument!r} is not for ssh_access_rclone_arguments to say: run the playbook without it"
     )
+
+
+def test_no_option_of_a_type_that_may_be_served_is_for_the_arguments() -> None:
+    """It would beat what the remote says, which was judged."""
+    for kind in _rclone.ALLOWED:
+        assert _serve.sets_itself(f"--{'gcs' if kind == 'google cloud storage' else kind}-no-check-bucket"), kind
+    assert not _serve.sets_itself("--local-no-check-updated")
 
 
 LAYOUT = ("/usr/local/libexec/holdfast/restic-layout", "web1--vault")
@@ -912,6 +920,44 @@ def test_started_in_a_clean_environment(place: Path, started: dict[str, Any]) ->
     }  # fmt: skip
     assert (started["umask"], started["cwd"], started["closed"]) == (0o077, "/", (3, 256))
     assert started["pipe"] == signal.SIG_DFL
+
+
+def test_sessions_of_the_account_are_counted(tmp_path: Path) -> None:
+    me = os.getuid()
+    for number, (title, uid) in enumerate(
+        [
+            *[(f"sshd{session}: bk-web1{tty}\0\0", me) for session in ("", "-session") for tty in ("", "@notty")],
+            # Who is not let in yet, which needs no key; another client; another user's process of that name.
+            ("sshd-session: bk-web1 [priv]", 0),
+            ("sshd-session: bk-web1 [net]", me),
+            ("sshd-session: bk-web10@notty", me),
+            ("sshd: bk-web1@notty", me + 1),
+            ("sh\0-c\0sshd: bk-web1@notty", me),
+        ]
+    ):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / f"{number}/cmdline").write_text(title)
+        (tmp_path / f"{number}/status").write_text(f"Name:\tsshd\nUid:\t{uid}\t0\t0\t0\n")
+    (tmp_path / "99").mkdir()  # ended meanwhile
+    (tmp_path / "self").mkdir()
+    assert _serve.sessions("bk-web1", str(tmp_path)) == 4
+    assert _serve.sessions("bk-web2", str(tmp_path)) == 0
+
+
+def test_more_sessions_than_a_client_may_have_are_refused(
+    place: Path, started: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place, definition(kind="borg", append_only=False))
+    monkeypatch.setattr(_serve, "sessions", lambda account: {"bk-web1": _serve.MOST_SESSIONS + 1}[account])
+    assert refused(lambda: _serve.serve(["vault"])) == (
+        75,
+        "web1--vault: this client has 50 sessions here already: let fewer of its units begin at a time",
+    )
+    assert not started
+    # This one is counted.
+    monkeypatch.setattr(_serve, "sessions", lambda _account: _serve.MOST_SESSIONS)
+    _serve.serve(["vault"])
+    assert started["program"] == "/usr/bin/borg"
 
 
 def test_refusals_are_one_line(

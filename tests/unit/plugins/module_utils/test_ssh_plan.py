@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -300,6 +301,61 @@ def test_only_revoked_where_nothing_is_lost_nothing_happens() -> None:
             assert outcome.manifest == {"bk-web1": known("web1", vault="a")}
     fresh = plan(account("web1", key("a"), groups=("hfr-s3",)), manifest=None, policy=REVOKE)
     assert (told(fresh), fresh.files, fresh.manifest) == ({}, {"bk-web1": ""}, {})
+
+
+RIGHTS = {"kind": "borg", "path": "/srv/a", "quota": "200G", "append_only": True, "confine": None}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"quota": "1T"}),
+        ({}, {"quota": "200001M"}),
+        ({"quota": "99999"}, {"quota": "100K"}),
+        ({}, {"quota": None}),
+        ({}, {"append_only": False}),
+        ({"confine": "required"}, {"confine": "if_possible"}),
+        # What rclone is told besides gives nobody anything, and is recorded no more.
+        ({"arguments": ["--bwlimit=1M"]}, {}),
+    ],
+)
+def test_sessions_outlive_what_lets_them_do_more(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """A quota is raised because a backup does not fit: it must not end the others. Back again, they end."""
+
+    def planned(old: dict[str, Any], new: dict[str, Any]) -> Outcome:
+        texts = [json.dumps({**RIGHTS, **each}, sort_keys=True) for each in (old, new)]
+        served = replace(known("web1", vault="a"), definitions={"vault": texts[0]})
+        wanted = account("web1", {**key("a"), "definition": texts[1]})
+        outcome = plan(wanted, current=here({"web1": line("web1", "a")}), manifest={"": served})
+        # Until they have ended, what they may do stays on record.
+        assert outcome.manifest["bk-web1"].definitions == {"vault": texts[bool(not outcome.sessions_pending)]}
+        return outcome
+
+    assert planned(before, after).sessions_pending == []
+    if "arguments" not in before:
+        assert planned(after, before).sessions_pending == ["bk-web1"]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"path": "/srv/b"},
+        {"kind": "rclone"},
+        {"quota": "1.5T"},
+        {"quota": "1T", "path": "/srv/b"},
+        {"remote": "s3:b/web1--vault"},
+        {"append_only": None},
+        [],
+        "any words",
+    ],
+)
+def test_sessions_end_with_what_is_no_more(after: Any) -> None:
+    texts = [json.dumps(each) for each in (RIGHTS, {**RIGHTS, **after} if isinstance(after, dict) else after)]
+    for old, new in (texts, reversed(texts)):
+        served = replace(known("web1", vault="a"), definitions={"vault": old})
+        wanted = account("web1", {**key("a"), "definition": new})
+        outcome = plan(wanted, current=here({"web1": line("web1", "a")}), manifest={"": served})
+        assert outcome.sessions_pending == (["bk-web1"] if new != old else []), (old, new)
 
 
 def test_without_a_key_the_server_keeps_its_own() -> None:

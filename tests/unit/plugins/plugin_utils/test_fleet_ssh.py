@@ -397,6 +397,35 @@ def test_what_a_proxy_serves_and_saves_beside_is_a_duty() -> None:
     assert duties == {"archive": [], "nas": [], "offsite": ["backups of its own", "borg", "sftp"]}
 
 
+BESIDE = {
+    "drop": {"access": "sftp", "server": "vault1", "source": ["192.0.2.77"]},
+    "offsite": {"access": "rclone", "server": "vault1", "source": ["192.0.2.77"]},
+}
+UNLIMITED = "vault1 limits no client's rclone and sftp repositories: one that fills up their directory stops the others"
+
+
+@pytest.mark.parametrize(
+    ("repositories", "clients", "told"),
+    [
+        (BESIDE, ["web1", "web2"], True),
+        ({"offsite": BESIDE["offsite"]}, ["web1", "web2"], True),
+        # Nobody else is there; a store has a quota of its own; borg has one.
+        (BESIDE, ["web1"], False),
+        (PROXIED, ["web1", "web2"], False),
+        ({"archive": {"engine": "borg", "access": "ssh", "server": "vault1"}}, ["web1", "web2"], False),
+    ],
+)
+def test_a_directory_that_one_client_can_fill_up_for_all_is_said(
+    repositories: dict[str, t.Any], clients: list[str], told: bool
+) -> None:
+    """Once for each server, however many repositories there are."""
+    model = fleet(repositories, *clients)
+    assert messages(model) == []
+    for host in clients:
+        notes = _report.notes(model["hosts"][host]["client"])
+        assert [note for note in notes if "fills up" in note] == [UNLIMITED] * told
+
+
 @pytest.mark.parametrize(
     "url", ["https://s3.example", "s3.example", "http://127.0.0.1:9000", "http://u:geheim@store1:9001"]
 )
@@ -458,6 +487,10 @@ def test_remotes_that_cannot_be_served_are_bad_input(remotes: dict[str, t.Any]) 
             "--log-level=ERROR",
         ),
         *("--password-command=id", "-n", "-vn", "-append-only=false", "--", "--APPEND", "--fast-list\n"),
+        # What a remote may not say, each after its type.
+        *("--s3-acl=public-read", "--gcs-object-acl", "--azureblob-public-access=container", "--s3-endpoint=http://x"),
+        *("--sftp-ssh=/bin/sh", "--webdav-bearer-token-command", "--ftp-no-check-certificate", "--sftp-pass=geheim"),
+        *("--header=X-Container-Read: .r:*", "--header-upload", "--swift-auth", "--b2-key", "--smb-pass"),
     ],
 )
 def test_arguments_of_rclone_that_are_refused(argument: str) -> None:
@@ -465,9 +498,28 @@ def test_arguments_of_rclone_that_are_refused(argument: str) -> None:
     found = only(fleet(PROXIED, server={"ssh_access_rclone_arguments": ["--fast-list", argument]}))
     assert found.startswith("vault1: ssh_access_rclone_arguments[1] = ")
     model = fleet(
-        PROXIED, server={"ssh_access_rclone_arguments": ["--bwlimit", "10M", "--transfers=8", "--s3-no-head"]}
+        PROXIED,
+        server={"ssh_access_rclone_arguments": ["--bwlimit", "10M", "--transfers=8", "--local-no-check-updated"]},
     )
     assert messages(model) == []
+
+
+def test_sftp_that_nothing_may_confine_is_not_beside_what_is_append_only() -> None:
+    """Both are of one account, so that the key for sftp opens the files of the other one, and the credentials of its store."""
+    loose = {"ssh_access_sftp_confine": "if_possible"}
+    assert messages(fleet(BESIDE)) == []
+    assert messages(fleet({"drop": BESIDE["drop"]}, server=loose)) == []
+    assert messages(fleet({"offsite": BESIDE["offsite"]}, server=loose)) == []
+    two = {**BESIDE, "other": {"access": "sftp", "server": "vault1", "source": ["192.0.2.77"]}}
+    assert messages(fleet({key: two[key] for key in ("drop", "other")}, server=loose)) == []
+    assert only(fleet(two, server=loose)) == (
+        "vault1: ssh_access_sftp_confine = 'if_possible': lets the sftp keys of web1 into web1--offsite, of which nothing is to be"
+        " deleted: both are of the account bk-web1. Set it to required, or give up sftp there"
+    )
+    assert "bk-web1" in only(
+        fleet({**BESIDE, "offsite": {**BESIDE["offsite"], "remote": "s3-offsite:b"}}, server=loose)
+    )
+    assert "is not one of the choices" in only(fleet(BESIDE, server={"ssh_access_sftp_confine": "no"}))
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,47 @@ def test_bad_options_are_named_and_their_secrets_are_not(change: dict[str, Any],
     assert SECRET not in shown
 
 
+GCS = {"type": "google cloud storage", "service_account_file": "/etc/gcs.json"}
+AZURE = {"type": "azureblob", "account": "a", "key": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        *(
+            ({**S3, "acl": value}, "acl")
+            for value in ("public-read-write", "authenticated-read", "aws-exec-read", "PUBLIC")
+        ),
+        ({**S3, "bucket_acl": "public-read"}, "bucket_acl"),
+        *(({**GCS, "object_acl": value}, "object_acl") for value in ("publicRead", "authenticatedRead", "public-read")),
+        ({**GCS, "bucket_acl": "publicReadWrite"}, "bucket_acl"),
+        *(({**AZURE, "public_access": value}, "public_access") for value in ("container", "blob", "Container")),
+    ],
+)
+def test_only_what_is_known_to_be_private_is_an_access_list(options: dict[str, Any], option: str) -> None:
+    """Each type of store has words of its own."""
+    with pytest.raises(BadInput, match="keeps the backups private") as refused:
+        _rclone.remote("r", options)
+    assert (refused.value.where, refused.value.value) == (f"r.{option}", options[option])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**S3, "acl": "bucket-owner-read", "bucket_acl": "private"},
+        {**S3, "provider": "TencentCOS", "acl": "default"},
+        {**GCS, "object_acl": "bucketOwnerFullControl", "bucket_acl": "projectPrivate"},
+        {**GCS, "bucket_policy_only": True},
+        AZURE,
+    ],
+)
+def test_what_keeps_backups_private_may_be_said(options: dict[str, Any]) -> None:
+    assert (
+        _rclone.remote("r", options).items()
+        >= {k: str(v).lower() if v is True else v for k, v in options.items()}.items()
+    )
+
+
 @pytest.mark.parametrize("change", [{"known_hosts_file": None}, {"known_hosts_file": "none"}])
 def test_sftp_needs_the_host_key_of_its_server(change: dict[str, Any]) -> None:
     assert _rclone.remote("r", SFTP)["host"] == "nas"

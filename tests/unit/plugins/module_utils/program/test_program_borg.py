@@ -174,6 +174,11 @@ def test_failures_have_the_reason_that_borg_names(host: FakeHost, result: Any, r
     [
         ("bk-web1@192.0.2.1: Permission denied (publickey).", "key refused", "the SSH server refused this host's key"),
         ("Host key verification failed.", "host key", "the SSH server has another host key than the pinned one"),
+        (
+            "holdfast: web1--archive: this client has 50 sessions here already: let fewer of its units begin at a time",
+            "unreachable",
+            "this host has as many sessions on the server as it may have",
+        ),
         ("holdfast: web1--archive is in maintenance", "locked", "the server has it in maintenance"),
     ],
 )
