@@ -20,7 +20,8 @@ from typing import Any
 
 import bcrypt
 import pytest
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _zipapp
+from ansible_collections.holdfast.backup.plugins.module_utils import _units
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _jobs, _zipapp
 
 from tests.lab import mirror
 from tests.lab.api import Lab
@@ -254,7 +255,7 @@ class Client:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Both hosts."""
-    lab = Lab("program")
+    lab = Lab(f"program-{os.getpid()}")
     try:
         lab.up(["bookworm1=bookworm:fuse,layer=borg", "trixie1=trixie:fuse,layer=restic+borg"], owner=os.getpid())
         yield lab
@@ -327,6 +328,31 @@ def test_ok(client: Client) -> None:
     listing = client.restic("ls", found["snapshot"])
     assert "/srv/odd * $HOME %n/y" in listing
     assert "/srv/optional/x" in listing
+
+
+def test_what_did_not_change_is_not_read_again(client: Client) -> None:
+    """By the commands that the roles write, with a dump just before the files: it is no parent of theirs."""
+    written = {"paths": ["/srv/data"], "dumps": [{"kind": "command", "name": "database", "command": ["echo", "x"]}]}
+    written["dumps"][0]["user"] = "holdfast"
+    job = _jobs.job("job", written, "web1")
+    arguments = {
+        DUMP_UNIT: _jobs.dump_arguments("system", job, {"options": {}}, job["dumps"][0]),
+        SERVICE: _jobs.backup_arguments(UNIT, "system", job, {"options": {}}, []),
+    }
+    client.define(dumps=client.dump("true"))
+    for unit, words in arguments.items():
+        text = f"[Service]\nExecStart=\nExecStart={client.binary} {_units.command_line(words)}\n"
+        text += "AmbientCapabilities=CAP_SETUID CAP_SETGID\n" if unit == DUMP_UNIT else ""
+        client.sh(f"mkdir /etc/systemd/system/{unit}.d")
+        client.put(f"/etc/systemd/system/{unit}.d/roles.conf", text)
+    client.sh("systemctl daemon-reload")
+    try:
+        first, second = client.run(fails=False), client.run(fails=False)
+    finally:
+        client.sh(f"rm -r /etc/systemd/system/{DUMP_UNIT}.d /etc/systemd/system/{SERVICE}.d; systemctl daemon-reload")
+    assert (second["summary"]["files_new"], second["summary"]["files_unmodified"]) == (0, 2)
+    snapshot = json.loads(client.restic("cat", "snapshot", second["snapshot"], "--no-lock", "2>/dev/null"))
+    assert snapshot["parent"] == first["snapshot"]
 
 
 def test_optional_missing_is_ok(client: Client) -> None:
