@@ -17,7 +17,7 @@ import re
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _units
-from ansible_collections.holdfast.backup.plugins.module_utils._program.sources import swallowed
+from ansible_collections.holdfast.backup.plugins.module_utils._program.sources import excluding, swallowed
 from ansible_collections.holdfast.backup.plugins.module_utils._serve import sets_itself
 from ansible_collections.holdfast.backup.plugins.plugin_utils import (
     _borgmatic,
@@ -509,7 +509,7 @@ def _client(
             )
     own = [CACHE, *sorted(repository["path"] for repository in repositories.values() if repository["path"])]
     # A disk for backups may be away: the runs that save there say so.
-    disks = sorted({rf"\A{re.escape(each['mount'].strip('/'))}\Z" for each in repositories.values() if each["mount"]})
+    disks = sorted({f"/{each['mount'].strip('/')}" for each in repositories.values() if each["mount"]})
     jobs: dict[str, dict[str, t.Any]] = {}
     units: list[dict[str, t.Any]] = []
     for name, (source, value) in sorted(merged(host, "backup_jobs").items()):
@@ -536,7 +536,7 @@ def _client(
                     server = model[host.host]["server"] if repository["server"] == host.host else None
                     here = _written_here(repository, server) if server else []
                     unit = _unit(where, name, job, repository, [*own, *here])
-                    units.append({**unit, "excluded": [*_borgmatic.expressions(job["exclude"]), *disks]})
+                    units.append({**unit, "disks": disks})
                 except BadInput as bad:
                     host.add(bad)
     if not jobs:
@@ -880,6 +880,15 @@ def _unit(
                     " naming all in repositories; of what this host serves to others make a job of its own, into repositories"
                     " that lie elsewhere",
                 )
+    excluded = _borgmatic.expressions(job["exclude"])
+    for path in job["paths"]:
+        if (number := excluding(excluded, path)) is not None:
+            raise BadInput(
+                f"{where}.paths",
+                path,
+                f"is left out by {job['exclude'][number]!r} of exclude, and no run saves it",
+                "Write a pattern that leaves out less, or remove the path",
+            )
     if repository["engine"] == "borg":
         _borgmatic.check(where, job, repository)
         # Where a job has only dumps there is nothing for borgmatic to do.
@@ -921,6 +930,7 @@ def _described(
         "repository": repository["name"],
         "proxy": job["proxy"] or repository["proxy"],
         "left_out": own,
+        "excluded": _borgmatic.expressions(job["exclude"]),
         "arguments": arguments,
         "dumps": [
             {

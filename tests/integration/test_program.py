@@ -21,7 +21,7 @@ from typing import Any
 import bcrypt
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _units
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _jobs, _zipapp
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _borgmatic, _jobs, _zipapp
 
 from tests.lab import mirror
 from tests.lab.api import Lab
@@ -395,6 +395,25 @@ def test_bad_drop_in(client: Client) -> None:
     assert (found["outcome"], found["reason"]) == ("incomplete", "source missing")
     assert "bad.paths" in found["message"]
     assert "/etc/shadow" not in client.restic("ls", found["snapshot"])
+
+
+def test_what_is_dropped_in_and_excluded(client: Client) -> None:
+    """Restic says nothing of a path that it was given and that a pattern takes, and ends well."""
+    patterns = ["tmp", "*.old", "/srv/a.old/*", "!b"]
+    client.sh("mkdir -p /srv/tmp/app /srv/a.old/b /srv/c; touch /srv/tmp/app/x /srv/a.old/b/x /srv/c/x")
+    client.put("/etc/holdfast/sources.d/system.d/app.paths", "/srv/tmp/app\n/srv/a.old/b\n/srv/c\n")
+    client.define(
+        excluded=_borgmatic.expressions(patterns), more=" ".join(f"'--exclude={pattern}'" for pattern in patterns)
+    )
+    try:
+        found = client.run(fails=True)
+        assert (found["outcome"], found["reason"]) == ("incomplete", "source missing")
+        listing = client.restic("ls", found["snapshot"])
+        for path, saved in {"/srv/tmp/app": False, "/srv/a.old/b": True, "/srv/c": True}.items():
+            assert (f"{path}/x" in listing) == saved, listing
+            assert (f"{path} (" in found["message"]) != saved, found["message"]
+    finally:
+        client.sh("rm -r /srv/tmp /srv/a.old /srv/c")
 
 
 def test_a_file_system_that_is_not_mounted(client: Client) -> None:
