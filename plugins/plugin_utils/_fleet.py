@@ -9,6 +9,7 @@ identities of a host are asked for with :func:`repository_secrets`.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import ipaddress
 import json
@@ -512,7 +513,8 @@ def _client(
     disks = sorted({f"/{each['mount'].strip('/')}" for each in repositories.values() if each["mount"]})
     jobs: dict[str, dict[str, t.Any]] = {}
     units: list[dict[str, t.Any]] = []
-    for name, (source, value) in sorted(merged(host, "backup_jobs").items()):
+    said = merged(host, "backup_jobs")
+    for name, (source, value) in sorted(said.items()):
         where = f"{source}.{name}"
         try:
             job = _jobs.job(where, value, host.host)
@@ -520,7 +522,12 @@ def _client(
             host.add(bad)
             continue
         jobs[name] = job
-        for used in job.setdefault("repositories", list(declared)):
+        job.setdefault("repositories", list(declared))
+    shared = collections.Counter(used for job in jobs.values() for used in job["repositories"])
+    for name, job in jobs.items():
+        source, value = said[name]
+        where = f"{source}.{name}"
+        for used in job["repositories"]:
             if used not in declared:
                 host.add(
                     BadInput(
@@ -535,7 +542,11 @@ def _client(
                     repository = repositories[used]
                     server = model[host.host]["server"] if repository["server"] == host.host else None
                     here = _written_here(repository, server) if server else []
-                    unit = _unit(where, name, job, repository, [*own, *here])
+                    patience = {}
+                    if repository["engine"] == "borg" and shared[used] > 1 and "retry_lock" not in value:
+                        # Borg locks out all others for as long as it saves; restic does not.
+                        patience = {"retry_lock": max(job["retry_lock"], job["timeout"] // 2)}
+                    unit = _unit(where, name, {**job, **patience}, repository, [*own, *here])
                     units.append({**unit, "disks": disks})
                 except BadInput as bad:
                     host.add(bad)

@@ -168,6 +168,32 @@ def test_a_pattern_does_not_take_a_declared_path_in_silence(
         assert f"is left out by {by!r} of exclude" in message
 
 
+def test_jobs_of_borg_wait_for_each_other() -> None:
+    """Borg locks a repository for as long as it saves; restic does not."""
+    kinds = {"archive": {"access": "local", "engine": "borg"}, "single": {"access": "local", "engine": "borg"}}
+    kinds["disk"] = {"access": "local", "path": "/srv/disk"}
+    dump = {"kind": "command", "name": "x", "user": "x", "command": ["true"]}
+    jobs = {
+        "long": {"paths": ["/srv"], "dumps": [dump]},
+        "short": {"paths": ["/etc"], "timeout": "4h", "repositories": ["archive", "disk"]},
+        "hasty": {"paths": ["/etc"], "retry_lock": "1m", "repositories": ["archive"]},
+        "bound": {"paths": ["/etc"], "timeout": 60, "repositories": ["archive"]},
+    }
+    model = fleet({"web1": {**BASE, "backup_repositories": kinds, "backup_jobs": jobs}})
+    assert model["errors"] == []
+    units = {unit["unit"]: unit for unit in client(model, "web1")["units"]}
+    waits = {name: unit["borgmatic"]["lock_wait"] for name, unit in units.items() if "borgmatic" in unit}
+    assert waits == {
+        "long--archive": 43200,
+        "long--single": 300,
+        "short--archive": 7200,
+        "hasty--archive": 60,
+        "bound--archive": 300,
+    }
+    assert "--lock-wait=43200" in units["long--archive"]["dumps"][0]["arguments"]
+    assert "--retry-lock=300s" in units["short--disk"]["arguments"]
+
+
 @pytest.mark.parametrize("path", ["/srv", "/srv/usb2", "/var/cache", "/var/cache/holdfas", "/"])
 def test_what_is_around_our_own_directories_is_saved(path: str) -> None:
     repositories = {"usb": {"access": "local", "path": "/srv/usb"}}
