@@ -299,6 +299,14 @@ def _release(tool: str, version: str) -> bytes:
     return content
 
 
+def _install_rest_server(client: Client) -> None:
+    with tarfile.open(fileobj=io.BytesIO(_release("rest-server", "0.14.0"))) as archive:
+        member = next(each for each in archive.getmembers() if each.name.endswith("/rest-server"))
+        stream = archive.extractfile(member)
+        assert stream is not None
+        client.lab.put(client.name, "/usr/local/bin/rest-server", stream.read(), mode=0o755)
+
+
 @pytest.fixture
 def client(host: Client) -> Client:
     """The host with sources in place and the definition of an ordinary run."""
@@ -1095,6 +1103,46 @@ def test_people_look_while_a_backup_runs(client: Client) -> None:
     assert len(client.snapshot_ids()) == len(have) + 1
 
 
+def test_people_ask_a_distant_repository_for_little(client: Client) -> None:
+    """Without a cache restic asks once for each directory and pass. Root's is its own, and a disk without room for it is none in the way."""
+    _install_rest_server(client)
+    url = "rest:http://127.0.0.1:8001/"
+    client.sh(
+        """
+        systemd-run -q --unit=distant rest-server --no-auth --listen 127.0.0.1:8001 --path /srv/distant --log /run/distant.log
+        sleep 1; mkdir -p /srv/data/many/{1..50}; for each in /srv/data/many/*; do echo $each >$each/file; done
+        rm -rf /var/cache/holdfast-root
+        """
+    )
+    ask = """
+        : >/run/distant.log; rm -rf /srv/out
+        holdfast snapshots system >/dev/null
+        holdfast restore system --target /srv/out >/dev/null 2>&1
+        diff -r /srv/data /srv/out/srv/data
+        grep -c GET /run/distant.log
+    """
+    cache = "/var/cache/holdfast-root"
+    try:
+        client.put("/etc/holdfast/secrets/vault.repository", f"{url}\n", 0o400)
+        client.restic("init")
+        client.restic("backup", "--tag=job:system", "/srv/data")
+        client.define(access="url")
+        asked = int(client.sh(ask))
+        assert asked < 40, client.sh("cat /run/distant.log")
+        assert client.sh(f"stat -c '%a %U' {cache}") == "700 root\n"
+        # Neither what cannot be written nor what is full is a reason not to restore.
+        for options in ("ro", "size=16k"):
+            client.sh(f"rm -rf {cache}/*; mount -t tmpfs -o {options} none {cache}")
+            try:
+                client.sh(f"holdfast restore system --target /srv/out --dry-run; {ask}")
+            finally:
+                client.sh(f"umount {cache}")
+    finally:
+        client.put("/etc/holdfast/secrets/vault.repository", "/srv/repository\n", 0o400)
+        client.sh("systemctl stop distant; rm -rf /srv/distant /srv/out")
+        client.define()
+
+
 # Root's borg, by that of the account that the repository belongs to.
 BORG = """
 set -e
@@ -1225,11 +1273,7 @@ def test_status_of_a_running_one(client: Client) -> None:
 
 def test_rest_password_rotation(client: Client) -> None:
     """When the server has switched to the next password, the run finds out, promotes it and uses it at once."""
-    with tarfile.open(fileobj=io.BytesIO(_release("rest-server", "0.14.0"))) as archive:
-        member = next(each for each in archive.getmembers() if each.name.endswith("/rest-server"))
-        stream = archive.extractfile(member)
-        assert stream is not None
-        client.lab.put(client.name, "/usr/local/bin/rest-server", stream.read(), mode=0o755)
+    _install_rest_server(client)
     hashes = {word: bcrypt.hashpw(word.encode(), bcrypt.gensalt(5)).decode() for word in ("first-word", "second-word")}
     url = "rest:http://127.0.0.1:8000/web1--vault/"
     identity = {
