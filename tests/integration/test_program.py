@@ -340,9 +340,8 @@ def test_ok(client: Client) -> None:
 
 def test_what_did_not_change_is_not_read_again(client: Client) -> None:
     """By the commands that the roles write, with a dump just before the files: it is no parent of theirs."""
-    written = {"paths": ["/srv/data"], "dumps": [{"kind": "command", "name": "database", "command": ["echo", "x"]}]}
-    written["dumps"][0]["user"] = "holdfast"
-    job = _jobs.job("job", written, "web1")
+    dump = {"kind": "command", "name": "database", "user": "holdfast", "command": ["echo", "x"]}
+    job = _jobs.job("job", {"paths": ["/srv/data"], "dumps": [dump]}, "web1")
     arguments = {
         DUMP_UNIT: _jobs.dump_arguments("system", job, {"options": {}}, job["dumps"][0]),
         SERVICE: _jobs.backup_arguments(UNIT, "system", job, {"options": {}}, []),
@@ -1101,6 +1100,22 @@ def test_people_look_while_a_backup_runs(client: Client) -> None:
     found = client.wait_recorded(before)
     assert found["outcome"] == "ok", found
     assert len(client.snapshot_ids()) == len(have) + 1
+
+
+def test_holes_stay_holes_beside_what_is_there(client: Client) -> None:
+    """What lies where a hole is to be is no part of the file, and what is new takes no space for its holes."""
+    client.sh(
+        """
+        truncate -s 64M /srv/data/there /srv/data/new; echo end | tee -a /srv/data/there >>/srv/data/new
+        rm -rf /srv/out; mkdir -p /srv/out/srv/data; head -c 70M /dev/urandom >/srv/out/srv/data/there
+        """
+    )
+    client.run(fails=False)
+    said = client.sh(
+        "holdfast restore system --target /srv/out --force; diff -r /srv/data /srv/out/srv/data; du -k /srv/out/srv/data/new"
+    )
+    assert int(said.splitlines()[-1].split()[0]) < 1024, said
+    client.sh("rm -rf /srv/out")
 
 
 def test_people_ask_a_distant_repository_for_little(client: Client) -> None:

@@ -901,7 +901,7 @@ def test_in_place_what_is_live_stays(ready: FakeHost, capsys: Capture, wanted: l
     ready.answer("snapshots", stdout=SNAPSHOTS)
     ready.answer("ls", stdout="/etc\n")
     assert call(ready, "restore", "system", "--target", "//", "--force", *wanted) == 0
-    assert ready.calls[-1][4:-2] == ["--target=/", *patterns, "--verify"]
+    assert ready.calls[-1][4:-2] == ["--target=/", *patterns, "--sparse", "--verify"]
     stay = (
         "/etc/holdfast and /var/lib/holdfast stay as they are on this host; another --target gets those of the snapshot"
     )
