@@ -15,8 +15,6 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import B
 COMPRESSION = {"auto": "auto,zstd", "off": "none", "max": "auto,zstd,19"}
 # UTC, and fine enough that two runs never meet. The name is unique in a repository, and borg cannot set a host name.
 TIME = "{utcnow:%Y-%m-%dT%H:%M:%S.%f}"
-# Where borg keeps what it can make anew; the rest of its directory is worth saving.
-OWN_CACHE = "/var/lib/holdfast/borg*/.cache"
 # By this borg knows what it left of an archive that was cut off.
 HIDDEN = ".checkpoint"
 # What a job may say to restic alone, with the value that stands for nothing said.
@@ -88,7 +86,7 @@ def configuration(
     found: dict[str, t.Any] = {
         "source_directories": [_literal(path) for path in job["paths"] if plain(path)],
         "repositories": [{"path": repository["location"], "label": repository["name"]}],
-        "exclude_patterns": [f"re:{expression(pattern)}" for pattern in [*own, OWN_CACHE, *job["exclude"]]],
+        "exclude_patterns": [f"re:{expression(pattern)}" for pattern in [*own, *job["exclude"]]],
         "encryption_passphrase": "{credential systemd password}",
         "borg_base_directory": "/var/lib/holdfast/borg",
         "archive_name_format": archive_name(name, job),

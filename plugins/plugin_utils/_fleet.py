@@ -55,6 +55,8 @@ SSH_PATH = "/srv/holdfast-ssh"
 # How the account of every client on a server begins.
 SSH_ACCOUNT = "bk-"
 CACHE = "/var/cache/holdfast*"
+# Where borg keeps what it can make anew; the rest of its directory is worth saving.
+BORG_CACHE = "/var/lib/holdfast/borg*/.cache"
 # What a client's administrator cannot decide where the server is somebody else's.
 OPERATORS = ("path", "quota", "remote", "source")
 ASKS_THE_HOST = (
@@ -508,7 +510,9 @@ def _client(
                     "Begin without it, or from a repository of another access",
                 )
             )
-    own = [CACHE, *sorted(repository["path"] for repository in repositories.values() if repository["path"])]
+    # The cache of borg's jobs grows with the files, whichever engine saves it.
+    borg = [BORG_CACHE] if any(each["engine"] == "borg" for each in repositories.values()) else []
+    own = [CACHE, *borg, *sorted(repository["path"] for repository in repositories.values() if repository["path"])]
     # A disk for backups may be away: the runs that save there say so.
     disks = sorted({f"/{each['mount'].strip('/')}" for each in repositories.values() if each["mount"]})
     jobs: dict[str, dict[str, t.Any]] = {}

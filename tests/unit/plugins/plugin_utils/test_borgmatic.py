@@ -34,7 +34,6 @@ def test_the_whole_configuration() -> None:
         "repositories": [{"path": "/var/backups/holdfast/archive", "label": "archive"}],
         "exclude_patterns": [
             "re:^/?var/cache/holdfast[^/]*(/|$)",
-            "re:^/?var/lib/holdfast/borg[^/]*/\\.cache(/|$)",
             "re:(^|/)[^/]*\\.cache(/|$)",
         ],
         "encryption_passphrase": "{credential systemd password}",

@@ -168,6 +168,29 @@ def test_a_pattern_does_not_take_a_declared_path_in_silence(
         assert f"is left out by {by!r} of exclude" in message
 
 
+def test_no_engine_saves_borgs_cache() -> None:
+    kinds = {"disk": {"access": "local"}, "archive": {"access": "local", "engine": "borg"}}
+    jobs = {
+        "system": {"paths": ["/var/lib"], "exclude": ["!/x"], "repositories": ["disk"]},
+        "more": {"paths": ["/etc"]},
+    }
+    variables = {**BASE, "backup_repositories": kinds, "backup_jobs": jobs}
+    units = client(fleet({"web1": variables}), "web1")["units"]
+    assert len(units) == 3
+    for unit in units:
+        cache = "/var/lib/holdfast/borg*/.cache"
+        assert cache in unit["left_out"]
+        patterns = unit["borgmatic"]["exclude_patterns"] if "borgmatic" in unit else unit["arguments"]
+        assert len([each for each in patterns if "borg" in each and ".cache" in each]) == 1
+    found = messages(
+        fleet({"web1": {**variables, "backup_jobs": {"x": {"paths": ["/var/lib/holdfast/borg/.cache/a"]}}}})
+    )
+    assert "lies in /var/lib/holdfast/borg*/.cache" in found[0]
+    del kinds["archive"]
+    jobs.pop("more")
+    assert "borg" not in str(client(fleet({"web1": variables}), "web1")["units"])
+
+
 def test_jobs_of_borg_wait_for_each_other() -> None:
     """Borg locks a repository for as long as it saves; restic does not."""
     kinds = {"archive": {"access": "local", "engine": "borg"}, "single": {"access": "local", "engine": "borg"}}
