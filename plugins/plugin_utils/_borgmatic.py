@@ -15,8 +15,8 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import B
 COMPRESSION = {"auto": "auto,zstd", "off": "none", "max": "auto,zstd,19"}
 # UTC, and fine enough that two runs never meet. The name is unique in a repository, and borg cannot set a host name.
 TIME = "{utcnow:%Y-%m-%dT%H:%M:%S.%f}"
-# Where borg keeps what it can make anew; the rest of its directory is worth saving.
-OWN_CACHE = "/var/lib/holdfast/borg*/.cache"
+# By this borg knows what it left of an archive that was cut off.
+HIDDEN = ".checkpoint"
 # What a job may say to restic alone, with the value that stands for nothing said.
 _RESTIC_ONLY: dict[str, t.Any] = {
     "exclude_larger_than": None,
@@ -62,6 +62,17 @@ def check(where: str, job: dict[str, t.Any], repository: dict[str, t.Any]) -> No
             )
     if ":" in job["host"]:
         raise BadInput(f"{where}.host", job["host"], to, "Use letters, digits and . _ -")
+    # All of an archive's name: job and time have no dot before a word.
+    named = {f"{where}.host": job["host"]}
+    named |= {f"{where}.dumps[{number}].name": f".{dump['name']}" for number, dump in enumerate(job["dumps"])}
+    for at, part in named.items():
+        if HIDDEN in part:
+            raise BadInput(
+                at,
+                part.lstrip("."),
+                f"{to}: it lists no archive that has {HIDDEN} in its name, and nothing could be restored",
+                "Choose another name; of a job without a host it is the inventory name",
+            )
 
 
 def configuration(
@@ -75,7 +86,7 @@ def configuration(
     found: dict[str, t.Any] = {
         "source_directories": [_literal(path) for path in job["paths"] if plain(path)],
         "repositories": [{"path": repository["location"], "label": repository["name"]}],
-        "exclude_patterns": [f"re:{expression(pattern)}" for pattern in [*own, OWN_CACHE, *job["exclude"]]],
+        "exclude_patterns": [f"re:{expression(pattern)}" for pattern in [*own, *job["exclude"]]],
         "encryption_passphrase": "{credential systemd password}",
         "borg_base_directory": "/var/lib/holdfast/borg",
         "archive_name_format": archive_name(name, job),

@@ -9,6 +9,7 @@ identities of a host are asked for with :func:`repository_secrets`.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import ipaddress
@@ -18,7 +19,7 @@ import re
 import typing as t
 
 from ansible_collections.holdfast.backup.plugins.module_utils import _bcrypt, _units
-from ansible_collections.holdfast.backup.plugins.module_utils._program.sources import swallowed
+from ansible_collections.holdfast.backup.plugins.module_utils._program.sources import excluding, swallowed
 from ansible_collections.holdfast.backup.plugins.module_utils._serve import sets_itself
 from ansible_collections.holdfast.backup.plugins.plugin_utils import (
     _borgmatic,
@@ -55,6 +56,8 @@ SSH_PATH = "/srv/holdfast-ssh"
 # How the account of every client on a server begins.
 SSH_ACCOUNT = "bk-"
 CACHE = "/var/cache/holdfast*"
+# Where borg keeps what it can make anew; the rest of its directory is worth saving.
+BORG_CACHE = "/var/lib/holdfast/borg*/.cache"
 # What a client's administrator cannot decide where the server is somebody else's.
 OPERATORS = ("path", "quota", "remote", "source")
 ASKS_THE_HOST = (
@@ -688,12 +691,15 @@ def _client(
                     "Begin without it, or from a repository of another access",
                 )
             )
-    own = [CACHE, *sorted(repository["path"] for repository in repositories.values() if repository["path"])]
+    # The cache of borg's jobs grows with the files, whichever engine saves it.
+    borg = [BORG_CACHE] if any(each["engine"] == "borg" for each in repositories.values()) else []
+    own = [CACHE, *borg, *sorted(repository["path"] for repository in repositories.values() if repository["path"])]
     # A disk for backups may be away: the runs that save there say so.
-    disks = sorted({rf"\A{re.escape(each['mount'].strip('/'))}\Z" for each in repositories.values() if each["mount"]})
+    disks = sorted({f"/{each['mount'].strip('/')}" for each in repositories.values() if each["mount"]})
     jobs: dict[str, dict[str, t.Any]] = {}
     units: list[dict[str, t.Any]] = []
-    for name, (source, value) in sorted(merged(host, "backup_jobs").items()):
+    said = merged(host, "backup_jobs")
+    for name, (source, value) in sorted(said.items()):
         where = f"{source}.{name}"
         try:
             job = _jobs.job(where, value, host.host)
@@ -701,7 +707,12 @@ def _client(
             host.add(bad)
             continue
         jobs[name] = job
-        for used in job.setdefault("repositories", list(declared)):
+        job.setdefault("repositories", list(declared))
+    shared = collections.Counter(used for job in jobs.values() for used in job["repositories"])
+    for name, job in jobs.items():
+        source, value = said[name]
+        where = f"{source}.{name}"
+        for used in job["repositories"]:
             if used not in declared:
                 host.add(
                     BadInput(
@@ -716,8 +727,12 @@ def _client(
                     repository = repositories[used]
                     server = model[host.host]["server"] if repository["server"] == host.host else None
                     here = _written_here(repository, server) if server else []
-                    unit = _unit(where, name, job, repository, [*own, *here])
-                    units.append({**unit, "excluded": [*_borgmatic.expressions(job["exclude"]), *disks]})
+                    patience = {}
+                    if repository["engine"] == "borg" and shared[used] > 1 and "retry_lock" not in value:
+                        # Borg locks out all others for as long as it saves; restic does not.
+                        patience = {"retry_lock": max(job["retry_lock"], job["timeout"] // 2)}
+                    unit = _unit(where, name, {**job, **patience}, repository, [*own, *here])
+                    units.append({**unit, "disks": disks})
                 except BadInput as bad:
                     host.add(bad)
     if not jobs:
@@ -1062,6 +1077,15 @@ def _unit(
                     " naming all in repositories; of what this host serves to others make a job of its own, into repositories"
                     " that lie elsewhere",
                 )
+    excluded = _borgmatic.expressions(job["exclude"])
+    for path in job["paths"]:
+        if (number := excluding(excluded, path)) is not None:
+            raise BadInput(
+                f"{where}.paths",
+                path,
+                f"is left out by {job['exclude'][number]!r} of exclude, and no run saves it",
+                "Write a pattern that leaves out less, or remove the path",
+            )
     if repository["engine"] == "borg":
         _borgmatic.check(where, job, repository)
         # Where a job has only dumps there is nothing for borgmatic to do.
@@ -1103,6 +1127,7 @@ def _described(
         "repository": repository["name"],
         "proxy": job["proxy"] or repository["proxy"],
         "left_out": own,
+        "excluded": _borgmatic.expressions(job["exclude"]),
         "arguments": arguments,
         "dumps": [
             {

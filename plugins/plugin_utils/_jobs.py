@@ -33,6 +33,9 @@ SWITCH = 'exec setpriv --reuid="$0" --regid="$(id -g -- "$0")" --init-groups --i
 # What a hook has, too.
 DUMP_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
+# The tag by which restic tells a job's files from its dumps.
+FILES = "files"
+
 KEEP_SPAN = re.compile(r"\A(?P<count>[1-9][0-9]{0,4})(?P<unit>[hdwmy])\Z")
 KEEP_WITHIN = ("within", "within_hourly", "within_daily", "within_weekly", "within_monthly", "within_yearly")
 # A component of a pattern as Go reads it: escapes, classes that are closed and not empty, anything else.
@@ -237,6 +240,8 @@ def _tag(where: str, value: t.Any) -> str:
     tag = _tag_text(where, value)
     if tag.startswith(("job:", "dump:")):
         raise BadInput(where, value, "begins like a tag of holdfast's own", "Use another tag")
+    if tag == FILES:
+        raise BadInput(where, value, "is holdfast's own tag of snapshots of files", "Use another tag")
     return str(tag)
 
 
@@ -368,6 +373,8 @@ def backup_arguments(
         return []
     return [
         *_common_arguments(name, definition, repository),
+        # Restic compares with the newest snapshot that has all of these tags: without this one that is the dump's, made just before.
+        f"--tag={FILES}",
         *(f"--tag={tag}" for tag in definition["tags"]),
         "--group-by=host,tags",
         *(f"--exclude={path}" for path in own),

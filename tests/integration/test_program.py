@@ -20,7 +20,8 @@ from typing import Any
 
 import bcrypt
 import pytest
-from ansible_collections.holdfast.backup.plugins.plugin_utils import _zipapp
+from ansible_collections.holdfast.backup.plugins.module_utils import _units
+from ansible_collections.holdfast.backup.plugins.plugin_utils import _borgmatic, _jobs, _zipapp
 
 from tests.lab import mirror
 from tests.lab.api import Lab
@@ -254,7 +255,7 @@ class Client:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Both hosts."""
-    lab = Lab("program")
+    lab = Lab(f"program-{os.getpid()}")
     try:
         lab.up(["bookworm1=bookworm:fuse,layer=borg", "trixie1=trixie:fuse,layer=restic+borg"], owner=os.getpid())
         yield lab
@@ -298,6 +299,14 @@ def _release(tool: str, version: str) -> bytes:
     return content
 
 
+def _install_rest_server(client: Client) -> None:
+    with tarfile.open(fileobj=io.BytesIO(_release("rest-server", "0.14.0"))) as archive:
+        member = next(each for each in archive.getmembers() if each.name.endswith("/rest-server"))
+        stream = archive.extractfile(member)
+        assert stream is not None
+        client.lab.put(client.name, "/usr/local/bin/rest-server", stream.read(), mode=0o755)
+
+
 @pytest.fixture
 def client(host: Client) -> Client:
     """The host with sources in place and the definition of an ordinary run."""
@@ -327,6 +336,30 @@ def test_ok(client: Client) -> None:
     listing = client.restic("ls", found["snapshot"])
     assert "/srv/odd * $HOME %n/y" in listing
     assert "/srv/optional/x" in listing
+
+
+def test_what_did_not_change_is_not_read_again(client: Client) -> None:
+    """By the commands that the roles write, with a dump just before the files: it is no parent of theirs."""
+    dump = {"kind": "command", "name": "database", "user": "holdfast", "command": ["echo", "x"]}
+    job = _jobs.job("job", {"paths": ["/srv/data"], "dumps": [dump]}, "web1")
+    arguments = {
+        DUMP_UNIT: _jobs.dump_arguments("system", job, {"options": {}}, job["dumps"][0]),
+        SERVICE: _jobs.backup_arguments(UNIT, "system", job, {"options": {}}, []),
+    }
+    client.define(dumps=client.dump("true"))
+    for unit, words in arguments.items():
+        text = f"[Service]\nExecStart=\nExecStart={client.binary} {_units.command_line(words)}\n"
+        text += "AmbientCapabilities=CAP_SETUID CAP_SETGID\n" if unit == DUMP_UNIT else ""
+        client.sh(f"mkdir /etc/systemd/system/{unit}.d")
+        client.put(f"/etc/systemd/system/{unit}.d/roles.conf", text)
+    client.sh("systemctl daemon-reload")
+    try:
+        first, second = client.run(fails=False), client.run(fails=False)
+    finally:
+        client.sh(f"rm -r /etc/systemd/system/{DUMP_UNIT}.d /etc/systemd/system/{SERVICE}.d; systemctl daemon-reload")
+    assert (second["summary"]["files_new"], second["summary"]["files_unmodified"]) == (0, 2)
+    snapshot = json.loads(client.restic("cat", "snapshot", second["snapshot"], "--no-lock", "2>/dev/null"))
+    assert snapshot["parent"] == first["snapshot"]
 
 
 def test_optional_missing_is_ok(client: Client) -> None:
@@ -369,6 +402,25 @@ def test_bad_drop_in(client: Client) -> None:
     assert (found["outcome"], found["reason"]) == ("incomplete", "source missing")
     assert "bad.paths" in found["message"]
     assert "/etc/shadow" not in client.restic("ls", found["snapshot"])
+
+
+def test_what_is_dropped_in_and_excluded(client: Client) -> None:
+    """Restic says nothing of a path that it was given and that a pattern takes, and ends well."""
+    patterns = ["tmp", "*.old", "/srv/a.old/*", "!b"]
+    client.sh("mkdir -p /srv/tmp/app /srv/a.old/b /srv/c; touch /srv/tmp/app/x /srv/a.old/b/x /srv/c/x")
+    client.put("/etc/holdfast/sources.d/system.d/app.paths", "/srv/tmp/app\n/srv/a.old/b\n/srv/c\n")
+    client.define(
+        excluded=_borgmatic.expressions(patterns), more=" ".join(f"'--exclude={pattern}'" for pattern in patterns)
+    )
+    try:
+        found = client.run(fails=True)
+        assert (found["outcome"], found["reason"]) == ("incomplete", "source missing")
+        listing = client.restic("ls", found["snapshot"])
+        for path, saved in {"/srv/tmp/app": False, "/srv/a.old/b": True, "/srv/c": True}.items():
+            assert (f"{path}/x" in listing) == saved, listing
+            assert (f"{path} (" in found["message"]) != saved, found["message"]
+    finally:
+        client.sh("rm -r /srv/tmp /srv/a.old /srv/c")
 
 
 def test_a_file_system_that_is_not_mounted(client: Client) -> None:
@@ -1066,6 +1118,62 @@ def test_people_look_while_a_backup_runs(client: Client) -> None:
     assert len(client.snapshot_ids()) == len(have) + 1
 
 
+def test_holes_stay_holes_beside_what_is_there(client: Client) -> None:
+    """What lies where a hole is to be is no part of the file, and what is new takes no space for its holes."""
+    client.sh(
+        """
+        truncate -s 64M /srv/data/there /srv/data/new; echo end | tee -a /srv/data/there >>/srv/data/new
+        rm -rf /srv/out; mkdir -p /srv/out/srv/data; head -c 70M /dev/urandom >/srv/out/srv/data/there
+        """
+    )
+    client.run(fails=False)
+    said = client.sh(
+        "holdfast restore system --target /srv/out --force; diff -r /srv/data /srv/out/srv/data; du -k /srv/out/srv/data/new"
+    )
+    assert int(said.splitlines()[-1].split()[0]) < 1024, said
+    client.sh("rm -rf /srv/out")
+
+
+def test_people_ask_a_distant_repository_for_little(client: Client) -> None:
+    """Without a cache restic asks once for each directory and pass. Root's is its own, and a disk without room for it is none in the way."""
+    _install_rest_server(client)
+    url = "rest:http://127.0.0.1:8001/"
+    client.sh(
+        """
+        systemd-run -q --unit=distant rest-server --no-auth --listen 127.0.0.1:8001 --path /srv/distant --log /run/distant.log
+        sleep 1; mkdir -p /srv/data/many/{1..50}; for each in /srv/data/many/*; do echo $each >$each/file; done
+        rm -rf /var/cache/holdfast-root
+        """
+    )
+    ask = """
+        : >/run/distant.log; rm -rf /srv/out
+        holdfast snapshots system >/dev/null
+        holdfast restore system --target /srv/out >/dev/null 2>&1
+        diff -r /srv/data /srv/out/srv/data
+        grep -c GET /run/distant.log
+    """
+    cache = "/var/cache/holdfast-root"
+    try:
+        client.put("/etc/holdfast/secrets/vault.repository", f"{url}\n", 0o400)
+        client.restic("init")
+        client.restic("backup", "--tag=job:system", "/srv/data")
+        client.define(access="url")
+        asked = int(client.sh(ask))
+        assert asked < 40, client.sh("cat /run/distant.log")
+        assert client.sh(f"stat -c '%a %U' {cache}") == "700 root\n"
+        # Neither what cannot be written nor what is full is a reason not to restore.
+        for options in ("ro", "size=16k"):
+            client.sh(f"rm -rf {cache}/*; mount -t tmpfs -o {options} none {cache}")
+            try:
+                client.sh(f"holdfast restore system --target /srv/out --dry-run; {ask}")
+            finally:
+                client.sh(f"umount {cache}")
+    finally:
+        client.put("/etc/holdfast/secrets/vault.repository", "/srv/repository\n", 0o400)
+        client.sh("systemctl stop distant; rm -rf /srv/distant /srv/out")
+        client.define()
+
+
 # Root's borg, by that of the account that the repository belongs to.
 BORG = """
 set -e
@@ -1196,11 +1304,7 @@ def test_status_of_a_running_one(client: Client) -> None:
 
 def test_rest_password_rotation(client: Client) -> None:
     """When the server has switched to the next password, the run finds out, promotes it and uses it at once."""
-    with tarfile.open(fileobj=io.BytesIO(_release("rest-server", "0.14.0"))) as archive:
-        member = next(each for each in archive.getmembers() if each.name.endswith("/rest-server"))
-        stream = archive.extractfile(member)
-        assert stream is not None
-        client.lab.put(client.name, "/usr/local/bin/rest-server", stream.read(), mode=0o755)
+    _install_rest_server(client)
     hashes = {word: bcrypt.hashpw(word.encode(), bcrypt.gensalt(5)).decode() for word in ("first-word", "second-word")}
     url = "rest:http://127.0.0.1:8000/web1--vault/"
     identity = {

@@ -82,7 +82,7 @@ def test_optional_and_dropped_in_paths(client: Client) -> None:
 
 def test_tags_and_host_are_fixed(client: Client) -> None:
     snapshot = client.snapshot("options--main")
-    assert set(snapshot["tags"]) == {"job:options", "first", "b=c"}
+    assert set(snapshot["tags"]) == {"job:options", "files", "first", "b=c"}
     assert snapshot["hostname"] == "fixed.name"
     assert snapshot["username"] == "holdfast"
     assert client.snapshot("plain--main")["hostname"] == client.name

@@ -94,6 +94,7 @@ class Definition:
     one_file_system: bool = False
     left_out: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    disks: tuple[str, ...] = ()
 
     @property
     def unit(self) -> str:
@@ -333,6 +334,7 @@ _OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "one_file_system": _boolean,
     "left_out": _list(_absolute),
     "excluded": _list(_expression),
+    "disks": _list(_absolute),
 }
 
 

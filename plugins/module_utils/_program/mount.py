@@ -90,8 +90,8 @@ def _check_fuse(host: Host, definition: Definition) -> None:
 
 
 def _restic(host: Host, definition: Definition, mountpoint: str) -> tuple[list[str], dict[str, str]]:
-    argv = [*definition.restic, "mount", "--no-lock", "--no-cache", f"--tag={definition.job_tag}", "--", mountpoint]
-    return argv, restic.environment(host, definition)
+    argv = [*definition.restic, "mount", "--no-lock", *restic.cache(host, definition), f"--tag={definition.job_tag}"]
+    return [*argv, "--", mountpoint], restic.environment(host, definition)
 
 
 @contextlib.contextmanager

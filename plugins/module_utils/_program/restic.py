@@ -1,13 +1,14 @@
 # Copyright (c) 2026 holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs restic for a person: as root, with the job's own repository and credentials, without the account's cache."""
+"""Runs restic for a person: as root, with the job's own repository and credentials, and a cache of root's own."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,6 +21,10 @@ from .host import Done, Host, ProgramError
 T = TypeVar("T")
 _LOCK = re.compile(r"\A[0-9a-f]{64}\Z")
 
+# The account could put into its own what root would take for the repository's.
+CACHE = "/var/cache/holdfast-root"
+# Bytes that have to be free there; what a cache takes is a small part of what the repository holds.
+ROOM = 2 * 1024**3
 # The account's own directories: root writes nothing there.
 _ACCOUNTS_OWN = ("TMPDIR", "RESTIC_CACHE_DIR", "HOME", "XDG_CACHE_HOME")
 _CODES = {
@@ -46,6 +51,21 @@ def environment(host: Host, definition: Definition) -> dict[str, str]:
     return result
 
 
+def cache(host: Host, definition: Definition) -> tuple[str, ...]:
+    """The options about a cache: without one restic asks a server once for each directory, and again for each pass.
+
+    Where it cannot write there at all restic says so and does without; on a disk that is full it would try for many minutes.
+    """
+    if definition.access == "local":
+        return ("--no-cache",)
+    try:
+        place = host.path(CACHE)
+        room = shutil.disk_usage(place if place.exists() else place.parent).free
+    except OSError:
+        room = 0
+    return (f"--cache-dir={CACHE}", "--cleanup-cache") if room >= ROOM else ("--no-cache",)
+
+
 def _read(host: Host, path: str, parse: Callable[[str], T]) -> T:
     try:
         return parse(host.path(path).read_text(encoding="utf-8"))
@@ -67,7 +87,14 @@ def failure(status: int, stderr: str = "") -> str:
 
 def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
     """The snapshots of the job, oldest first, in the form that `holdfast snapshots --json` prints."""
-    argv = [*definition.restic, "snapshots", "--json", "--no-lock", "--no-cache", f"--tag={definition.job_tag}"]
+    argv = [
+        *definition.restic,
+        "snapshots",
+        "--json",
+        "--no-lock",
+        *cache(host, definition),
+        f"--tag={definition.job_tag}",
+    ]
     done: Done = host.command(argv, timeout=QUESTION_TIMEOUT, env=environment(host, definition))
     if done.status:
         raise ProgramError(f"the snapshots of {definition.unit} cannot be read: {failure(done.status, done.stderr)}")
@@ -81,7 +108,7 @@ def snapshots(host: Host, definition: Definition) -> list[dict[str, Any]]:
 
 def dump_of(host: Host, definition: Definition, snapshot: str) -> str | None:
     """The name of the dump in a snapshot, None if it has files. Raises ProgramError if that cannot be known."""
-    argv = [*definition.restic, "cat", "snapshot", "--no-lock", "--no-cache", "--", snapshot]
+    argv = [*definition.restic, "cat", "snapshot", "--no-lock", *cache(host, definition), "--", snapshot]
     done = host.command(argv, timeout=QUESTION_TIMEOUT, env=environment(host, definition))
     unseen = f"snapshot {snapshot[:8]} of {definition.unit} cannot be looked into"
     if done.status:
@@ -144,7 +171,7 @@ def remove_locks(host: Host, definition: Definition) -> None:
 def holds(host: Host, definition: Definition, snapshot: str, path: str) -> bool:
     """Whether a snapshot has a file or directory at `path`, taken literally. Raises ProgramError if it cannot be looked into."""
     # JSON would say much more of each file of a directory.
-    argv = [*definition.restic, "ls", "--quiet", "--no-lock", "--no-cache", "--", snapshot, path]
+    argv = [*definition.restic, "ls", "--quiet", "--no-lock", *cache(host, definition), "--", snapshot, path]
     done = host.command(argv, timeout=QUESTION_TIMEOUT, env=environment(host, definition))
     if done.status:
         why = failure(done.status, done.stderr)

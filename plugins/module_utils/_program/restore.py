@@ -70,12 +70,12 @@ def restore(
             raise ProgramError(_absent(definition, chosen, [path]))
     # A lock is a file that a full repository has no space for, and a host that may only append cannot make any. Restic reads
     # what it restores by its hash, so what is taken away meanwhile is an error, and never another content.
-    argv = [*definition.restic, "restore", "--no-lock", "--no-cache", f"--target={target}"]
+    argv = [*definition.restic, "restore", "--no-lock", *restic.cache(host, definition), f"--target={target}"]
     argv += [f"--include={escaped(path)}" for path in wanted]
     # It takes one kind of pattern or the other.
     argv += [f"--include=!{escaped(path)}" if wanted else f"--exclude={escaped(path)}" for path in kept]
-    # Holes are left only where nothing is that would show through.
-    argv += ["--dry-run"] if dry_run else ["--verify"] if occupied else ["--sparse", "--verify"]
+    # In a file that is there restic leaves no holes, through which its content would show, but writes zeros.
+    argv += ["--dry-run"] if dry_run else ["--sparse", "--verify"]
     if not dry_run:
         place.make(host, "--target", target)
     environment = {"RESTIC_PROGRESS_FPS": "0.1", **restic.environment(host, definition)}

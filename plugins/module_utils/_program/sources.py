@@ -50,8 +50,13 @@ def gather(host: Host, definition: Definition) -> tuple[list[str], list[str]]:
             continue
         inside = {path: swallowed(definition.left_out, path) for path in paths}
         missing += [f"{path} ({name}: lies in {own}, which is never saved)" for path, own in inside.items() if own]
+        paths = [path for path in paths if not inside[path]]
+        # Of those that the job declares the roles know beforehand.
+        missing += [
+            f"{path} ({name}: is left out by the job's exclude)" for path in paths if _left_out(definition, path)
+        ]
         named += paths
-        found, problems = _there(host, [path for path in paths if not inside[path]])
+        found, problems = _there(host, paths)
         extra += found
         missing += problems
     missing += _linked(host, definition, [*declared, *extra])
@@ -70,6 +75,15 @@ def swallowed(left_out: Sequence[str], path: str) -> str | None:
     while above[-1] != "/":
         above.append(posixpath.dirname(above[-1]))
     return next((own for own in left_out if any(fnmatch.fnmatchcase(each, own) for each in above)), None)
+
+
+def excluding(excluded: Sequence[str], path: str, found: int | None = None) -> int | None:
+    """Which of the user's patterns, as expressions, leaves the path out: its place, or `found`. Those with a ! take it in again."""
+    path = posixpath.normpath(path).lstrip("/")
+    for number, each in enumerate(excluded):
+        if re.search(each.lstrip("!"), path):
+            found = None if each.startswith("!") else number
+    return found
 
 
 def write(host: Host, definition: Definition, paths: list[str], name: str | None = None) -> None:
@@ -126,7 +140,7 @@ def _linked(host: Host, definition: Definition, paths: Sequence[str]) -> list[st
     for path in links:
         target = os.path.realpath(host.path(path))
         shown = f"/{os.path.relpath(target, os.path.realpath(host.root))}"
-        if any(_holds(definition, each, target) for each in saved) and not swallowed(definition.left_out, shown):
+        if any(_holds(definition, each, target) for each in saved) and not _left_out(definition, shown):
             continue
         if path in definition.optional_paths and _gone(target):
             continue
@@ -156,7 +170,8 @@ def _unmounted(host: Host, definition: Definition, paths: Sequence[str]) -> list
         names = {point, mounts.real(host, point)}
         above = any(_within(path, names) for each in saved for path in each)
         below = any(_within(name, each) for name in names for each in (*saved, *optional) if not each & names)
-        if above or (below and not definition.one_file_system and not _left_out(definition, point)):
+        left_out = definition.one_file_system or point in definition.disks or _left_out(definition, point)
+        if above or (below and not left_out):
             found.append(
                 f"{point} (its file system is not mounted: mount it, or say that it may be missing: noauto in /etc/fstab,"
                 " exclude)"
@@ -175,12 +190,9 @@ def _within(path: str, directories: Iterable[str]) -> bool:
 
 
 def _left_out(definition: Definition, path: str) -> bool:
-    """Whether the job leaves the path out: by our own patterns, or by the user's, of which those with a ! take it in again."""
-    found = swallowed(definition.left_out, path) is not None
-    for each in definition.excluded:
-        if re.search(each.lstrip("!"), path.lstrip("/")):
-            found = not each.startswith("!")
-    return found
+    """Whether the job leaves the path out: by our own patterns, or by the user's."""
+    own = None if swallowed(definition.left_out, path) is None else -1
+    return excluding(definition.excluded, path, own) is not None
 
 
 def _drop_ins(host: Host, directory: str) -> tuple[list[str], list[str]]:

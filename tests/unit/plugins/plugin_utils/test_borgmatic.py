@@ -13,6 +13,7 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils._fleet import flee
 from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import BadInput
 
 REPOSITORY = {"name": "archive", "engine": "borg", "access": "local", "location": "/var/backups/holdfast/archive"}
+COMMAND = {"kind": "command", "name": "x", "user": "x", "command": ["true"]}
 REMOTE = {**REPOSITORY, "access": "ssh", "location": "ssh://holdfast-archive/./web1--archive"}
 
 
@@ -33,7 +34,6 @@ def test_the_whole_configuration() -> None:
         "repositories": [{"path": "/var/backups/holdfast/archive", "label": "archive"}],
         "exclude_patterns": [
             "re:^/?var/cache/holdfast[^/]*(/|$)",
-            "re:^/?var/lib/holdfast/borg[^/]*/\\.cache(/|$)",
             "re:(^|/)[^/]*\\.cache(/|$)",
         ],
         "encryption_passphrase": "{credential systemd password}",
@@ -49,6 +49,21 @@ def test_the_whole_configuration() -> None:
             "create": "--comment holdfast,job:system,red --patterns-from /run/holdfast/system--archive.sources"
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("keys", "where", "value"),
+    [
+        ({"host": "db.checkpoint.example.org"}, "host", "db.checkpoint.example.org"),
+        ({"dumps": [{"kind": "postgresql"}, COMMAND | {"name": "checkpoint-2"}]}, "dumps[1].name", "checkpoint-2"),
+    ],
+)
+def test_borg_hides_archives_of_such_a_name(keys: dict[str, t.Any], where: str, value: str) -> None:
+    """Borg lists none that has it anywhere in its name: what a night saved could not be restored."""
+    with pytest.raises(BadInput) as raised:
+        configuration(**keys)
+    assert (raised.value.where, raised.value.value) == (f"backup_jobs.system.{where}", value)
+    configuration(host="checkpoint.example.org", dumps=[COMMAND | {"name": "a-checkpoint"}])
 
 
 def test_what_a_job_may_say() -> None:

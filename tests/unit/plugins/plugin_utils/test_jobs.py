@@ -185,7 +185,7 @@ def test_markers() -> None:
     assert made(exclude_if_present=markers)["exclude_if_present"] == markers
 
 
-@pytest.mark.parametrize("tag", ["a,b", "a b", "", "job:x", "dump:x", "a\n", "x" * 101, "$x", "%h"])
+@pytest.mark.parametrize("tag", ["a,b", "a b", "", "job:x", "dump:x", "files", "a\n", "x" * 101, "$x", "%h"])
 def test_tags_refused(tag: str) -> None:
     assert refused(tags=[tag]).where == "jobs.system.tags[0]"
 
@@ -472,6 +472,7 @@ def test_the_command_has_every_key() -> None:
             "--limit-download=200",
             "--host=w",
             "--tag=job:system",
+            "--tag=files",
             "--tag=x",
             "--group-by=host,tags",
         ],
@@ -501,6 +502,7 @@ def test_the_least_command() -> None:
             "--compression=auto",
             "--host=web1",
             "--tag=job:s",
+            "--tag=files",
             "--group-by=host,tags",
         ],
         *["--files-from-raw=/run/holdfast/s--v.sources", "--", "/etc"],
@@ -513,6 +515,7 @@ def test_the_command_of_a_dump() -> None:
     assert arguments[-4:] == ["pg_dump", "--format=custom", "--", "x"]
     assert "--tag=dump:postgresql" in arguments
     assert "--tag=t" in arguments
+    assert "--tag=files" not in arguments
     assert "--stdin-filename=/postgresql.dump" in arguments
 
 

@@ -110,6 +110,15 @@ def test_each_dump_has_a_unit() -> None:
     assert "pg_dump" in found[f"{SYSTEMD}/{unit['unit']}"]["content"]
 
 
+def test_units_of_borg_have_a_memory_of_files_of_their_own() -> None:
+    """Borg forgets a file that 20 archives of the same memory did not have, those of other jobs and of dumps too."""
+    dump = {"kind": "command", "name": "x", "user": "x", "command": ["true"]}
+    found = files({"web": {**WEB["web"], "dumps": [dump]}}, {"vault": {"engine": "borg", "access": "local"}})
+    for unit, suffix in {"web--vault": "web--vault", "web--vault--x": "dumps"}.items():
+        lines = found[f"{SYSTEMD}/holdfast-{unit}.service"]["content"].splitlines()
+        assert f"Environment=BORG_FILES_CACHE_SUFFIX={suffix}" in lines
+
+
 def test_borgmatic_checks_its_configuration() -> None:
     found = files(WEB, {"vault": {"engine": "borg", "access": "ssh", "server": "vault1"}})
     configuration = found["/etc/holdfast/borgmatic/web--vault.yaml"]

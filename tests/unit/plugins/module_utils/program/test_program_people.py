@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program import (
     journal,
     outcomes,
     pretend,
+    restic,
     start,
     systemd,
     text,
@@ -730,6 +732,36 @@ def test_snapshots(ready: FakeHost, capsys: Capture) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("access", "directory", "room", "cached"),
+    [
+        ("url", "/var/cache", restic.ROOM, True),
+        ("url", restic.CACHE, restic.ROOM, True),
+        ("url", "/var/cache", restic.ROOM - 1, False),
+        # Where nothing is, nothing can be kept.
+        ("url", "/var", restic.ROOM, False),
+        ("local", restic.CACHE, restic.ROOM, False),
+    ],
+)
+def test_a_cache_of_roots_own(
+    ready: FakeHost, monkeypatch: pytest.MonkeyPatch, access: str, directory: str, room: int, cached: bool
+) -> None:
+    """Not the account's, and only where a disk has room for it."""
+
+    def usage(path: Path) -> Any:
+        os.stat(path)
+        return SimpleNamespace(free=room)
+
+    monkeypatch.setattr(restic.shutil, "disk_usage", usage)
+    ready.path(directory).mkdir(parents=True, exist_ok=True)
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    define(ready, access=access)
+    assert call(ready, "restore", "system", "--target", "/out") == 0
+    for argv in (argv for argv in ready.calls if argv[0] == "/usr/bin/restic"):
+        options = [each for each in argv if "cache" in each]
+        assert options == ([f"--cache-dir={restic.CACHE}", "--cleanup-cache"] if cached else ["--no-cache"])
+
+
 def test_the_latest_is_the_latest_in_every_zone(ready: FakeHost, capsys: Capture) -> None:
     """Restic writes the local time with its offset, and that of a host changes, twice a year at least."""
     older, newer = "2026-10-25T02:30:00.5+02:00", "2026-10-25T02:10:00.5+01:00"
@@ -869,7 +901,7 @@ def test_in_place_what_is_live_stays(ready: FakeHost, capsys: Capture, wanted: l
     ready.answer("snapshots", stdout=SNAPSHOTS)
     ready.answer("ls", stdout="/etc\n")
     assert call(ready, "restore", "system", "--target", "//", "--force", *wanted) == 0
-    assert ready.calls[-1][4:-2] == ["--target=/", *patterns, "--verify"]
+    assert ready.calls[-1][4:-2] == ["--target=/", *patterns, "--sparse", "--verify"]
     stay = (
         "/etc/holdfast and /var/lib/holdfast stay as they are on this host; another --target gets those of the snapshot"
     )
