@@ -4,7 +4,7 @@
 
 """What a client says to `rclone serve restic` passes through here, as long as it asks for nothing but restic's own layout.
 
-`serve` installs and starts this file alone, as a program between a client and rclone's standard input. It reads HTTP/2
+`serve` starts this file, which is installed alone, as a program between a client and rclone's standard input. It reads HTTP/2
 (RFC 9113) only as far as it has to in order to know each request's method and path before rclone does: frames with data pass in
 large pieces, and blocks of headers are decoded with the same table that rclone keeps (HPACK, RFC 7541). What is not understood,
 or is not what a client of restic would say, ends the session: nothing is passed on that was not understood.
@@ -12,6 +12,9 @@ or is not what a client of restic would say, ends the session: nothing is passed
 A new file passes with the content alone that its name says, and not for ever. rclone looks whether a name is taken when an upload
 begins, and only for its own session: one that was begun before the file was there, and ends long after, would replace it in a store,
 or have rclone remove what is there of it from a directory.
+
+Between a client and sftp-server, which is confined to a directory by the kernel, it reads SFTP only as far as to see the requests
+that the kernel does not judge.
 """
 
 from __future__ import annotations
@@ -47,6 +50,11 @@ _DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDA
 _UNREAD = frozenset((_PRIORITY, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE))
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITIZED = 0x1, 0x4, 0x8, 0x20
 _CANCEL = 8
+
+# SFTP, version 3.
+_SETSTAT, _PERMISSIONS = 9, 4
+# A path has 4096 bytes at most.
+SETSTAT_LIMIT = 1 << 13
 
 _TYPES = rb"\A/(?:data|keys|locks|snapshots|index)/"
 # What restic 0.18 and 0.19 ask for, recorded command by command.
@@ -423,6 +431,54 @@ class Layout:
         return end
 
 
+class Sftp:
+    """Reads what one client says to sftp-server from its beginning, and says how much of it may be passed on."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = os.fsencode(os.path.realpath(directory))
+        self._left = 0
+        # None is ever overdue: whoever writes there may delete as well.
+        self.uploads: dict[int, Upload] = {}
+
+    def passes(self, data: memoryview) -> int:
+        """Return how many bytes may be passed on; the rest has to come again, with more behind it. Raises RefusedError."""
+        position = 0
+        while True:
+            step = min(self._left, len(data) - position)
+            self._left -= step
+            position += step
+            if self._left or len(data) - position < 5:
+                return position
+            length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4]
+            if not length:
+                raise RefusedError("an empty request")
+            if kind == _SETSTAT:
+                if length > SETSTAT_LIMIT:
+                    raise RefusedError(f"a request of more than {SETSTAT_LIMIT} bytes")
+                if len(data) - position < 4 + length:
+                    return position
+                self._setstat(bytes(data[position + 9 : position + 4 + length]))
+            self._left = 4 + length
+
+    def overdue(self) -> bytes:
+        """There is nothing to drop."""
+        return b""
+
+    def _setstat(self, request: bytes) -> None:
+        """Judge what is changed by its name; restic 0.19 makes its files read-only. Raises RefusedError.
+
+        Before Linux 6.2 Landlock does not see a file that is cut so, and it never sees the change of a mode. Nothing can take the
+        place of what was judged meanwhile: no client can make a symbolic link there, nor move something in or out.
+        """
+        end = 4 + int.from_bytes(request[:4], "big")
+        path = request[4:end]
+        if len(request) != end + 8 or int.from_bytes(request[end : end + 4], "big") != _PERMISSIONS:
+            raise RefusedError("a change of something else than a mode by its name")
+        found = b"" if b"\0" in path else os.path.realpath(os.path.join(self._directory, path))
+        if not (found + b"/").startswith(self._directory + b"/"):
+            raise RefusedError(f"a change of {_shown(path)}, which is not in the repository's directory")
+
+
 def judge(fields: Iterable[tuple[bytes, bytes]]) -> Upload | None:
     """Look at the request that these headers make; return the upload that it begins. Raises RefusedError.
 
@@ -457,7 +513,7 @@ def _shown(text: bytes) -> str:
     return f"{shown}…" if len(text) > 100 else shown
 
 
-def relay(layout: Layout, source: int, target: int) -> None:
+def relay(layout: Layout | Sftp, source: int, target: int) -> None:
     """Pass on what may be passed on until there is no more, or nobody takes it. Raises RefusedError."""
     buffer = memoryview(bytearray(BUFFER))
     used = 0
@@ -499,9 +555,9 @@ def _write(target: int, data: memoryview | bytes) -> bool:
 
 
 def main() -> None:
-    """Stand between standard input and output; the argument is the repository's name."""
+    """Stand between standard input and output; the arguments are the repository's name and, before sftp-server, its directory."""
     try:
-        relay(Layout(), 0, 1)
+        relay(Sftp(sys.argv[2]) if sys.argv[2:] else Layout(), 0, 1)
     except RefusedError as error:
         sys.stderr.write(f"holdfast: {sys.argv[1]}: refused: {error}\n")
         raise SystemExit(NO_PERMISSION) from None

@@ -23,7 +23,7 @@ from pathlib import Path
 import hpack
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _restic_layout
-from ansible_collections.holdfast.backup.plugins.module_utils._restic_layout import Fields, Layout, RefusedError
+from ansible_collections.holdfast.backup.plugins.module_utils._restic_layout import Fields, Layout, RefusedError, Sftp
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 SESSIONS = {
@@ -570,13 +570,86 @@ def test_what_is_accepted_of_damaged_blocks_another_decoder_reads_the_same_way()
     assert accepted > 300
 
 
+# --- sftp
+
+
+def string(text: bytes) -> bytes:
+    return len(text).to_bytes(4, "big") + text
+
+
+def setstat(path: bytes, attributes: bytes = b"\0\0\0\4\0\0\1\0") -> bytes:
+    return string(bytes([9]) + b"\0\0\0\1" + string(path) + attributes)
+
+
+SFTP_BEGIN = string(b"\1\0\0\0\3")
+WRITE = string(b"\6\0\0\0\1" + string(b"handle") + bytes(8) + string(b"\t" * 40_000))
+
+
+@pytest.mark.parametrize("step", [1, 1000, 1 << 20])
+def test_what_restic_says_to_sftp_passes(tmp_path: Path, step: int) -> None:
+    own = bytes(tmp_path)
+    said = SFTP_BEGIN + setstat(own) + WRITE + setstat(own + b"/data/" + NAME.encode()) + WRITE + setstat(b"config")
+    sftp, kept, through = Sftp(str(tmp_path)), b"", b""
+    for start in range(0, len(said), step):
+        kept += said[start : start + step]
+        count = sftp.passes(memoryview(kept))
+        through, kept = through + kept[:count], kept[count:]
+    assert (through, kept) == (said, b"")
+
+
+def test_a_directory_may_have_another_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for served, named in (("real", "link"), ("link", "real")):
+        said = setstat(bytes(tmp_path / named / "config"))
+        assert Sftp(str(tmp_path / served)).passes(memoryview(said)) == len(said)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        # Behind the directory's own name.
+        (b"-2/config", "which is not in the repository's directory"),
+        (b"/../other/config", "which is not in the repository's directory"),
+        (setstat(b"../other/a"), "which is not in the repository's directory"),
+        (b"/out/config", "which is not in the repository's directory"),
+        (setstat(b"/"), "which is not in the repository's directory"),
+        (setstat(b"config\0"), "which is not in the repository's directory"),
+        # Its size, owner or times; and what sftp-server would read on in the next request.
+        (setstat(b"config", b"\0\0\0\1" + bytes(8)), "something else than a mode"),
+        (setstat(b"config", b"\0\0\0\5" + bytes(12)), "something else than a mode"),
+        (setstat(b"config", b"\0\0\0\2" + bytes(8)), "something else than a mode"),
+        (setstat(b"config", b"\0\0\0\10" + bytes(8)), "something else than a mode"),
+        (setstat(b"config", b"\x80\0\0\4" + bytes(8)), "something else than a mode"),
+        (setstat(b"config", b"\0\0\0\4"), "something else than a mode"),
+        (setstat(b"config", b"\0\0\0\0"), "something else than a mode"),
+        (setstat(b"config", b""), "something else than a mode"),
+        (string(b"\11\0\0\0\1"), "something else than a mode"),
+        (string(b"\11"), "something else than a mode"),
+        (string(b"\11\0\0\0\1\xff\xff\xff\xff" + bytes(8)), "something else than a mode"),
+        (setstat(b"x" * 9000), "more than 8192 bytes"),
+        (b"\0\0\0\0\11", "an empty request"),
+    ],
+)  # fmt: skip
+def test_what_the_kernel_does_not_see_of_sftp_is_refused(tmp_path: Path, request_: bytes, words: str) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "out").symlink_to("../other")
+    if request_.endswith(b"/config"):
+        request_ = setstat(bytes(own) + request_)
+    with pytest.raises(RefusedError) as raised:
+        Sftp(str(own)).passes(memoryview(SFTP_BEGIN + WRITE + request_))
+    assert words in str(raised.value)
+
+
 # --- the program
 
 
-def _run(data: bytes) -> tuple[int, bytes, str]:
+def _run(data: bytes, *arguments: str) -> tuple[int, bytes, str]:
     done = subprocess.run(
-        [sys.executable, "-IS", str(PROGRAM), "web1--vault"], input=data, capture_output=True, timeout=30, check=False
-    )
+        [sys.executable, "-IS", str(PROGRAM), "web1--vault", *arguments],
+        input=data, capture_output=True, timeout=30, check=False,
+    )  # fmt: skip
     return done.returncode, done.stdout, done.stderr.decode()
 
 
@@ -589,6 +662,15 @@ def test_program() -> None:
     code, through, said = _run(BEGIN + request() + request("POST", "/junk", 3))
     assert (code, said) == (77, "holdfast: web1--vault: refused: 'POST' '/junk' is no part of restic's layout\n")
     assert (BEGIN + request()).startswith(through)
+
+
+def test_program_before_sftp(tmp_path: Path) -> None:
+    said = SFTP_BEGIN + setstat(b"config") + WRITE
+    assert _run(said, str(tmp_path)) == (0, said, "")
+    refusal = "holdfast: web1--vault: refused: a change of '/etc', which is not in the repository's directory\n"
+    code, through, told = _run(said + setstat(b"/etc") + WRITE, str(tmp_path))
+    assert (code, told) == (77, refusal)
+    assert said.startswith(through)
 
 
 def test_large_data_passes_in_pieces_while_nobody_reads() -> None:
