@@ -300,8 +300,9 @@ def _rclone(definition: Mapping[str, Any]) -> Command:
     # Why a store refuses to be asked for an object is said in the debug log only.
     argv += ["--log-level", "DEBUG"] if definition["remote"] else []
     argv.append(target)
-    # rclone itself takes any name below what it serves.
-    return Command(tuple(argv), before=(LAYOUT, definition["name"]), watch=config if definition["remote"] else "")
+    # rclone itself takes any name below what it serves, and writes to a directory without a thought of power failures.
+    before = (LAYOUT, definition["name"], *([] if definition["remote"] else [target]))
+    return Command(tuple(argv), before=before, watch=config if definition["remote"] else "")
 
 
 def _borg(definition: Mapping[str, Any]) -> Command:
@@ -340,7 +341,7 @@ def _sftp(definition: Mapping[str, Any]) -> Command:
     # Landlock sees what is opened. Of what is changed by its name restic needs `setstat` alone, which is judged before.
     path = definition["path"]
     argv = (_SFTP_SERVER, "-u", "0077", "-P", "symlink,hardlink,lsetstat", "-d", path)
-    before = (LAYOUT, definition["name"], path)
+    before = (LAYOUT, definition["name"], path, "sftp")
     return Command(argv, confine=path, must_confine=definition["confine"] == "required", before=before)
 
 

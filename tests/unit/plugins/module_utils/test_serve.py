@@ -123,7 +123,7 @@ def test_rclone() -> None:
     )  # fmt: skip
     # Also before a directory of the server, and whether it is append-only or not.
     for more in ({}, {"append_only": False}):
-        assert _serve.command(definition(**more)).before == LAYOUT
+        assert _serve.command(definition(**more)).before == (*LAYOUT, "/srv")
 
 
 def test_the_last_word_of_rclone_is_not_the_user_s() -> None:
@@ -715,7 +715,7 @@ def test_sftp() -> None:
     # What names a file instead of opening it. Before Linux 6.2 Landlock does not see a file truncated so, and it never sees a mode changed:
     # setstat, which restic 0.19 needs, is judged before.
     assert set(made.argv[made.argv.index("-P") + 1].split(",")) == {"symlink", "hardlink", "lsetstat"}
-    assert made.before == (*LAYOUT, "/srv")
+    assert made.before == (*LAYOUT, "/srv", "sftp")
     assert (made.confine, made.must_confine) == ("/srv", True)
     assert not _serve.command(definition(kind="sftp", confine="if_possible")).must_confine
 
@@ -829,7 +829,7 @@ def test_rclone_too(
         _serve.serve(["vault"])
     assert done.value.code == 0
     assert capfd.readouterr().out.splitlines() == [
-        "0077", "/", "HOME=/var/lib/holdfast/home", "LC_ALL=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin", "PWD=/", "4", "web1--vault",
+        "0077", "/", "HOME=/var/lib/holdfast/home", "LC_ALL=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin", "PWD=/", "4", "web1--vault /srv",
     ]  # fmt: skip
 
 
@@ -857,7 +857,7 @@ def test_sftp_is_confined_or_refused(place: Path, started: dict[str, Any], monke
     write(place, definition(kind="sftp"))
     _serve.serve(["vault"])
     # What reads along could not be started any more by what is confined.
-    assert confined == [(*LAYOUT, "/srv"), "/srv"]
+    assert confined == [(*LAYOUT, "/srv", "sftp"), "/srv"]
 
     def cannot(_directory: str) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
