@@ -4,7 +4,7 @@
 
 """What a client says to `rclone serve restic` passes through here, as long as it asks for nothing but restic's own layout.
 
-`serve` installs and starts this file alone, as a program between a client and rclone's standard input. It reads HTTP/2
+`serve` starts this file, which is installed alone, as a program between a client and rclone's standard input. It reads HTTP/2
 (RFC 9113) only as far as it has to in order to know each request's method and path before rclone does: frames with data pass in
 large pieces, and blocks of headers are decoded with the same table that rclone keeps (HPACK, RFC 7541). What is not understood,
 or is not what a client of restic would say, ends the session: nothing is passed on that was not understood.
@@ -12,10 +12,17 @@ or is not what a client of restic would say, ends the session: nothing is passed
 A new file passes with the content alone that its name says, and not for ever. rclone looks whether a name is taken when an upload
 begins, and only for its own session: one that was begun before the file was there, and ends long after, would replace it in a store,
 or have rclone remove what is there of it from a directory.
+
+Between a client and sftp-server, which is confined to a directory by the kernel, it reads SFTP only as far as to see the requests
+that the kernel does not judge.
+
+Neither rclone nor sftp-server sees to it that what a client was told to be there is still there after a power failure: where both
+write to a directory, this does.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -47,6 +54,13 @@ _DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDA
 _UNREAD = frozenset((_PRIORITY, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE))
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITIZED = 0x1, 0x4, 0x8, 0x20
 _CANCEL = 8
+
+# SFTP, version 3.
+_SETSTAT, _REMOVE, _RENAME, _EXTENDED, _PERMISSIONS = 9, 13, 18, 200, 4
+_NAMING = frozenset((_SETSTAT, _REMOVE, _RENAME, _EXTENDED))
+_POSIX_RENAME = b"posix-rename@openssh.com"
+# Of those that name files: a path has 4096 bytes at most.
+NAMING_LIMIT = 1 << 14
 
 _TYPES = rb"\A/(?:data|keys|locks|snapshots|index)/"
 # What restic 0.18 and 0.19 ask for, recorded command by command.
@@ -269,12 +283,47 @@ def _weight(field: tuple[bytes, bytes]) -> int:
     return len(field[0]) + len(field[1]) + 32
 
 
+class Disk:
+    """The directory that everything is written to; none where a store has it."""
+
+    def __init__(self, directory: str = "") -> None:
+        self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if directory else None
+        self._written = False
+
+    def complete(self, path: bytes) -> None:
+        """A file is whole next. What an index or a snapshot refers to was there before, and is on disk then. Raises RefusedError."""
+        folder = os.path.basename(os.path.dirname(path))
+        if folder in (b"index", b"snapshots"):
+            self.sync()
+        self._written |= folder != b"locks"
+
+    def remove(self, path: bytes) -> None:
+        """A file goes next. What was written in its place is on disk then. Raises RefusedError."""
+        if os.path.basename(os.path.dirname(path)) != b"locks":
+            self.sync()
+
+    def sync(self) -> None:
+        """Return once all that was written is on disk. Raises RefusedError where it is not."""
+        if self._descriptor is None or not self._written:
+            return
+        import ctypes  # only here: who only reads needs none
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(self._descriptor) != 0:
+            error = ctypes.get_errno()
+            if error != errno.ENOSYS:
+                raise RefusedError(f"what was written before may not be on disk: {os.strerror(error)}")
+            os.sync()
+        self._written = False
+
+
 class Upload:
     """The content of a new file, as it comes: its name is its SHA-256, but for that of `config`."""
 
-    def __init__(self, path: bytes, length: int) -> None:
+    def __init__(self, path: bytes, length: int, disk: Disk) -> None:
         self.begun = time.monotonic()
         self._path = path
+        self.disk = disk
         self._digest = None if path == b"/config" else path.rpartition(b"/")[2].decode()
         self._content = hashlib.sha256()
         self.left = length
@@ -291,12 +340,14 @@ class Upload:
     def _end(self) -> None:
         if self._digest is not None and self._content.hexdigest() != self._digest:
             raise RefusedError(f"another content than {_shown(self._path)} has by its name")
+        self.disk.complete(self._path)
 
 
 class Layout:
     """Reads what one client says from its beginning, and says how much of it may be passed on."""
 
-    def __init__(self) -> None:
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
         self._fields = Fields()
         self._begun = False
         self._stream = 0
@@ -410,7 +461,7 @@ class Layout:
         if not number & 1 or number <= self._stream:
             raise RefusedError("headers of no new request")
         self._stream = number
-        upload = judge(self._fields.decode(bytes(data[position:end])))
+        upload = judge(self._fields.decode(bytes(data[position:end])), self.disk)
         if upload is None:
             return end
         if flags & _END_STREAM:
@@ -423,7 +474,71 @@ class Layout:
         return end
 
 
-def judge(fields: Iterable[tuple[bytes, bytes]]) -> Upload | None:
+class Sftp:
+    """Reads what one client says to sftp-server from its beginning, and says how much of it may be passed on."""
+
+    def __init__(self, directory: str, disk: Disk) -> None:
+        self._directory = os.fsencode(os.path.realpath(directory))
+        self.disk = disk
+        self._left = 0
+        # None is ever overdue: whoever writes there may delete as well.
+        self.uploads: dict[int, Upload] = {}
+
+    def passes(self, data: memoryview) -> int:
+        """Return how many bytes may be passed on; the rest has to come again, with more behind it. Raises RefusedError."""
+        position = 0
+        while True:
+            step = min(self._left, len(data) - position)
+            self._left -= step
+            position += step
+            if self._left or len(data) - position < 5:
+                return position
+            length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4]
+            if not length:
+                raise RefusedError("an empty request")
+            if kind in _NAMING:
+                if length > NAMING_LIMIT:
+                    raise RefusedError(f"a request of more than {NAMING_LIMIT} bytes")
+                if len(data) - position < 4 + length:
+                    return position
+                self._named(kind, bytes(data[position + 9 : position + 4 + length]))
+            self._left = 4 + length
+
+    def overdue(self) -> bytes:
+        """There is nothing to drop."""
+        return b""
+
+    def _named(self, kind: int, request: bytes) -> None:
+        """Look at what a request does by a file's name. Raises RefusedError."""
+        if kind == _SETSTAT:
+            self._setstat(request)
+            return
+        strings = []
+        while request:
+            end = 4 + int.from_bytes(request[:4], "big")
+            strings.append(request[4:end])
+            request = request[end:]
+        if kind == _REMOVE:
+            self.disk.remove(b"".join(strings[:1]))
+        elif kind == _RENAME or strings[:1] == [_POSIX_RENAME]:
+            self.disk.complete(strings[-1])
+
+    def _setstat(self, request: bytes) -> None:
+        """Judge what is changed by its name; restic 0.19 makes its files read-only. Raises RefusedError.
+
+        Before Linux 6.2 Landlock does not see a file that is cut so, and it never sees the change of a mode. Nothing can take the
+        place of what was judged meanwhile: no client can make a symbolic link there, nor move something in or out.
+        """
+        end = 4 + int.from_bytes(request[:4], "big")
+        path = request[4:end]
+        if len(request) != end + 8 or int.from_bytes(request[end : end + 4], "big") != _PERMISSIONS:
+            raise RefusedError("a change of something else than a mode by its name")
+        found = b"" if b"\0" in path else os.path.realpath(os.path.join(self._directory, path))
+        if not (found + b"/").startswith(self._directory + b"/"):
+            raise RefusedError(f"a change of {_shown(path)}, which is not in the repository's directory")
+
+
+def judge(fields: Iterable[tuple[bytes, bytes]], disk: Disk) -> Upload | None:
     """Look at the request that these headers make; return the upload that it begins. Raises RefusedError.
 
     A deletion is rclone's to judge. It refuses what is append-only and the session goes on: restic then removes the lock that
@@ -441,14 +556,20 @@ def judge(fields: Iterable[tuple[bytes, bytes]]) -> Upload | None:
     method, path = seen.get(b":method", b""), seen.get(b":path", b"")
     for pattern, methods in _ALLOWED:
         if pattern.match(path) and method in methods:
-            return _upload(path, seen.get(b"content-length", b"")) if method == b"POST" and b"?" not in path else None
+            if method == b"DELETE":
+                disk.remove(path)
+            return (
+                _upload(path, seen.get(b"content-length", b""), disk)
+                if method == b"POST" and b"?" not in path
+                else None
+            )
     raise RefusedError(f"{_shown(method)} {_shown(path)} is no part of restic's layout")
 
 
-def _upload(path: bytes, length: bytes) -> Upload:
+def _upload(path: bytes, length: bytes, disk: Disk) -> Upload:
     if not _LENGTH.match(length):
         raise RefusedError("an upload that does not say how long it is")
-    return Upload(path, int(length))
+    return Upload(path, int(length), disk)
 
 
 def _shown(text: bytes) -> str:
@@ -457,7 +578,7 @@ def _shown(text: bytes) -> str:
     return f"{shown}…" if len(text) > 100 else shown
 
 
-def relay(layout: Layout, source: int, target: int) -> None:
+def relay(layout: Layout | Sftp, source: int, target: int) -> None:
     """Pass on what may be passed on until there is no more, or nobody takes it. Raises RefusedError."""
     buffer = memoryview(bytearray(BUFFER))
     used = 0
@@ -499,11 +620,18 @@ def _write(target: int, data: memoryview | bytes) -> bool:
 
 
 def main() -> None:
-    """Stand between standard input and output; the argument is the repository's name."""
+    """Stand between standard input and output.
+
+    The arguments are the repository's name, its directory where it has one on this host, and `sftp` before sftp-server.
+    """
+    name, *place = sys.argv[1:]
+    disk = Disk(*place[:1])
     try:
-        relay(Layout(), 0, 1)
+        relay(Sftp(place[0], disk) if place[1:] else Layout(disk), 0, 1)
+        # restic waits for the end of the session before it says that all is well.
+        disk.sync()
     except RefusedError as error:
-        sys.stderr.write(f"holdfast: {sys.argv[1]}: refused: {error}\n")
+        sys.stderr.write(f"holdfast: {name}: refused: {error}\n")
         raise SystemExit(NO_PERMISSION) from None
 
 

@@ -379,8 +379,9 @@ def _rclone(definition: Mapping[str, Any]) -> Command:
     # Why a store refuses to be asked for an object is said in the debug log only.
     argv += ["--log-level", "DEBUG"] if definition["remote"] else []
     argv.append(target)
-    # rclone itself takes any name below what it serves.
-    return Command(tuple(argv), before=(LAYOUT, definition["name"]), watch=config if definition["remote"] else "")
+    # rclone itself takes any name below what it serves, and writes to a directory without a thought of power failures.
+    before = (LAYOUT, definition["name"], *([] if definition["remote"] else [target]))
+    return Command(tuple(argv), before=before, watch=config if definition["remote"] else "")
 
 
 def _borg(definition: Mapping[str, Any]) -> Command:
@@ -416,9 +417,11 @@ def _interpreter(name: str, program: str) -> str:
 
 
 def _sftp(definition: Mapping[str, Any]) -> Command:
-    # Landlock sees what is opened. Before Linux 6.2 it does not see a file truncated by name, and never its mode changed.
-    argv = (_SFTP_SERVER, "-u", "0077", "-P", "symlink,hardlink,setstat,lsetstat", "-d", definition["path"])
-    return Command(argv, confine=definition["path"], must_confine=definition["confine"] == "required")
+    # Landlock sees what is opened. Of what is changed by its name restic needs `setstat` alone, which is judged before.
+    path = definition["path"]
+    argv = (_SFTP_SERVER, "-u", "0077", "-P", "symlink,hardlink,lsetstat", "-d", path)
+    before = (LAYOUT, definition["name"], path, "sftp")
+    return Command(argv, confine=path, must_confine=definition["confine"] == "required", before=before)
 
 
 def landlock(directory: str, reads: Sequence[str] = _SFTP_READS) -> None:
@@ -469,6 +472,17 @@ def landlock(directory: str, reads: Sequence[str] = _SFTP_READS) -> None:
         raise OSError(ctypes.get_errno(), "no_new_privs")
     call(restrict, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     os.close(ruleset)
+
+
+def stand_before(program: Sequence[str]) -> None:
+    """Start what reads along: this process, and what it becomes, reads what that passes on."""
+    import subprocess  # only here: most of what is served needs none
+
+    # pylint: disable-next=ansible-bad-function,consider-using-with # no AnsibleModule here; it ends with the session
+    process = subprocess.Popen(list(program), stdout=subprocess.PIPE, env=ENVIRONMENT)
+    if process.stdout:
+        os.dup2(process.stdout.fileno(), 0)
+        process.stdout.close()
 
 
 def final(line: bytes) -> str | None:
@@ -574,6 +588,8 @@ def serve(arguments: Sequence[str]) -> None:
         os.chdir(wanted.directory)
         os.closerange(3, 256)
         if wanted.confine is not None:
+            # First: what is confined could not open it.
+            stand_before(wanted.before)
             try:
                 landlock(wanted.confine)
             except OSError as error:
@@ -583,7 +599,7 @@ def serve(arguments: Sequence[str]) -> None:
                         f"{definition['name']}: this server's kernel cannot confine sftp to one directory "
                         f"({error.strerror}): enable Landlock, or set ssh_access_sftp_confine to if_possible",
                     ) from None
-        if wanted.before:
+        elif wanted.before:
             watch(wanted, str(definition["name"]))
         os.execve(wanted.argv[0], wanted.argv, ENVIRONMENT)  # noqa: S606 - no shell is what is wanted
     except OSError as error:

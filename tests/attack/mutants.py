@@ -228,6 +228,12 @@ FLEET_MUTANTS = {
         f"sed -i 's/landlock(wanted.confine)/pass/' {_SERVE}",
         "vault1",
     ),
+    "sftp-any-mode": Mutant(
+        ("test_append_only.py::test_the_key_of_one_repository_opens_no_other_of_the_account[proxy]",),
+        ("/usr/local/libexec/holdfast/restic-layout",),
+        "printf '#!/bin/sh\\nexec cat\\n' >/usr/local/libexec/holdfast/restic-layout",
+        "vault1",
+    ),
     "borg-quota-compared-after": Mutant(
         (
             "test_append_only.py::test_a_borg_quota_stops_whoever_goes_on_after_it[fill]",

@@ -5,7 +5,8 @@
 """Requests that no restic makes, on a test host: python3 sftp_calls.py OWN OTHER COMMAND...
 
 COMMAND is what leads to sftp-server, OWN a directory that it serves, OTHER a file that it should not. Prints the status of each
-operation on a new file of OWN (`before`), on OTHER (`attack`), and on a new file again (`after`): 0 where it was done.
+operation on a new file of OWN (`before`), on OTHER (`attack`), and on a new file again (`after`): 0 where it was done. And of each
+change of a file by its name (`by name`), in a session of its own: -1 where that ends it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ OPENDIR, OPEN, CLOSE, READ, WRITE, SETSTAT, REMOVE, MKDIR, RMDIR, RENAME, EXTEND
 STATUS, HANDLE = 101, 102
 FOR_READING, FOR_WRITING, CREATING, CUTTING, EXCLUSIVE = 1, 2, 8, 16, 32
 NOTHING, EMPTY = struct.pack(">I", 0), struct.pack(">IQ", 1, 0)
+MODE, OWNER, TIMES = struct.pack(">II", 4, 0o600), struct.pack(">III", 2, 0, 0), struct.pack(">III", 8, 0, 0)
 CONTENT = os.urandom(100)
 
 
@@ -56,13 +58,14 @@ class Session:
 
     def _receive(self) -> bytes:
         assert self._server.stdout is not None
-        (length,) = struct.unpack(">I", self._server.stdout.read(4))
-        return self._server.stdout.read(length)
+        return self._server.stdout.read(int.from_bytes(self._server.stdout.read(4), "big"))
 
     def call(self, kind: int, *arguments: bytes) -> tuple[int, bytes]:
         """The status that a request is answered with, 0 where it is answered with what it asked for, and the handle if it is one."""
         self._send(bytes([kind]) + struct.pack(">I", 1) + b"".join(arguments))
         answer = self._receive()
+        if not answer:
+            return -1, b""
         if answer[0] == STATUS:
             return struct.unpack(">I", answer[5:9])[0], b""
         return 0, answer[9:] if answer[0] == HANDLE else b""
@@ -101,7 +104,6 @@ def tried(session: Session, path: str, own: str) -> dict[str, int]:
         "read": session.open(path, FOR_READING, READ, struct.pack(">QI", 0, 10)),
         "write": session.write(path, 0),
         "write a new one": session.write(f"{place}/new", CREATING | EXCLUSIVE),
-        "cut by its path": session.call(SETSTAT, string(path), EMPTY)[0],
         "cut by opening it": session.open(path, FOR_WRITING | CREATING | CUTTING),
         "make a directory": session.call(MKDIR, string(f"{place}/directory"), NOTHING)[0],
         "rename over it": session.rename_over(mine, path),
@@ -118,14 +120,28 @@ def tried(session: Session, path: str, own: str) -> dict[str, int]:
     return found
 
 
+def by_name(command: list[str], path: str, attributes: bytes) -> int:
+    """Status of a change of a file that is not opened."""
+    session = Session(command)
+    status = session.call(SETSTAT, string(path), attributes)[0]
+    session.end()
+    return status
+
+
 def main(own: str, other: str, *command: str) -> None:
     """Try everything with what is the client's own, with what is not, and with its own again."""
     session = Session(list(command))
-    result = {}
+    result: dict[str, dict[str, int]] = {}
     for when, path in (("before", f"{own}/tried"), ("attack", other), ("after", f"{own}/tried")):
         if when != "attack":
             session.write(path, CREATING)
         result[when] = tried(session, path, own)
+    mine = f"{own}/mine"
+    session.write(mine, CREATING)
+    each = {"mode": MODE, "size": EMPTY, "owner": OWNER, "times": TIMES}
+    result["by name"] = {f"{what} of its own": by_name(list(command), mine, change) for what, change in each.items()}
+    result["by name"].update({what: by_name(list(command), other, change) for what, change in each.items()})
+    session.call(REMOVE, string(mine))
     session.end()
     print(json.dumps(result))
 

@@ -10,6 +10,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -17,13 +20,19 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import hpack
 import pytest
 from ansible_collections.holdfast.backup.plugins.module_utils import _restic_layout
-from ansible_collections.holdfast.backup.plugins.module_utils._restic_layout import Fields, Layout, RefusedError
+from ansible_collections.holdfast.backup.plugins.module_utils._restic_layout import (
+    Disk,
+    Fields,
+    Layout,
+    RefusedError,
+    Sftp,
+)
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 SESSIONS = {
@@ -65,7 +74,7 @@ def upload(content: bytes, *, length: int | None = None, stream: int = 1, path: 
 
 def passed(*parts: bytes, step: int = 1 << 20) -> bytes:
     """What goes through, when so many bytes come at a time."""
-    layout, kept, through = Layout(), b"", b""
+    layout, kept, through = Layout(Disk()), b"", b""
     data = b"".join(parts)
     for start in range(0, len(data), step):
         kept += data[start : start + step]
@@ -94,7 +103,7 @@ def test_what_the_sessions_ask_for_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
     for data in SESSIONS.values():
         judged: list[list[tuple[bytes, bytes]]] = []
         with monkeypatch.context() as patched:
-            patched.setattr(_restic_layout, "judge", lambda fields, to=judged: to.append(list(fields)))
+            patched.setattr(_restic_layout, "judge", lambda fields, _disk, to=judged: to.append(list(fields)))
             passed(data)
         decoder, position, expected = hpack.Decoder(), len(_restic_layout.PREFACE), []
         while position < len(data):
@@ -157,10 +166,10 @@ def test_other_methods(method: str) -> None:
 
 def test_nothing_of_a_refused_request_passes_and_what_came_before_it_does() -> None:
     said = BEGIN + request("GET", "/config", 1)
-    layout, data = Layout(), said + request("POST", "/junk", 3)
+    layout, data = Layout(Disk()), said + request("POST", "/junk", 3)
     for end in range(1, len(data)):
         # A new one each time, as if so many bytes had come in one piece.
-        assert Layout().passes(memoryview(data[:end])) <= len(said)
+        assert Layout(Disk()).passes(memoryview(data[:end])) <= len(said)
     assert layout.passes(memoryview(said)) == len(said)
     with pytest.raises(RefusedError):
         layout.passes(memoryview(data[len(said) :]))
@@ -191,7 +200,7 @@ def test_data_and_control_frames_pass() -> None:
 
 
 def test_data_passes_before_all_of_its_frame_is_there() -> None:
-    layout = Layout()
+    layout = Layout(Disk())
     assert layout.passes(memoryview(BEGIN)) == len(BEGIN)
     begun = frame(0, b"x" * 1000, stream=1)[:500]
     assert layout.passes(memoryview(begun)) == 500
@@ -258,7 +267,7 @@ def test_a_file_passes_with_the_content_of_its_name(size: int, step: int) -> Non
 
 def test_without_the_right_content_the_last_byte_never_passes() -> None:
     """A store has a file as soon as all of its announced length is there, whether or not the stream has ended."""
-    layout, through = Layout(), 0
+    layout, through = Layout(Disk()), 0
     data = BEGIN + upload(CONTENT) + frame(0, OTHER, stream=1)
     for end in range(1, len(data)):
         through += layout.passes(memoryview(data[through:end]))
@@ -275,7 +284,7 @@ def test_uploads_at_the_same_time() -> None:
             frame(0, second, flags=1, stream=3), frame(0, first[500:], flags=1, stream=1),
         ]
     )  # fmt: skip
-    layout = Layout()
+    layout = Layout(Disk())
     assert layout.passes(memoryview(data)) == len(data)
     assert not layout.uploads
 
@@ -310,7 +319,7 @@ def test_an_upload_that_lasts_too_long_is_dropped(monkeypatch: pytest.MonkeyPatc
     """And the session goes on: an honest one may know nothing of it, where rclone had refused it long before its end."""
     now = [0.0]
     monkeypatch.setattr(_restic_layout.time, "monotonic", lambda: now[0])
-    layout = Layout()
+    layout = Layout(Disk())
     half = frame(0, CONTENT[:500], stream=1)
     for data in (BEGIN + upload(CONTENT), half):
         assert layout.passes(memoryview(data)) == len(data)
@@ -340,7 +349,7 @@ def test_an_end_that_never_comes_is_none(monkeypatch: pytest.MonkeyPatch, begun:
     """Rclone knows nothing of a frame that is not whole, and keeps the upload open."""
     now = [0.0]
     monkeypatch.setattr(_restic_layout.time, "monotonic", lambda: now[0])
-    layout = Layout()
+    layout = Layout(Disk())
     for data in (BEGIN + upload(CONTENT, length=1001), frame(0, CONTENT, stream=1), begun):
         assert layout.passes(memoryview(data)) == len(data)
     assert list(layout.uploads) == [1]
@@ -357,7 +366,7 @@ def test_what_is_overdue_is_dropped_between_two_frames_of_a_busy_line(monkeypatc
     parts = [BEGIN, upload(CONTENT), frame(0, CONTENT[:500], stream=1), frame(0, CONTENT, stream=5)[:-1]]
     os.write(feed, b"".join(parts))
     os.close(feed)
-    _restic_layout.relay(Layout(), source, target)
+    _restic_layout.relay(Layout(Disk()), source, target)
     os.close(target)
     with os.fdopen(drain, "rb") as stream:
         assert stream.read() == b"".join([*parts[:2], frame(3, CANCEL, stream=1), *parts[2:]])
@@ -371,7 +380,7 @@ def test_the_program_drops_it_while_nobody_says_anything(monkeypatch: pytest.Mon
     said = BEGIN + upload(CONTENT) + frame(0, CONTENT[:500], stream=1)
     reset = frame(3, b"\0\0\0\10", stream=1)
     os.write(feed, said)
-    running = threading.Thread(target=_restic_layout.relay, args=(Layout(), source, target))
+    running = threading.Thread(target=_restic_layout.relay, args=(Layout(Disk()), source, target))
     running.start()
     try:
         found = b""
@@ -570,13 +579,269 @@ def test_what_is_accepted_of_damaged_blocks_another_decoder_reads_the_same_way()
     assert accepted > 300
 
 
+# --- sftp
+
+
+def string(text: bytes) -> bytes:
+    return len(text).to_bytes(4, "big") + text
+
+
+def setstat(path: bytes, attributes: bytes = b"\0\0\0\4\0\0\1\0") -> bytes:
+    return string(bytes([9]) + b"\0\0\0\1" + string(path) + attributes)
+
+
+SFTP_BEGIN = string(b"\1\0\0\0\3")
+WRITE = string(b"\6\0\0\0\1" + string(b"handle") + bytes(8) + string(b"\t" * 40_000))
+
+
+@pytest.mark.parametrize("step", [1, 1000, 1 << 20])
+def test_what_restic_says_to_sftp_passes(tmp_path: Path, step: int) -> None:
+    own = bytes(tmp_path)
+    said = SFTP_BEGIN + setstat(own) + WRITE + setstat(own + b"/data/" + NAME.encode()) + WRITE + setstat(b"config")
+    sftp, kept, through = Sftp(str(tmp_path), Disk()), b"", b""
+    for start in range(0, len(said), step):
+        kept += said[start : start + step]
+        count = sftp.passes(memoryview(kept))
+        through, kept = through + kept[:count], kept[count:]
+    assert (through, kept) == (said, b"")
+
+
+def test_a_directory_may_have_another_name(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for served, named in (("real", "link"), ("link", "real")):
+        said = setstat(bytes(tmp_path / named / "config"))
+        assert Sftp(str(tmp_path / served), Disk()).passes(memoryview(said)) == len(said)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        # Behind the directory's own name.
+        (b"-2/config", "which is not in the repository's directory"),
+        (b"/../other/config", "which is not in the repository's directory"),
+        (setstat(b"../other/a"), "which is not in the repository's directory"),
+        (b"/out/config", "which is not in the repository's directory"),
+        (setstat(b"/"), "which is not in the repository's directory"),
+        (setstat(b"config\0"), "which is not in the repository's directory"),
+        # Its size, owner or times; and what sftp-server would read on in the next request.
+        (setstat(b"config", b"\0\0\0\1" + bytes(8)), "something else than a mode"),
+        (setstat(b"config", b"\0\0\0\5" + bytes(12)), "something else than a mode"),
+        (setstat(b"config", b"\0\0\0\2" + bytes(8)), "something else than a mode"),
+        (setstat(b"config", b"\0\0\0\10" + bytes(8)), "something else than a mode"),
+        (setstat(b"config", b"\x80\0\0\4" + bytes(8)), "something else than a mode"),
+        (setstat(b"config", b"\0\0\0\4"), "something else than a mode"),
+        (setstat(b"config", b"\0\0\0\0"), "something else than a mode"),
+        (setstat(b"config", b""), "something else than a mode"),
+        (string(b"\11\0\0\0\1"), "something else than a mode"),
+        (string(b"\11"), "something else than a mode"),
+        (string(b"\11\0\0\0\1\xff\xff\xff\xff" + bytes(8)), "something else than a mode"),
+        (setstat(b"x" * 17000), "more than 16384 bytes"),
+        (b"\0\0\0\0\11", "an empty request"),
+    ],
+)  # fmt: skip
+def test_what_the_kernel_does_not_see_of_sftp_is_refused(tmp_path: Path, request_: bytes, words: str) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "out").symlink_to("../other")
+    if request_.endswith(b"/config"):
+        request_ = setstat(bytes(own) + request_)
+    with pytest.raises(RefusedError) as raised:
+        Sftp(str(own), Disk()).passes(memoryview(SFTP_BEGIN + WRITE + request_))
+    assert words in str(raised.value)
+
+
+# --- the disk
+
+
+def rename(path: bytes) -> bytes:
+    """As restic does it."""
+    names = string(path + b"-restic-temp-0") + string(path)
+    return string(b"\xc8" + bytes(4) + string(b"posix-rename@openssh.com") + names)
+
+
+class Said:
+    """What a client says of a file that is new, and of one that goes."""
+
+    def __init__(self, directory: Path, sftp: bool) -> None:
+        self.directory, self.sftp, self.stream = directory, sftp, -1
+
+    def reader(self) -> Layout | Sftp:
+        disk = Disk(str(self.directory))
+        return Sftp(str(self.directory), disk) if self.sftp else Layout(disk)
+
+    def begin(self) -> bytes:
+        return SFTP_BEGIN if self.sftp else BEGIN
+
+    def new(self, path: str) -> bytes:
+        name = hashlib.sha256(CONTENT).hexdigest()
+        if self.sftp:
+            return WRITE + rename(bytes(self.directory / path / name))
+        self.stream += 2
+        return upload(CONTENT, path=f"/{path}/{name}", stream=self.stream) + frame(
+            0, CONTENT, stream=self.stream, flags=1
+        )
+
+    def gone(self, path: str) -> bytes:
+        if self.sftp:
+            return string(b"\x0d" + bytes(4) + string(bytes(self.directory / path / NAME)))
+        self.stream += 2
+        return request("DELETE", f"/{path}/{NAME}", self.stream)
+
+
+@pytest.fixture(params=["rclone", "sftp"])
+def said(tmp_path: Path, request: pytest.FixtureRequest) -> Said:
+    return Said(tmp_path, request.param == "sftp")
+
+
+@pytest.fixture
+def syncs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], int]]]:
+    """What each call of syncfs does, which returns what that answers; nothing is left of it in the end."""
+    calls: list[Callable[[], int]] = []
+
+    class Libc:
+        def syncfs(self, descriptor: int) -> int:
+            assert os.path.isdir(f"/proc/self/fd/{descriptor}")
+            return calls.pop(0)()
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_given, **_named: Libc())
+    yield calls
+    assert not calls
+
+
+@pytest.mark.parametrize("last", ["index", "snapshots"])
+def test_what_a_file_refers_to_is_on_disk_before_its_last_byte_passes(
+    said: Said, syncs: list[Callable[[], int]], last: str
+) -> None:
+    begun, done = threading.Event(), threading.Event()
+
+    def sync() -> int:
+        begun.set()
+        done.wait(10)
+        return 0
+
+    syncs.append(sync)
+    (source, feed), (drain, target) = os.pipe(), os.pipe()
+    # A test that fails does not wait for it.
+    running = threading.Thread(target=_restic_layout.relay, args=(said.reader(), source, target), daemon=True)
+    running.start()
+    # Nothing waits for data.
+    first = said.begin() + said.new("data" if not said.sftp else "data/ab")
+    os.write(feed, first)
+    through = b""
+    while len(through) < len(first):
+        through += os.read(drain, len(first) - len(through))
+    assert through == first
+    assert not begun.is_set()
+    second = said.new(last)
+    os.write(feed, second)
+    assert begun.wait(10)
+    os.set_blocking(drain, False)
+    kept = b""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            kept += os.read(drain, 1 << 20)
+    assert second.startswith(kept)
+    # What makes the file whole: its last byte, or its name.
+    assert len(kept) < len(second) - (len(rename(bytes(said.directory / last / NAME))) - 1 if said.sftp else 0)
+    done.set()
+    os.set_blocking(drain, True)
+    while len(kept) < len(second):
+        kept += os.read(drain, 1 << 20)
+    assert kept == second
+    os.close(feed)
+    running.join(10)
+    for descriptor in (source, drain, target):
+        os.close(descriptor)
+
+
+def test_the_disk_is_waited_for_where_it_matters(said: Said, syncs: list[Callable[[], int]]) -> None:
+    reader, counted = said.reader(), 0
+
+    def count() -> int:
+        nonlocal counted
+        counted += 1
+        return 0
+
+    def after(*parts: bytes) -> int:
+        data = memoryview(b"".join(parts))
+        assert reader.passes(data) == len(data)
+        return counted
+
+    syncs += [count] * 4
+    # Locks are nothing that anybody needs after a power failure, and there is nothing to wait for yet.
+    assert after(said.begin(), said.new("locks"), said.gone("locks"), said.gone("data"), said.new("index")) == 0
+    assert after(said.new("snapshots")) == 1
+    assert after(said.new("data"), said.new("data"), said.new("keys")) == 1
+    assert after(said.new("index")) == 2
+    # What is removed is so for good: once for all that is.
+    assert after(said.gone("locks")) == 2
+    assert after(said.gone("index"), said.gone("data"), said.gone("data")) == 3
+    assert after(said.new("index"), said.new("locks")) == 3
+    reader.disk.sync()
+    reader.disk.sync()
+    assert counted == 4
+
+
+def test_a_plain_rename_counts_as_well(tmp_path: Path, syncs: list[Callable[[], int]]) -> None:
+    syncs.append(lambda: 0)
+    reader = Sftp(str(tmp_path), Disk(str(tmp_path)))
+    plain = string(b"\x12" + bytes(4) + string(b"temporary") + string(b"config"))
+    for packet in (SFTP_BEGIN, plain, rename(b"snapshots/" + NAME.encode())):
+        assert reader.passes(memoryview(packet)) == len(packet)
+
+
+def test_a_disk_that_fails_ends_the_session(
+    said: Said, syncs: list[Callable[[], int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs.append(lambda: -1)
+    monkeypatch.setattr(ctypes, "get_errno", lambda: errno.EIO)
+    with pytest.raises(RefusedError, match="may not be on disk: Input/output error"):
+        said.reader().passes(memoryview(said.begin() + said.new("data") + said.new("index")))
+
+
+def test_a_host_without_syncfs(said: Said, syncs: list[Callable[[], int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    syncs.append(lambda: -1)
+    synced: list[bool] = []
+    monkeypatch.setattr(ctypes, "get_errno", lambda: errno.ENOSYS)
+    monkeypatch.setattr(os, "sync", lambda: synced.append(True))
+    said.reader().passes(memoryview(said.begin() + said.new("data") + said.new("index")))
+    assert synced == [True]
+
+
+def test_a_store_sees_to_it_itself() -> None:
+    disk = Disk()
+    disk.complete(b"/data/x")
+    disk.complete(b"/index/x")
+    disk.sync()
+
+
+def test_what_is_written_last_is_on_disk_when_the_session_ends(
+    tmp_path: Path, syncs: list[Callable[[], int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    syncs.append(lambda: order.append("on disk") or 0)  # type: ignore[func-returns-value]
+
+    def relay(reader: Layout, source: int, target: int) -> None:
+        assert (source, target) == (0, 1)
+        data = BEGIN + Said(tmp_path, sftp=False).new("snapshots")
+        assert reader.passes(memoryview(data)) == len(data)
+        order.append("passed")
+
+    monkeypatch.setattr(_restic_layout, "relay", relay)
+    monkeypatch.setattr(sys, "argv", ["restic-layout", "web1--vault", str(tmp_path)])
+    _restic_layout.main()
+    assert order == ["passed", "on disk"]
+
+
 # --- the program
 
 
-def _run(data: bytes) -> tuple[int, bytes, str]:
+def _run(data: bytes, *arguments: str) -> tuple[int, bytes, str]:
     done = subprocess.run(
-        [sys.executable, "-IS", str(PROGRAM), "web1--vault"], input=data, capture_output=True, timeout=30, check=False
-    )
+        [sys.executable, "-IS", str(PROGRAM), "web1--vault", *arguments],
+        input=data, capture_output=True, timeout=30, check=False,
+    )  # fmt: skip
     return done.returncode, done.stdout, done.stderr.decode()
 
 
@@ -589,6 +854,15 @@ def test_program() -> None:
     code, through, said = _run(BEGIN + request() + request("POST", "/junk", 3))
     assert (code, said) == (77, "holdfast: web1--vault: refused: 'POST' '/junk' is no part of restic's layout\n")
     assert (BEGIN + request()).startswith(through)
+
+
+def test_program_before_sftp(tmp_path: Path) -> None:
+    said = SFTP_BEGIN + setstat(b"config") + WRITE
+    assert _run(said, str(tmp_path), "sftp") == (0, said, "")
+    refusal = "holdfast: web1--vault: refused: a change of '/etc', which is not in the repository's directory\n"
+    code, through, told = _run(said + setstat(b"/etc") + WRITE, str(tmp_path), "sftp")
+    assert (code, told) == (77, refusal)
+    assert said.startswith(through)
 
 
 def test_large_data_passes_in_pieces_while_nobody_reads() -> None:
@@ -609,7 +883,7 @@ def test_large_data_passes_in_pieces_while_nobody_reads() -> None:
     writer, reader = threading.Thread(target=write), threading.Thread(target=read)
     writer.start()
     threading.Timer(0.3, reader.start).start()
-    _restic_layout.relay(Layout(), source, target)
+    _restic_layout.relay(Layout(Disk()), source, target)
     os.close(target)
     writer.join(10)
     reader.join(10)
@@ -621,6 +895,6 @@ def test_a_reader_that_is_gone_ends_it() -> None:
     (source, feed), (drain, target) = os.pipe(), os.pipe()
     os.close(drain)
     os.write(feed, BEGIN)
-    _restic_layout.relay(Layout(), source, target)
+    _restic_layout.relay(Layout(Disk()), source, target)
     for descriptor in (source, feed, target):
         os.close(descriptor)

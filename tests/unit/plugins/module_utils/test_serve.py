@@ -123,7 +123,7 @@ def test_rclone() -> None:
     )  # fmt: skip
     # Also before a directory of the server, and whether it is append-only or not.
     for more in ({}, {"append_only": False}):
-        assert _serve.command(definition(**more)).before == LAYOUT
+        assert _serve.command(definition(**more)).before == (*LAYOUT, "/srv")
 
 
 def test_the_last_word_of_rclone_is_not_the_user_s() -> None:
@@ -876,8 +876,10 @@ def test_a_key_of_borg_is_nothing_else(place: Path, key: bytes, taken: bool) -> 
 def test_sftp() -> None:
     made = _serve.command(definition(kind="sftp"))
     assert made.argv[-2:] == ("-d", "/srv")
-    # What names a file instead of opening it: before Linux 6.2 Landlock does not see a file truncated so, and it never sees a mode changed.
-    assert set(made.argv[made.argv.index("-P") + 1].split(",")) == {"symlink", "hardlink", "setstat", "lsetstat"}
+    # What names a file instead of opening it. Before Linux 6.2 Landlock does not see a file truncated so, and it never sees a mode changed:
+    # setstat, which restic 0.19 needs, is judged before.
+    assert set(made.argv[made.argv.index("-P") + 1].split(",")) == {"symlink", "hardlink", "lsetstat"}
+    assert made.before == (*LAYOUT, "/srv", "sftp")
     assert (made.confine, made.must_confine) == ("/srv", True)
     assert not _serve.command(definition(kind="sftp", confine="if_possible")).must_confine
 
@@ -991,7 +993,7 @@ def test_rclone_too(
         _serve.serve(["vault"])
     assert done.value.code == 0
     assert capfd.readouterr().out.splitlines() == [
-        "0077", "/", "HOME=/var/lib/holdfast/home", "LC_ALL=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin", "PWD=/", "4", "web1--vault",
+        "0077", "/", "HOME=/var/lib/holdfast/home", "LC_ALL=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin", "PWD=/", "4", "web1--vault /srv",
     ]  # fmt: skip
 
 
@@ -1013,11 +1015,13 @@ def test_a_program_that_is_missing(
 
 
 def test_sftp_is_confined_or_refused(place: Path, started: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    confined: list[str] = []
+    confined: list[Any] = []
     monkeypatch.setattr(_serve, "landlock", confined.append)
+    monkeypatch.setattr(_serve, "stand_before", confined.append)
     write(place, definition(kind="sftp"))
     _serve.serve(["vault"])
-    assert confined == ["/srv"]
+    # What reads along could not be started any more by what is confined.
+    assert confined == [(*LAYOUT, "/srv", "sftp"), "/srv"]
 
     def cannot(_directory: str) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
@@ -1029,6 +1033,19 @@ def test_sftp_is_confined_or_refused(place: Path, started: dict[str, Any], monke
     write(place, definition(kind="sftp", confine="if_possible"))
     _serve.serve(["vault"])
     assert started["program"] == "/usr/lib/openssh/sftp-server"
+
+
+def test_a_confined_session_comes_through_what_stands_before_it(place: Path) -> None:
+    script = "import os, sys; sys.path.insert(0, sys.argv[1]); import _serve; _serve.stand_before(sys.argv[2:]); os.execv('/bin/cat', ['cat'])"
+    folder = str(Path(_serve.__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", script, folder, "/bin/sed", "s/x/y/"],
+        input=b"axa",
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"aya")
 
 
 def _kernel_confines() -> bool:
