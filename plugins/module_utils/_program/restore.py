@@ -148,17 +148,18 @@ def _refuse_dump(target: str, dump: str | None) -> None:
 
 def _refuse_shared(host: Host, target: str, wanted: Sequence[str], kept: Sequence[str], *, trust_users: bool) -> None:
     """The engines go by names, more than once: whoever may change a directory on the way can put a link there meanwhile."""
-    shared = place.changeable(host, target, wanted, kept)
-    if shared is None:
+    if trust_users:
+        # Unseen: what is stale or damaged is no reason then to restore nothing.
+        complain(f"others than root may change directories below {target}, and could lead root elsewhere meanwhile")
         return
-    risk = f"others than root may change {shared}, and could lead root elsewhere meanwhile"
-    if not trust_users:
+    shared = place.changeable(host, target, wanted, kept)
+    if shared is not None:
         raise ProgramError(
-            f"{risk}; restore into a new directory (--target /root/restored), and copy as the account that it belongs to;"
-            " or see to it that no account but root's is in use on this host, and add --trust-users",
+            f"{shared}, and could lead root elsewhere meanwhile; restore into a new directory (--target /root/restored), and"
+            " copy as the account that it belongs to; or see to it that no account but root's is in use on this host, and add"
+            " --trust-users",
             2,
         )
-    complain(risk)
 
 
 def _tell(snapshot: str, target: str, kept: Sequence[str], *, dry_run: bool) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import fcntl
 import json
 import os
@@ -1135,10 +1136,45 @@ def test_nobody_leads_a_restore_in_place_elsewhere(
             assert "--trust-users" in said
         assert not any(verb in words for words in ready.calls for verb in verbs)
     assert call(ready, *argv, "--trust-users") == 0
-    assert (f"others than root may change {shared}" in capsys.readouterr().err) == (shared is not None)
+    assert f"others than root may change directories below {target}, and could lead" in capsys.readouterr().err
     assert any(verb in words for words in ready.calls for verb in verbs)
     if shared is None:
         assert call(ready, *argv) == 0
+
+
+@pytest.mark.parametrize("call_", ["open", "scandir", "lstat"])
+@pytest.mark.parametrize("wanted", [[], ["--path", "/srv/nas/x"]])
+def test_what_cannot_be_looked_at_stops_no_restore_in_place(
+    ready: FakeHost, capsys: Capture, monkeypatch: pytest.MonkeyPatch, wanted: list[str], call_: str
+) -> None:
+    """A stale mount, or a damaged directory: who may change it nobody knows. One that vanishes is none."""
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    ready.answer("ls", stdout="there\n")
+    stale = ready.path("/srv/nas/x")
+    stale.mkdir(parents=True)
+    real, looked = getattr(os, call_), []
+    error = errno.ESTALE
+
+    def failing(path: Any, *more: Any, **named: Any) -> Any:
+        if os.fspath(path) == os.fspath(stale):
+            looked.append(path)
+            raise OSError(error, os.strerror(error), path)
+        return real(path, *more, **named)
+
+    monkeypatch.setattr(os, call_, failing)
+    argv = ["restore", "system", "--target", "/", "--force", *wanted]
+    status = call(ready, *argv)
+    if looked:
+        assert status == 2
+        said = capsys.readouterr().err
+        assert "/srv/nas/x cannot be looked at (Stale file handle), so others than root may" in said
+        assert "--trust-users" in said
+    error = errno.ENOENT
+    assert call(ready, *argv) == 0
+    error, looked[:] = errno.EIO, []
+    assert call(ready, *argv, "--trust-users") == 0
+    # An automount would be mounted by that.
+    assert not looked
 
 
 def test_restore_with_force_and_its_failure(ready: FakeHost, capsys: Capture) -> None:
