@@ -43,7 +43,7 @@ def restore(
 
     `latest` is the newest snapshot of the job's files, or of its dump `dump`, that is not from the future. Without `force`
     the target must be missing or empty; with it restic writes over what differs, and removes nothing. What is LIVE on this
-    host stays. Below directories that others than root may change only `trust_users` lets root write.
+    host stays. Below directories that others than root may get to and change only `trust_users` lets root write.
     """
     definition = definitions.resolve_one(host, job)
     wanted = _wanted(paths)
@@ -52,7 +52,8 @@ def restore(
     occupied = place.occupied(host, target)
     if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
-    if occupied:
+    # To what nobody else reaches nobody can put a link, whoever owns what an earlier attempt restored there.
+    if occupied and not place.private(host, target):
         _refuse_shared(host, target, wanted, kept, trust_users=trust_users)
     if definition.borg is not None:
         version = engine.borg_version(host, definition.borg.binary)

@@ -1142,6 +1142,20 @@ def test_nobody_leads_a_restore_in_place_elsewhere(
         assert call(ready, *argv) == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_a_restore_that_was_cut_off_goes_on_where_nobody_else_gets_in(
+    ready: FakeHost, capsys: Capture, mode: int
+) -> None:
+    """What it has restored belongs to its users by then."""
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    _shared(ready.path("/root/restored/home/alice"), "owner")
+    ready.path("/root/restored").chmod(mode)
+    ready.path("/root").chmod(0o755)
+    assert call(ready, "restore", "system", "--target", "/root/restored", "--force") == (0 if mode == 0o700 else 2)
+    assert ("others than root" in capsys.readouterr().err) == (mode != 0o700)
+
+
 @pytest.mark.parametrize("call_", ["open", "scandir", "lstat"])
 @pytest.mark.parametrize("wanted", [[], ["--path", "/srv/nas/x"]])
 def test_what_cannot_be_looked_at_stops_no_restore_in_place(
