@@ -141,8 +141,8 @@ def _refuse_dump(target: str, dump: str | None) -> None:
     """A dump has mode 0644 in its snapshot, since restic read it from a command; borg gives its own 0660."""
     if dump is not None:
         raise ProgramError(
-            f"--target {target} is open to others than root, who could read the whole dump {dump} there: chmod 700 {target},"
-            " or choose a directory that does not exist yet",
+            f"--target {target} is open to others than root, who could read the whole dump {dump} there: choose a"
+            " directory that does not exist yet",
             2,
         )
 
