@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,8 +32,9 @@ def unlock(host: Host, job: str) -> int:
                 f"{definition.unit}: borg breaks every lock of the repository, also that of somebody who works in it by hand"
                 " now, the server's administrator say"
             )
-        # A run that begins just now would lose its lock as well.
-        with _hold.held_off(definition.repository, units=str(host.path(SERVICES)), runner=runner, by="unlock"):
+        # A run that begins just now would lose its lock as well. Whoever unlocks it at the same time ends their own hold only.
+        by = f"unlock{os.getpid()}"
+        with _hold.held_off(definition.repository, units=str(host.path(SERVICES)), runner=runner, by=by):
             _refuse_running(definition, runner)
             if definition.borg is None:
                 _restic(host, definition, runner)

@@ -18,7 +18,7 @@ from tests.unit.plugins.module_utils import recorded_borg as said
 from tests.unit.plugins.module_utils.program.program_host import ID, ME, UNIT, FakeHost, define
 
 Capture = pytest.CaptureFixture[str]
-HOLD = "holdfast-unlock-vault.service"
+HOLD = f"holdfast-unlock{os.getpid()}-vault.service"
 # As `restic cat lock` prints it.
 LOCK = {
     "time": "2026-11-21T12:58:00.1Z",
@@ -299,6 +299,21 @@ def test_a_run_that_began_meanwhile_keeps_its_lock(host: FakeHost, capsys: Captu
     assert not tool(host, "/usr/bin/borg")
     assert not any("unlock" in argv for argv, *_ in tool(host, "/usr/bin/restic"))
     assert host.calls[-1] == ["systemctl", "stop", HOLD]
+
+
+def test_two_at_a_time_hold_runs_off_each_for_itself(
+    host: FakeHost, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first to end would let runs go while the other one looks at locks."""
+    define(host)
+    locked(host)
+    assert unlock(host) == 0
+    mine = host.calls[-1]
+    monkeypatch.setattr(os, "getpid", lambda: 99999999)
+    assert unlock(host) == 0
+    assert mine[:2] == host.calls[-1][:2] == ["systemctl", "stop"]
+    assert host.calls.count(mine) == 2
+    assert mine != host.calls[-1]
 
 
 def test_borg_without_a_record(host: FakeHost, capsys: Capture) -> None:
