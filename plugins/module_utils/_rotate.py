@@ -219,12 +219,17 @@ class Rotation:
             return None
         # A run that begins meanwhile would lose its lock.
         with _hold.held_off(self.name, runner=self._runner):
-            holders = restic.holders(restic.ids("locks") or [])
+            looked = restic.ids("locks") or []
+            holders = restic.holders(looked)
             if holders:
                 return self._wait(record, f"it is in use by {'; '.join(holders)}")
             busy = _hold.running(self.name, runner=self._runner)
             if busy:
                 return self._wait(record, f"a backup runs ({', '.join(busy)})")
+            # To look at many locks takes long, and the runs of other hosts nobody holds off.
+            now = restic.ids("locks")
+            if now is None or set(now).difference(looked):
+                return self._wait(record, "it is in use: another lock was made meanwhile")
             restic.remove_locks()
         return None
 

@@ -305,7 +305,8 @@ def _apply(tree: Tree, plan: Plan, manifest: Manifest, directory: str, namespace
     for item in plan.directories:
         change = tree.make_directory if item.before is None else tree.set_directory
         change(item.wanted.path, uid=item.uid, gid=item.gid, mode=item.wanted.mode)
-    for write in plan.writes:
+    # Programs first: a new one reads old files, but a unit that starts in between has the old one refuse new files.
+    for write in sorted(plan.writes, key=lambda each: not each.wanted.mode & 0o111):
         tree.write(write.wanted.path, write.content, uid=write.uid, gid=write.gid, mode=write.wanted.mode)
     for path, _entry in plan.removals:
         tree.unlink(path)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`holdfast interrupted`: records the runs that ended with the host itself. Once after each boot, as root.
 
-And what `prepare` finds noted of the run before: that its recorder was ended.
+And what `prepare` finds noted of the run before: that its recorder wrote nothing down.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def settle(host: Host, definition: Definition) -> bool:
 
 
 def settle_unrecorded(host: Host, definition: Definition, invocation: str) -> None:
-    """Record the run before the run `invocation`, which begins now, if its recorder was ended before it did, and tell of it.
+    """Record the run before the run `invocation`, which begins now, if its recorder has ended and did not, and tell of it.
 
     How it ended nobody knows any more.
     """
@@ -61,7 +61,7 @@ def settle_unrecorded(host: Host, definition: Definition, invocation: str) -> No
     if begun is None or invocation in ("", begun.invocation) or _recorder_works(host, definition):
         return
     message = (
-        f"it has ended, and its recorder (holdfast-record@{definition.unit}) was ended before it wrote down how; see:"
+        f"it has ended, and its recorder (holdfast-record@{definition.unit}) did not write down how; see:"
         f" journalctl _SYSTEMD_INVOCATION_ID={begun.invocation}"
     )
     digest = evidence.gather(host, definition, begun.invocation, Ending()).digest

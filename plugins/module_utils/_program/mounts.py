@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from .host import Host
 
 SYSTEM = "/etc/systemd/system"
+_DEVICES = (b"/dev/", b"UUID=", b"LABEL=", b"PARTUUID=", b"PARTLABEL=")
 
 
 def mounted(host: Host, directory: str) -> bool:
@@ -25,20 +26,29 @@ def lacking(host: Host) -> list[str]:
     points = _points(host)
     if points is None:
         return []
-    declared = dict.fromkeys([*_fstab(host), *_enabled(host)])
-    return [each for each in declared if each not in points and real(host, each) not in points]
+    done = {*points, *_masked(host)}
+    declared = dict.fromkeys([*_fstab(host, devices=not points.get("/sys")), *_enabled(host)])
+    return [each for each in declared if each not in done and real(host, each) not in points]
 
 
-def _points(host: Host) -> set[str] | None:
+def _points(host: Host) -> dict[str, bool] | None:
+    """Where something is mounted, and whether what is on top there is read-only."""
     try:
         lines = host.path("/proc/self/mountinfo").read_bytes().split(b"\n")
     except OSError:
         return None
-    return {_unescaped(line.split(b" ")[4]) for line in lines if line}
+    found = {}
+    for fields in (line.split(b" ") for line in lines if line):
+        options = fields[5].split(b",") + fields[-1].split(b",")
+        found[_unescaped(fields[4])] = b"ro" in options
+    return found
 
 
-def _fstab(host: Host) -> Iterable[str]:
-    """What /etc/fstab says is mounted at boot; what is kept in memory is empty then anyway."""
+def _fstab(host: Host, *, devices: bool) -> Iterable[str]:
+    """What /etc/fstab says is mounted at boot; what is kept in memory is empty then anyway.
+
+    Where /sys is read-only, in a container that is, systemd passes over `devices`.
+    """
     try:
         lines = host.path("/etc/fstab").read_bytes().split(b"\n")
     except OSError:
@@ -47,18 +57,33 @@ def _fstab(host: Host) -> Iterable[str]:
         fields = line.split()
         if len(fields) < 3 or line.lstrip().startswith(b"#") or fields[2] in (b"swap", b"tmpfs"):
             continue
+        if not devices and fields[0].startswith(_DEVICES):
+            continue
         options = fields[3].split(b",") if len(fields) > 3 else []
         if fields[1].startswith(b"/") and b"noauto" not in options:
-            yield posixpath.normpath(_unescaped(fields[1]))
+            yield f"/{posixpath.normpath(_unescaped(fields[1])).lstrip('/')}"
 
 
 def _enabled(host: Host) -> Iterable[str]:
-    """The mount units that the administrator enabled; a unit's name is that of its directory."""
-    for link in sorted([*host.path(SYSTEM).glob("*.wants/*.mount"), *host.path(SYSTEM).glob("*.requires/*.mount")]):
-        # Neither masked nor removed without being disabled.
+    """The mount units that the administrator enabled at boot; what a device or service wants waits for that."""
+    system = host.path(SYSTEM)
+    for link in sorted([*system.glob("*.target.wants/*.mount"), *system.glob("*.target.requires/*.mount")]):
+        # Not removed without being disabled.
         if link.is_symlink() and host.path(os.path.join(SYSTEM, link.parent.name, os.readlink(link))).is_file():
-            name = os.fsencode(link.name[: -len(".mount")]).replace(b"-", b"/")
-            yield "/" + os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), name))
+            yield _directory(link.name)
+
+
+def _masked(host: Host) -> Iterable[str]:
+    """What systemd does not mount, whoever declares it."""
+    for unit in host.path(SYSTEM).glob("*.mount"):
+        if unit.is_symlink() and os.readlink(unit) == os.devnull:
+            yield _directory(unit.name)
+
+
+def _directory(unit: str) -> str:
+    """The directory of a mount unit, which its name is made from."""
+    name = os.fsencode(unit[: -len(".mount")]).replace(b"-", b"/").strip(b"/")
+    return "/" + os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), name))
 
 
 def _unescaped(field: bytes) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .._files import Tree, UnsafePathError, group_writes
 from .host import Host, ProgramError
@@ -58,44 +58,60 @@ def private(host: Host, path: str) -> bool:
 
 
 def changeable(host: Host, target: str, wanted: Sequence[str], kept: Sequence[str]) -> str | None:
-    """A directory that others than root may change, where something is about to be written over; None if there is none.
+    """What lets others than root change where something is about to be written over, in words; None if nothing does.
 
     Whatever is `wanted` (all, if nothing is named) lies below `target`, but for what is `kept`. Nobody can change what is
-    below directories of root's alone, so the first that is not is found.
+    below directories of root's alone, so the first that is not is found; who may change one that cannot be looked at (a
+    stale mount, say) nobody knows.
     """
-    root = str(host.root).rstrip("/")
     for path in wanted or ("/",):
         place = target
-        if _others(host, place):
-            return place
-        for name in filter(None, path.split("/")):
-            place = posixpath.join(place, name)
-            if not _is_directory(host.path(place)):
-                break
-            if _others(host, place):
-                return place
-        else:
-            for above, names, _files in os.walk(host.path(place)):
-                below = {name: os.path.join(above, name)[len(root) :] for name in names}
-                names[:] = [
-                    name for name in names if below[name] not in kept and _is_directory(os.path.join(above, name))
-                ]
-                for name in names:
-                    if _others(host, below[name]):
-                        return below[name]
+        try:
+            for place in _reached(host, target, path, kept):
+                if _others(host, place):
+                    return f"others than root may change {place}"
+        except OSError as error:
+            return f"{place} cannot be looked at ({error.strerror}), so others than root may be able to change it"
     return None
 
 
-def _is_directory(path: str | os.PathLike[str]) -> bool:
+def _reached(host: Host, place: str, path: str, kept: Sequence[str]) -> Iterator[str]:
+    """The directories on the way from `place` to what is `path` below it, and all in that; one that is no directory ends it."""
+    yield place
+    for name in filter(None, path.split("/")):
+        place = posixpath.join(place, name)
+        yield place
+        if not _is_directory(host, place):
+            return
+    waiting = [place]
+    while waiting:
+        place = waiting.pop()
+        yield place
+        waiting += sorted(set(_directories(host, place)).difference(kept), reverse=True)
+
+
+def _is_directory(host: Host, path: str) -> bool:
     try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
+        return stat.S_ISDIR(os.lstat(host.path(path)).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
+def _directories(host: Host, path: str) -> list[str]:
+    """The directories in one; where it has vanished there are none."""
+    try:
+        with os.scandir(host.path(path)) as entries:
+            return [posixpath.join(path, each.name) for each in entries if each.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def _others(host: Host, path: str) -> bool:
-    """Whether others than root may change what is in a directory."""
-    descriptor = os.open(host.path(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    """Whether others than root may change what is in a directory; one that has vanished is none."""
+    try:
+        descriptor = os.open(host.path(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     try:
         info = os.fstat(descriptor)
         # A sticky one, too: what is not there yet they may make.

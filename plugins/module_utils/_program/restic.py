@@ -119,24 +119,26 @@ def dump_of(host: Host, definition: Definition, snapshot: str) -> str | None:
         raise ProgramError(f"{unseen}: {error}") from error
 
 
-def locks(host: Host, definition: Definition, most: int) -> list[dict[str, Any]]:
-    """What the locks of the repository say of who made them. Raises ProgramError, also where there are more than `most`."""
+def lock_names(host: Host, definition: Definition, most: int) -> list[str]:
+    """The locks of the repository. Raises ProgramError, also where there are more than `most`."""
     names = [name for name in _looked(host, definition, "list", "locks").splitlines() if _LOCK.match(name)]
     if len(names) > most:
         raise ProgramError(
             f"{definition.repository} has {len(names)} locks, more than are looked at; see: restic list locks"
         )
-    found = []
-    for name in names:
-        try:
-            content = json.loads(_looked(host, definition, "cat", "lock", name))
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            # Nobody can say that nobody holds it.
-            raise ProgramError(f"{definition.unit} cannot be unlocked: what its lock {name[:8]} says cannot be read")
-        found.append(content)
-    return found
+    return names
+
+
+def lock(host: Host, definition: Definition, name: str) -> dict[str, Any]:
+    """What a lock says of who made it. Raises ProgramError."""
+    try:
+        content = json.loads(_looked(host, definition, "cat", "lock", name))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        # Nobody can say that nobody holds it.
+        raise ProgramError(f"{definition.unit} cannot be unlocked: what its lock {name[:8]} says cannot be read")
+    return content
 
 
 def _looked(host: Host, definition: Definition, *words: str) -> str:

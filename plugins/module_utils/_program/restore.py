@@ -43,7 +43,7 @@ def restore(
 
     `latest` is the newest snapshot of the job's files, or of its dump `dump`, that is not from the future. Without `force`
     the target must be missing or empty; with it restic writes over what differs, and removes nothing. What is LIVE on this
-    host stays. Below directories that others than root may change only `trust_users` lets root write.
+    host stays. Below directories that others than root may get to and change only `trust_users` lets root write.
     """
     definition = definitions.resolve_one(host, job)
     wanted = _wanted(paths)
@@ -52,7 +52,8 @@ def restore(
     occupied = place.occupied(host, target)
     if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
-    if occupied:
+    # To what nobody else reaches nobody can put a link, whoever owns what an earlier attempt restored there.
+    if occupied and not place.private(host, target):
         _refuse_shared(host, target, wanted, kept, trust_users=trust_users)
     if definition.borg is not None:
         version = engine.borg_version(host, definition.borg.binary)
@@ -140,25 +141,26 @@ def _refuse_dump(target: str, dump: str | None) -> None:
     """A dump has mode 0644 in its snapshot, since restic read it from a command; borg gives its own 0660."""
     if dump is not None:
         raise ProgramError(
-            f"--target {target} is open to others than root, who could read the whole dump {dump} there: chmod 700 {target},"
-            " or choose a directory that does not exist yet",
+            f"--target {target} is open to others than root, who could read the whole dump {dump} there: choose a"
+            " directory that does not exist yet",
             2,
         )
 
 
 def _refuse_shared(host: Host, target: str, wanted: Sequence[str], kept: Sequence[str], *, trust_users: bool) -> None:
     """The engines go by names, more than once: whoever may change a directory on the way can put a link there meanwhile."""
-    shared = place.changeable(host, target, wanted, kept)
-    if shared is None:
+    if trust_users:
+        # Unseen: what is stale or damaged is no reason then to restore nothing.
+        complain(f"others than root may change directories below {target}, and could lead root elsewhere meanwhile")
         return
-    risk = f"others than root may change {shared}, and could lead root elsewhere meanwhile"
-    if not trust_users:
+    shared = place.changeable(host, target, wanted, kept)
+    if shared is not None:
         raise ProgramError(
-            f"{risk}; restore into a new directory (--target /root/restored), and copy as the account that it belongs to;"
-            " or see to it that no account but root's is in use on this host, and add --trust-users",
+            f"{shared}, and could lead root elsewhere meanwhile; restore into a new directory (--target /root/restored), and"
+            " copy as the account that it belongs to; or see to it that no account but root's is in use on this host, and add"
+            " --trust-users",
             2,
         )
-    complain(risk)
 
 
 def _tell(snapshot: str, target: str, kept: Sequence[str], *, dry_run: bool) -> None:

@@ -20,6 +20,8 @@ from .host import RUNTIME, Host
 
 # More than any list of paths needs; what is bigger was not written for this.
 LARGEST = 1024 * 1024
+# A name that no pattern means but one that means every name.
+_ANY = "\x7fholdfast\x7f"
 
 
 def gather(host: Host, definition: Definition) -> tuple[list[str], list[str]]:
@@ -170,7 +172,7 @@ def _unmounted(host: Host, definition: Definition, paths: Sequence[str]) -> list
         names = {point, mounts.real(host, point)}
         above = any(_within(path, names) for each in saved for path in each)
         below = any(_within(name, each) for name in names for each in (*saved, *optional) if not each & names)
-        left_out = definition.one_file_system or point in definition.disks or _left_out(definition, point)
+        left_out = definition.one_file_system or point in definition.disks or _left_out_whole(definition, point)
         if above or (below and not left_out):
             found.append(
                 f"{point} (its file system is not mounted: mount it, or say that it may be missing: noauto in /etc/fstab,"
@@ -193,6 +195,14 @@ def _left_out(definition: Definition, path: str) -> bool:
     """Whether the job leaves the path out: by our own patterns, or by the user's."""
     own = None if swallowed(definition.left_out, path) is None else -1
     return excluding(definition.excluded, path, own) is not None
+
+
+def _left_out_whole(definition: Definition, directory: str) -> bool:
+    """Whether the job leaves out a directory, or all that is in it: any name, and none of it is taken in again."""
+    inside = _left_out(definition, posixpath.join(directory, _ANY))
+    return _left_out(definition, directory) or (
+        inside and not any(each.startswith("!") for each in definition.excluded)
+    )
 
 
 def _drop_ins(host: Host, directory: str) -> tuple[list[str], list[str]]:

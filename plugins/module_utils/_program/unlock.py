@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,8 +32,9 @@ def unlock(host: Host, job: str) -> int:
                 f"{definition.unit}: borg breaks every lock of the repository, also that of somebody who works in it by hand"
                 " now, the server's administrator say"
             )
-        # A run that begins just now would lose its lock as well.
-        with _hold.held_off(definition.repository, units=str(host.path(SERVICES)), runner=runner, by="unlock"):
+        # A run that begins just now would lose its lock as well. Whoever unlocks it at the same time ends their own hold only.
+        by = f"unlock{os.getpid()}"
+        with _hold.held_off(definition.repository, units=str(host.path(SERVICES)), runner=runner, by=by):
             _refuse_running(definition, runner)
             if definition.borg is None:
                 _restic(host, definition, runner)
@@ -45,13 +47,19 @@ def unlock(host: Host, job: str) -> int:
 
 
 def _restic(host: Host, definition: Definition, runner: Callable[..., Result]) -> None:
-    found = restic.locks(host, definition, _locks.MOST)
-    holders = [text for text in (_holder(host, definition, lock) for lock in found) if text]
+    found = restic.lock_names(host, definition, _locks.MOST)
+    locks = [restic.lock(host, definition, name) for name in found]
+    holders = [text for text in (_holder(host, definition, lock) for lock in locks) if text]
     if holders:
         raise ProgramError(f"{definition.repository} is in use by {'; '.join(holders)}: wait until that is over")
     if found:
         # To look at many locks may have taken longer than runs are held off.
         _refuse_running(definition, runner)
+        # The runs of other hosts nobody holds off at all.
+        if set(restic.lock_names(host, definition, _locks.MOST)).difference(found):
+            raise ProgramError(
+                f"{definition.repository} is in use: another lock was made meanwhile; wait until that is over"
+            )
         restic.remove_locks(host, definition)
     say(f"{definition.unit}: {f'locks that were removed: {len(found)}' if found else 'there is no lock'}")
 

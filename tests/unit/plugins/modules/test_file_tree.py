@@ -418,6 +418,21 @@ def test_a_first_run_that_another_one_forestalled(run: Run, place: Path, monkeyp
     assert not run(files=[file(place, "c")])["changed"]
 
 
+def test_programs_are_written_before_what_they_read(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that begins between the two would have the old program read what only the new one knows."""
+    written, write = [], _files.Tree.write
+
+    def seen(tree: _files.Tree, path: str, content: bytes, **more: Any) -> None:
+        written.append(os.path.basename(path))
+        write(tree, path, content, **more)
+
+    monkeypatch.setattr(_files.Tree, "write", seen)
+    files = [file(place, "b"), file(place, "z/program", mode="0755"), file(place, "a")]
+    result = run(files=files)
+    assert [each for each in written if not each.endswith(".json")] == ["program", "a", "b"]
+    assert [os.path.basename(each) for each in result["created"]] == ["a", "b", "program"]
+
+
 def test_write_error_is_told(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_fd: int) -> None:
         raise OSError(28, "No space left on device")

@@ -113,7 +113,8 @@ class Host:
             return Result(0, "saved new key\n")
         if "unlock" in argv:
             assert "--remove-all" in argv, "restic would send a SIGHUP to the process id in the lock"
-            assert self.calls[-2].startswith("systemctl list-units"), "runs are held off, and none runs"
+            assert self.calls[-3].startswith("systemctl list-units"), "runs are held off, and none runs"
+            assert self.calls[-2].startswith("list locks"), "nobody made another lock meanwhile"
             self.locked = False
             return Result(0, "successfully removed 1 locks\n")
         if self.locked:
@@ -490,6 +491,30 @@ def test_the_locks_of_the_living_stay(make: Any, monkeypatch: pytest.MonkeyPatch
         assert play.host.opened_by == [OLD, NEW]
     assert play.host.locked == (why is not None)
     assert play.host.calls[-1].startswith("systemctl stop") or why is None
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_a_lock_that_another_host_makes_meanwhile_stays(
+    make: Any, monkeypatch: pytest.MonkeyPatch, unknown: bool
+) -> None:
+    """Its runs nobody holds off."""
+    play = make()
+    play()
+    play.host.locked = True
+    really = play.host.__class__.__call__
+    looked: list[str] = []
+
+    def call(host: Host, argv: Sequence[str], **given: Any) -> Result:
+        done = really(host, argv, **given)
+        looked.extend(argv[-1:] if "cat" in argv and "lock" in argv else [])
+        if "locks" in argv and looked:
+            return Result(1, "", "Fatal: no") if unknown else Result(0, f"{done.stdout}{'6' * 64}\n")
+        return done
+
+    monkeypatch.setattr(play.host.__class__, "__call__", call)
+    assert "another lock was made meanwhile" in kept(play("retire"))
+    assert play.host.locked
+    assert play.host.opened_by == [OLD, NEW]
 
 
 def test_where_there_is_no_lock_nobody_is_held_off(make: Any) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import fcntl
 import json
 import os
@@ -1016,7 +1017,9 @@ def test_a_dump_is_restored_where_nobody_else_reads_it(
     for more in ([], ["--dry-run"], ["--force"]):
         assert call(ready, *argv, *more) == (2 if dumped and not private else 0)
         said = capsys.readouterr().err
-        assert ("chmod 700 /mnt/r" in said) == (dumped and not private)
+        assert ("choose a directory that does not exist yet" in said) == (dumped and not private)
+        # Of /, or /srv, that would shut out everybody.
+        assert "chmod" not in said
     assert any("restore" in words for words in ready.calls) != (dumped and not private)
 
 
@@ -1135,10 +1138,59 @@ def test_nobody_leads_a_restore_in_place_elsewhere(
             assert "--trust-users" in said
         assert not any(verb in words for words in ready.calls for verb in verbs)
     assert call(ready, *argv, "--trust-users") == 0
-    assert (f"others than root may change {shared}" in capsys.readouterr().err) == (shared is not None)
+    assert f"others than root may change directories below {target}, and could lead" in capsys.readouterr().err
     assert any(verb in words for words in ready.calls for verb in verbs)
     if shared is None:
         assert call(ready, *argv) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_a_restore_that_was_cut_off_goes_on_where_nobody_else_gets_in(
+    ready: FakeHost, capsys: Capture, mode: int
+) -> None:
+    """What it has restored belongs to its users by then."""
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    _shared(ready.path("/root/restored/home/alice"), "owner")
+    ready.path("/root/restored").chmod(mode)
+    ready.path("/root").chmod(0o755)
+    assert call(ready, "restore", "system", "--target", "/root/restored", "--force") == (0 if mode == 0o700 else 2)
+    assert ("others than root" in capsys.readouterr().err) == (mode != 0o700)
+
+
+@pytest.mark.parametrize("call_", ["open", "scandir", "lstat"])
+@pytest.mark.parametrize("wanted", [[], ["--path", "/srv/nas/x"]])
+def test_what_cannot_be_looked_at_stops_no_restore_in_place(
+    ready: FakeHost, capsys: Capture, monkeypatch: pytest.MonkeyPatch, wanted: list[str], call_: str
+) -> None:
+    """A stale mount, or a damaged directory: who may change it nobody knows. One that vanishes is none."""
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    ready.answer("ls", stdout="there\n")
+    stale = ready.path("/srv/nas/x")
+    stale.mkdir(parents=True)
+    real, looked = getattr(os, call_), []
+    error = errno.ESTALE
+
+    def failing(path: Any, *more: Any, **named: Any) -> Any:
+        if os.fspath(path) == os.fspath(stale):
+            looked.append(path)
+            raise OSError(error, os.strerror(error), path)
+        return real(path, *more, **named)
+
+    monkeypatch.setattr(os, call_, failing)
+    argv = ["restore", "system", "--target", "/", "--force", *wanted]
+    status = call(ready, *argv)
+    if looked:
+        assert status == 2
+        said = capsys.readouterr().err
+        assert "/srv/nas/x cannot be looked at (Stale file handle), so others than root may" in said
+        assert "--trust-users" in said
+    error = errno.ENOENT
+    assert call(ready, *argv) == 0
+    error, looked[:] = errno.EIO, []
+    assert call(ready, *argv, "--trust-users") == 0
+    # An automount would be mounted by that.
+    assert not looked
 
 
 def test_restore_with_force_and_its_failure(ready: FakeHost, capsys: Capture) -> None:

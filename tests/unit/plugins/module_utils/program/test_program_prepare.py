@@ -351,6 +351,14 @@ UNMOUNTED = (
         ({"paths": ["/srv"], "excluded": ["^/?srv/nas(/|$)"]}, ["/srv/big disk"]),
         ({"paths": ["/srv"], "excluded": ["(^|/)nas(/|$)", "(^|/)big\\ disk(/|$)"]}, []),
         ({"paths": ["/srv"], "excluded": ["(^|/)nas(/|$)", "!^/?srv/nas(/|$)"]}, ["/srv/nas/photos", "/srv/big disk"]),
+        # All that is in it, but not the directory; not so where some of it is taken in again, or some is left out.
+        ({"paths": ["/srv"], "excluded": ["^/?srv/nas/photos/[^/]*(/|$)"]}, ["/srv/big disk"]),
+        ({"paths": ["/srv"], "left_out": ["/srv/big disk/*"]}, ["/srv/nas/photos"]),
+        (
+            {"paths": ["/srv"], "excluded": ["^/?srv/nas/photos/[^/]*(/|$)", "!^/?srv/nas/photos/a(/|$)"]},
+            ["/srv/nas/photos", "/srv/big disk"],
+        ),
+        ({"paths": ["/srv"], "excluded": ["^/?srv/nas/photos/[^/]*\\.tmp(/|$)"]}, ["/srv/nas/photos", "/srv/big disk"]),
         # An optional path may be missing as a whole.
         ({"paths": ["/etc"], "optional_paths": ["/srv/nas/photos", "/srv/big disk/x"]}, []),
         ({"paths": ["/etc"], "optional_paths": ["/srv"]}, ["/srv/nas/photos", "/srv/big disk"]),
@@ -384,6 +392,72 @@ def test_a_file_system_that_is_not_mounted_is_missing(host: FakeHost, more: dict
         assert sources.gather(host, definition)[1] == expected
     points = ["/", "/boot", "/srv/nas/photos", "/srv/big\\040disk", "/mnt/by-unit"]
     host.put("/proc/self/mountinfo", "".join(MOUNTINFO.format(each) for each in points))
+    assert sources.gather(host, definition)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("directory", "boot"),
+    [
+        ("local-fs.target.wants", True),
+        ("multi-user.target.requires", True),
+        # A removable disk, which is mounted once it is there; and what a service needs, once that starts.
+        ("dev-disk-by\\x2duuid-1.device.wants", False),
+        ("app.service.requires", False),
+    ],
+)
+def test_only_what_a_target_wants_is_mounted_at_boot(host: FakeHost, directory: str, boot: bool) -> None:
+    system = host.path("/etc/systemd/system")
+    host.put("/etc/systemd/system/srv-data.mount", "[Mount]\n")
+    (system / directory).mkdir()
+    (system / directory / "srv-data.mount").symlink_to("/etc/systemd/system/srv-data.mount")
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/"))
+    definition = define(host, paths=["/srv/data"])
+    assert sources.gather(host, definition)[1] == ([UNMOUNTED.format("/srv/data")] if boot else [])
+
+
+def test_what_is_masked_is_not_mounted_at_boot(host: FakeHost) -> None:
+    """Whoever declares it: /etc/fstab, or a unit of a package."""
+    vendor = host.put("/usr/lib/systemd/system/srv-unit\\x2da.mount", "[Mount]\n")
+    wants = host.path("/etc/systemd/system/local-fs.target.wants")
+    wants.mkdir(parents=True)
+    (wants / vendor.name).symlink_to(f"/usr/lib/systemd/system/{vendor.name}")
+    host.put("/etc/fstab", "UUID=1 /srv/data ext4 nofail 0 2\n")
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/"))
+    definition = define(host, paths=["/srv"])
+    points = ["/srv/data", "/srv/unit-a"]
+    assert sources.gather(host, definition)[1] == [UNMOUNTED.format(each) for each in points]
+    for name in ("srv-data.mount", vendor.name):
+        (wants.parent / name).symlink_to("/dev/null")
+        del points[0]
+        assert sources.gather(host, definition)[1] == [UNMOUNTED.format(each) for each in points]
+
+
+@pytest.mark.parametrize("what", ["/dev/sdb1", "UUID=1", "LABEL=a", "PARTUUID=1", "PARTLABEL=a", "vault1:/pool"])
+@pytest.mark.parametrize(
+    ("sys", "container"),
+    [
+        ("31 30 0:22 / /sys ro,nosuid - sysfs sysfs rw\n", True),
+        ("31 30 0:22 / /sys rw,nosuid shared:7 - sysfs sysfs ro\n", True),
+        ("31 30 0:22 / /sys rw,nosuid shared:7 - sysfs sysfs rw\n", False),
+        ("31 30 0:22 / /sys ro - sysfs sysfs ro\n32 31 0:22 / /sys rw - sysfs sysfs rw\n", False),
+        ("", False),
+    ],
+)
+def test_systemd_mounts_no_device_in_a_container(host: FakeHost, what: str, sys: str, container: bool) -> None:
+    """/etc/fstab is that of an image: with a read-only /sys its devices are none of the container's."""
+    host.put("/etc/fstab", f"{what} /srv/data ext4 nofail 0 2\n")
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/") + sys)
+    skipped = container and ":" not in what
+    expected = [] if skipped else [UNMOUNTED.format("/srv/data")]
+    assert sources.gather(host, define(host, paths=["/srv/data"]))[1] == expected
+
+
+def test_a_mount_point_with_two_slashes_is_that_with_one(host: FakeHost) -> None:
+    host.put("/etc/fstab", "UUID=1 //srv//data/ ext4 nofail 0 2\n")
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/"))
+    definition = define(host, paths=["/srv/data"])
+    assert sources.gather(host, definition)[1] == [UNMOUNTED.format("/srv/data")]
+    host.put("/proc/self/mountinfo", MOUNTINFO.format("/srv/data"))
     assert sources.gather(host, definition)[1] == []
 
 

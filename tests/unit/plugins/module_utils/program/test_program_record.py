@@ -921,6 +921,8 @@ def test_a_run_whose_recorder_was_killed(host: FakeHost, tmp_path: Path) -> None
     # What it saved is there all the same.
     assert (found["snapshot"], found["missing"]) == (SNAPSHOT, [])
     assert f"journalctl _SYSTEMD_INVOCATION_ID={INVOCATION}" in found["message"]
+    # It may as well have failed by itself.
+    assert f"its recorder (holdfast-record@{UNIT}) did not write down how" in found["message"]
     assert (tmp_path / "told").read_text() == "failed unknown\n"
     asked = next(call for call in host.calls if call[:3] == list(shown))
     assert asked[3:] == ["--", f"holdfast-record@{UNIT}.service", f"holdfast-record@{UNIT}--failed.service"]

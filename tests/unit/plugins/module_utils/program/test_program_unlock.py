@@ -18,7 +18,7 @@ from tests.unit.plugins.module_utils import recorded_borg as said
 from tests.unit.plugins.module_utils.program.program_host import ID, ME, UNIT, FakeHost, define
 
 Capture = pytest.CaptureFixture[str]
-HOLD = "holdfast-unlock-vault.service"
+HOLD = f"holdfast-unlock{os.getpid()}-vault.service"
 # As `restic cat lock` prints it.
 LOCK = {
     "time": "2026-11-21T12:58:00.1Z",
@@ -75,6 +75,7 @@ def test_restic_removes_what_nobody_holds(host: FakeHost, capsys: Capture) -> No
     assert [argv[2:] for argv, _user, _environment in calls] == [
         ["list", "locks", "--no-lock", "--no-cache"],
         ["cat", "lock", "0" * 64, "--no-lock", "--no-cache"],
+        ["list", "locks", "--no-lock", "--no-cache"],
         ["unlock", "--remove-all", "--no-cache"],
     ]
     for argv, user, environment in calls:
@@ -85,7 +86,7 @@ def test_restic_removes_what_nobody_holds(host: FakeHost, capsys: Capture) -> No
     verbs = [" ".join(each[:2]) for each in host.calls]
     assert verbs == [
         "systemctl is-active", "systemctl list-units", "systemctl stop", "systemd-run --quiet", "systemctl list-units",
-        *[f"/usr/bin/restic {option}"] * 2, "systemctl list-units", f"/usr/bin/restic {option}", "systemctl stop",
+        *[f"/usr/bin/restic {option}"] * 2, "systemctl list-units", *[f"/usr/bin/restic {option}"] * 2, "systemctl stop",
     ]  # fmt: skip
     assert "--property=Before=holdfast-system--vault.service" in host.calls[3]
 
@@ -99,7 +100,7 @@ def test_on_the_host_itself_the_account_removes_them(host: FakeHost) -> None:
     assert unlock(host) == 0
     *looked, (argv, user, environment) = tool(host, "/usr/bin/restic")
     # A lock of root's the account cannot read.
-    assert [user for _argv, user, _environment in looked] == [None, None]
+    assert [user for _argv, user, _environment in looked] == [None, None, None]
     assert argv == ["/usr/bin/restic", "unlock", "--remove-all", "--no-cache"]
     assert (user, environment["RESTIC_REPOSITORY"]) == (ME, "/srv/repository")
     # What only root can read, and what is root's.
@@ -143,6 +144,17 @@ def test_a_lock_that_cannot_be_read_may_be_held(host: FakeHost, capsys: Capture,
     host.answer("cat", "lock", status=answer[0], stdout=answer[1])
     assert unlock(host) == 1
     assert f"{UNIT} cannot be unlocked: " in capsys.readouterr().err
+    assert not any("--remove-all" in argv for argv, *_ in tool(host, "/usr/bin/restic"))
+
+
+def test_a_lock_that_another_host_makes_meanwhile_stays(host: FakeHost, capsys: Capture) -> None:
+    """Its runs nobody holds off."""
+    define(host)
+    locked(host, {})
+    found = iter(["0" * 64, f"{'0' * 64}\n{'6' * 64}"])
+    host.answers.insert(0, (("list", "locks"), lambda _argv: Done(0, next(found))))
+    assert unlock(host) == 1
+    assert "vault is in use: another lock was made meanwhile" in capsys.readouterr().err
     assert not any("--remove-all" in argv for argv, *_ in tool(host, "/usr/bin/restic"))
 
 
@@ -287,6 +299,21 @@ def test_a_run_that_began_meanwhile_keeps_its_lock(host: FakeHost, capsys: Captu
     assert not tool(host, "/usr/bin/borg")
     assert not any("unlock" in argv for argv, *_ in tool(host, "/usr/bin/restic"))
     assert host.calls[-1] == ["systemctl", "stop", HOLD]
+
+
+def test_two_at_a_time_hold_runs_off_each_for_itself(
+    host: FakeHost, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first to end would let runs go while the other one looks at locks."""
+    define(host)
+    locked(host)
+    assert unlock(host) == 0
+    mine = host.calls[-1]
+    monkeypatch.setattr(os, "getpid", lambda: 99999999)
+    assert unlock(host) == 0
+    assert mine[:2] == host.calls[-1][:2] == ["systemctl", "stop"]
+    assert host.calls.count(mine) == 2
+    assert mine != host.calls[-1]
 
 
 def test_borg_without_a_record(host: FakeHost, capsys: Capture) -> None:
