@@ -481,6 +481,14 @@ def test_one_good_and_one_bad_key_keep_what_is_there() -> None:
     )
     assert outcome.files["bk-web1"] == line("web1", "a")
     assert (outcome.kept, list(outcome.refused), outcome.end) == (["bk-web1 vault"], ["bk-web1"], set())
+    # A run was killed before it took the old key away: the bad one is what has to be said.
+    outcome = plan(
+        account("web1", {**mixed, "heard": False}),
+        current=here({"web1": line("web1", "a")}),
+        manifest=replaced("ab", "a"),
+    )
+    assert outcome.files["bk-web1"] == line("web1", "a")
+    assert (outcome.kept, outcome.stale, list(outcome.refused)) == (["bk-web1 vault"], [], ["bk-web1"])
 
 
 def test_a_key_whose_line_is_gone_already_may_still_have_sessions() -> None:
