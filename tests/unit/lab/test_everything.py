@@ -86,6 +86,15 @@ def test_what_is_no_pytest_needs_no_test(place: Path, name: str) -> None:
     assert summary(place, name, cases=None) == 0
 
 
+@pytest.mark.parametrize(("version", "tail"), [("3.9", " 1 passed, 1 skipped in "), ("3.14", " 1 passed in ")])
+def test_the_lowest_python_is_missed(place: Path, capsys: pytest.CaptureFixture[str], version: str, tail: str) -> None:
+    log = f'WARNING: Skipping sanity test "import" on Python {version} because it could not be found.\n'
+    assert summary(place, "sanity", log=log, cases=None) == 0
+    said = capsys.readouterr().out
+    assert ("SKIPPED sanity: what needs Python 3.9, which is not here\n" in said) is (version == "3.9")
+    assert tail in said
+
+
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(
     ("code", "after", "why"),
