@@ -199,30 +199,36 @@ def test_a_lab_ends_with_its_owner_and_leaves_nothing(starts: str, tmp_path: Pat
 
 def test_what_lost_its_processes_is_collected() -> None:
     name = f"{NAME}-lost"
-    Lab(name).up(["a=trixie"])
-    state = load(name)
-    assert state is not None
-    process = state.hosts["a"].process
-    assert process is not None
-    os.killpg(process.pid, signal.SIGKILL)
-    time.sleep(0.5)
-    listed = subprocess.run([PROGRAM, "list", "--json"], check=True, timeout=60, capture_output=True).stdout
-    assert name not in json.loads(listed)
-    assert gone_within(name, state.index, 5) == []
+    lab = Lab(name)
+    try:
+        lab.up(["a=trixie"], owner=os.getpid())
+        state = load(name)
+        assert state is not None
+        process = state.hosts["a"].process
+        assert process is not None
+        os.killpg(process.pid, signal.SIGKILL)
+        time.sleep(0.5)
+        listed = subprocess.run([PROGRAM, "list", "--json"], check=True, timeout=60, capture_output=True).stdout
+        assert name not in json.loads(listed)
+        assert gone_within(name, state.index, 5) == []
+    finally:
+        lab.down()
 
 
 def test_down_leaves_nothing() -> None:
     name = f"{NAME}-down"
     lab = Lab(name)
-    lab.up(["a=trixie:disk=/x:16M,btrfs=/b", "b=bookworm"])
-    state = load(name)
-    assert state is not None
-    for host, user in (("a", "root"), ("a", "ops"), ("b", "root")):
-        lab.exec(host, ["true"], user=user, check=True)
-    # The connections that are kept for the next command are among it.
-    assert sum("ControlMaster=yes" in each for each in remains(name, state.index)) == 3
-    assert len(remains(name, state.index)) > 7
-    lab.down()
+    try:
+        lab.up(["a=trixie:disk=/x:16M,btrfs=/b", "b=bookworm"], owner=os.getpid())
+        state = load(name)
+        assert state is not None
+        for host, user in (("a", "root"), ("a", "ops"), ("b", "root")):
+            lab.exec(host, ["true"], user=user, check=True)
+        # The connections that are kept for the next command are among it.
+        assert sum("ControlMaster=yes" in each for each in remains(name, state.index)) == 3
+        assert len(remains(name, state.index)) > 7
+    finally:
+        lab.down()
     assert remains(name, state.index) == []
 
 

@@ -215,11 +215,18 @@ def test_a_client_whose_program_does_not_answer_is_told_of(project: Project, pro
 def test_who_hangs_does_not_keep_the_others_from_being_told(project: Project) -> None:
     """A host whose power was cut while it was asked, or in somebody else's hands, answers never."""
     python = project.folder / "python"
-    python.write_text("#!/bin/sh\nexec sleep 1000\n")
+    pids = project.folder / "pids"
+    pids.touch()
+    python.write_text(f"#!/bin/sh\necho $$ >>{pids}\nexec sleep 1000\n")
     python.chmod(0o755)
     project.hosts["web1"]["ansible_python_interpreter"] = str(python)
     path = project.folder / "status.json"
-    done = project.play("status", "-e", "output=status.json", "-e", "backup_answer_timeout=5")
+    try:
+        done = project.play("status", "-e", "output=status.json", "-e", "backup_answer_timeout=5")
+    finally:
+        for pid in pids.read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
     assert done.returncode != 0, done.stdout
     found = json.loads(path.read_text())["hosts"]
     assert {name: host["answered"] for name, host in found.items()} == {"web1": False, "web2": True}

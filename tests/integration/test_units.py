@@ -29,6 +29,8 @@ class Host:
 
     def __init__(self, lab: Lab, name: str, run_module: RunModule) -> None:
         self.lab, self.name, self.run_module = lab, name, run_module
+        # A daily calendar that does not come round while a test runs.
+        self.far = self.now(12 * 3600)
 
     def sh(self, script: str) -> str:
         return self.lab.exec(self.name, ["sh", "-c", script], check=True).stdout
@@ -85,22 +87,22 @@ def facts(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_fresh_host_check_real_again(probe: Host) -> None:
-    announced = probe.files("daily", check=True)
+    announced = probe.files(probe.far, check=True)
     announced_units = probe.units(announced, check=True)
-    written = probe.files("daily")
+    written = probe.files(probe.far)
     assert facts(written) == facts(announced)
     real = probe.units(written)
     assert facts(real) == facts(announced_units)
     assert real["started"] == real["enabled"] == [TIMER]
     assert real["daemon_reload"]
     assert probe.sh(f"systemctl is-enabled {TIMER}; systemctl is-active {TIMER}").split() == ["enabled", "active"]
-    assert not probe.files("daily")["changed"]
+    assert not probe.files(probe.far)["changed"]
     assert not probe.units()["changed"]
     assert not probe.units(check=True)["changed"]
 
 
 def test_changed_calendar_just_passed_does_not_fire(probe: Host) -> None:
-    probe.units(probe.files("*-*-* 00:00:00"))
+    probe.units(probe.files(probe.far))
     probe.sh(f"touch -d '2 days ago' {STAMP}; systemctl restart {TIMER}")
     baseline = probe.runs()  # positive control: the restart with an old stamp catches up, so the job can run
     assert baseline == 1
@@ -114,7 +116,7 @@ def test_changed_calendar_just_passed_does_not_fire(probe: Host) -> None:
 
 def test_positive_control_plain_reload_fires(probe: Host) -> None:
     """The same change with nothing but daemon-reload starts the job: what we guard against is real."""
-    probe.units(probe.files("*-*-* 00:00:00"))
+    probe.units(probe.files(probe.far))
     before = probe.runs()
     probe.files(probe.now(-1))
     probe.sh("systemctl daemon-reload")
@@ -123,7 +125,7 @@ def test_positive_control_plain_reload_fires(probe: Host) -> None:
 
 def test_killed_between_files_and_units_does_not_fire(probe: Host) -> None:
     """The list of changed files is lost; systemd knows that it has not read them."""
-    probe.units(probe.files("*-*-* 00:00:00"))
+    probe.units(probe.files(probe.far))
     before = probe.runs()
     probe.files(probe.now(-2))
     result = probe.units()
@@ -133,7 +135,7 @@ def test_killed_between_files_and_units_does_not_fire(probe: Host) -> None:
 
 
 def test_timer_of_another_namespace_does_not_fire_by_our_reload(probe: Host) -> None:
-    probe.units(probe.files("*-*-* 00:00:00"))
+    probe.units(probe.files(probe.far))
     before = probe.runs()
     probe.files(probe.now(-2))
     result = probe.module("units", {"namespace": "other", "daemon_reload": "always"})
@@ -142,32 +144,32 @@ def test_timer_of_another_namespace_does_not_fire_by_our_reload(probe: Host) -> 
 
 
 def test_timer_stopped_for_a_week_does_not_fire(probe: Host) -> None:
-    probe.units(probe.files("daily"))
+    probe.units(probe.files(probe.far))
     probe.sh(f"systemctl stop {TIMER}; touch -d '7 days ago' {STAMP}")
     assert probe.units()["started"] == [TIMER]
     assert probe.runs() == 0
 
 
 def test_job_removed_and_declared_again_does_not_fire(probe: Host) -> None:
-    probe.units(probe.files("daily"))
+    probe.units(probe.files(probe.far))
     retire: dict[str, Any] = {"units": [], "phase": "retire", "retire_absent": True}
     announced = probe.units(check=True, **retire)
     retired = probe.units(**retire)
     assert facts(retired) == facts(announced)
     assert retired["retired"] == retired["disabled"] == retired["stopped"] == [TIMER]
-    removed = probe.files("daily", jobs=False)
+    removed = probe.files(probe.far, jobs=False)
     assert sorted(removed["removed"]) == [f"/etc/systemd/system/{SERVICE}", f"/etc/systemd/system/{TIMER}"]
     gone = probe.units(removed, units=[], phase="converge")
     assert gone["daemon_reload"]
     assert probe.sh(f"systemctl show -p LoadState --value {TIMER}").strip() == "not-found"
     assert not probe.units(units=[], retire_absent=True)["changed"]
     probe.sh(f"touch -d '7 days ago' {STAMP}")
-    assert probe.units(probe.files("daily"))["started"] == [TIMER]
+    assert probe.units(probe.files(probe.far))["started"] == [TIMER]
     assert probe.runs() == 0
 
 
 def test_unchanged_running_timer_is_not_touched_and_catches_up(probe: Host) -> None:
-    probe.units(probe.files("daily"))
+    probe.units(probe.files(probe.far))
     entered = f"systemctl show -p ActiveEnterTimestampMonotonic --value {TIMER}; stat -c %y {STAMP}"
     before = probe.sh(entered)
     assert not probe.units()["changed"]
@@ -177,7 +179,7 @@ def test_unchanged_running_timer_is_not_touched_and_catches_up(probe: Host) -> N
 
 def test_boot_catches_up_after_a_deploy(probe: Host) -> None:
     """The stamp is only set aside by a deploy; what is missed while the host is down is caught up."""
-    probe.units(probe.files("daily"))
+    probe.units(probe.files(probe.far))
     assert probe.runs() == 0
     probe.sh(f"touch -d '2 days ago' {STAMP}")
     probe.lab.restart(probe.name)
@@ -185,7 +187,7 @@ def test_boot_catches_up_after_a_deploy(probe: Host) -> None:
 
 
 def test_running_service_of_a_retired_timer_is_waited_for(probe: Host) -> None:
-    probe.units(probe.files("daily", command=f"sleep 30; echo ran >> {LOG}"))
+    probe.units(probe.files(probe.far, command=f"sleep 30; echo ran >> {LOG}"))
     probe.sh(f"systemctl start --no-block {SERVICE}; sleep 0.5")
     retire: dict[str, Any] = {"units": [], "phase": "retire", "retire_absent": True}
     result = probe.run_module(probe.name, "units", {"namespace": "probe", "wait": 1, **retire})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".cache/test"
 GRACE = 30
+AFTER = 300
 # A third of an ordinary program's weight: enough that a busy machine does not keep it from ending.
 NICE = 5
 TAIL = 120
@@ -102,9 +104,7 @@ class Runner:
         with job.log.open("wb") as log:
             why = self._watched(job, log.fileno())
             if job.after:
-                subprocess.run(
-                    job.after, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=300, check=False
-                )
+                why = ", ".join(filter(None, (why, _after(job, log.fileno()))))
         seconds = time.monotonic() - start
         with self._lock:
             if why:
@@ -139,6 +139,18 @@ class Runner:
             _end(process)
             with self._lock:
                 self._running.discard(process)
+
+
+def _after(job: Job, log: int) -> str:
+    """Run what comes after a job; why that failed."""
+    program = shlex.join(job.after)
+    try:
+        done = subprocess.run(
+            job.after, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=AFTER, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"{program}: not ready after {AFTER} s"
+    return f"{program}: exit code {done.returncode}" if done.returncode else ""
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

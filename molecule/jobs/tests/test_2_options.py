@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import calendar
 import datetime
 import json
 import zoneinfo
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -234,14 +236,18 @@ def test_a_failing_post_hook(client: Client) -> None:
 # --- schedule
 
 
+def next_leap_days(hour: int, zone: datetime.tzinfo) -> Iterator[datetime.datetime]:
+    """The coming 29ths of February at that hour."""
+    now = datetime.datetime.now(zone)
+    for year in filter(calendar.isleap, range(now.year, now.year + 50)):
+        when = datetime.datetime(year, 2, 29, hour, tzinfo=zone)
+        if when > now:
+            yield when
+
+
 def test_schedule_with_a_time_zone(client: Client) -> None:
-    # The next 29 February that is a Sunday.
-    zone = zoneinfo.ZoneInfo("America/New_York")
-    expected = next(
-        when
-        for when in (datetime.datetime(year, 2, 29, 4, tzinfo=zone) for year in range(2028, 2100, 4))
-        if when.weekday() == 6
-    )
+    leap_days = next_leap_days(4, zoneinfo.ZoneInfo("America/New_York"))
+    expected = next(when for when in leap_days if when.weekday() == 6)
     assert elapse(client, "exact--main") == expected.timestamp()
     (unit,) = json.loads(client.holdfast("status", "--json", "exact")[1])["units"]
     assert unit["next"] == expected.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -250,7 +256,7 @@ def test_schedule_with_a_time_zone(client: Client) -> None:
 
 
 def test_spread(clients: dict[str, Client]) -> None:
-    begin = datetime.datetime(2028, 2, 29, tzinfo=datetime.timezone.utc).timestamp()
+    begin = next(next_leap_days(0, datetime.timezone.utc)).timestamp()
     delays = [elapse(client, "spread--main") - begin for client in clients.values()]
     assert all(0 < delay < 6 * 3600 for delay in delays), delays
     assert delays[0] != delays[1]
@@ -413,7 +419,7 @@ def test_retry_lock(client: Client) -> None:
     assert client.holdfast("run", "patient", "--wait")[0] == 1
     locked = client.outcome("patient--small")
     assert (locked["outcome"], locked["reason"]) == ("failed", "locked")
-    assert 12 <= locked["duration_seconds"] < 40
+    assert locked["duration_seconds"] >= 12
     client.sh(
         "systemd-run --quiet sh -c 'sleep 3; systemctl kill --signal=KILL holder; rm -f /var/backups/holdfast/small/locks/*'"
     )
@@ -436,7 +442,7 @@ def test_a_throttled_run_tells_its_share_and_is_ended(client: Client, watches: d
     # It had the time to remove its lock.
     assert client.sh("ls /var/backups/holdfast/narrow/locks") == ""
     # restic ends when what is under way is sent.
-    assert 75 <= outcome["duration_seconds"] < 130
+    assert outcome["duration_seconds"] >= 75
     assert "\x1b" not in outcome["message"]
     journal = client.sh(f"journalctl -o cat _SYSTEMD_INVOCATION_ID={outcome['invocation_id']}")
     progress = [line for line in journal.splitlines() if '"message_type":"status"' in line]

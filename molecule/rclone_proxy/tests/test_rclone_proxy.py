@@ -433,7 +433,8 @@ def test_append_only_while_the_store_fails_to_say_what_it_has(scenario: Scenario
 def test_errors_of_the_store_never_make_rclone_serve_the_directory_above(scenario: Scenario) -> None:
     """Without a slash at the end rclone takes a path that it cannot look at for a file, and serves what is around it."""
     above = files(scenario, "store1", BUCKET)
-    fault(scenario, "503 SlowDown GET,HEAD 12")
+    wrong = "503 SlowDown GET,HEAD 12"
+    fault(scenario, wrong)
     statuses = requests(
         scenario,
         "offsite",
@@ -441,6 +442,8 @@ def test_errors_of_the_store_never_make_rclone_serve_the_directory_above(scenari
         *[("POST", LOCK, "x"), ("DELETE", LOCK, "")] * 2,
         ("POST", LOCK, "x"),
     )
+    # The store counts down what it answers so.
+    assert scenario.on("store1", "cat /run/fault").strip() != wrong, statuses
     fault(scenario, "")
     added = set(files(scenario, "store1", BUCKET)) - set(above)
     assert added <= {f"./web1--offsite{LOCK}"}, statuses

@@ -32,7 +32,7 @@ def test_an_environment_without_pip_is_made_anew(tmp_path: Path) -> None:
     for directory, requirements in ENVIRONMENTS.items():
         (tmp_path / requirements).write_text("ansible-core\n")
         program(tmp_path / directory / "bin/python", HALF_MADE)
-    for name in ("git", "shellcheck"):
+    for name in ("git", "shellcheck", "jq"):
         program(tmp_path / "bin" / name, "#!/bin/sh\n")
     python = str(program(tmp_path / "python", PYTHON))
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"

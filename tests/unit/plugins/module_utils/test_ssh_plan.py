@@ -474,6 +474,49 @@ def test_one_good_and_one_bad_key_keep_what_is_there() -> None:
     )
     assert outcome.files["bk-web1"] == line("web1", "a")
     assert list(outcome.refused) == ["bk-web1"]
+    # Nor is the good one taken alone: which of them is in use is not known.
+    mixed["public_keys"] = [public("b"), "junk"]
+    outcome = plan(
+        account("web1", mixed), current=here({"web1": line("web1", "a")}), manifest={"": known("web1", vault="a")}
+    )
+    assert outcome.files["bk-web1"] == line("web1", "a")
+    assert (outcome.kept, list(outcome.refused), outcome.end) == (["bk-web1 vault"], ["bk-web1"], set())
+    # A run was killed before it took the old key away: the bad one is what has to be said.
+    outcome = plan(
+        account("web1", {**mixed, "heard": False}),
+        current=here({"web1": line("web1", "a")}),
+        manifest=replaced("ab", "a"),
+    )
+    assert outcome.files["bk-web1"] == line("web1", "a")
+    assert (outcome.kept, outcome.stale, list(outcome.refused)) == (["bk-web1 vault"], [], ["bk-web1"])
+
+
+def test_a_key_whose_line_is_gone_already_may_still_have_sessions() -> None:
+    current = here({"web1": line("web1", "a")})
+    for served, ends in (("ab", {"bk-web1"}), ("a", set())):
+        outcome = plan(account("web1", key("a")), current=current, manifest={"": known("web1", vault=served)})
+        assert (outcome.end, told(outcome)) == (ends, {})
+
+
+@pytest.mark.parametrize("half", [{"password": "!*"}, {"expires": "1"}, {}])
+def test_half_a_lock_is_none(half: dict[str, Any]) -> None:
+    there = Current({"bk-web1": system("web1", **half)}, {}, {})
+    assert plan(current=there, manifest={"": known("web1", locked=True)}).locked == ["bk-web1"]
+
+
+def test_another_home_ends_no_session_where_the_definitions_are_in_force() -> None:
+    """What its definition takes away does: the run that moved it has ended what began before."""
+    there = Current({"bk-web1": system("web1", home="/root")}, {"bk-web1": line("web1", "a")}, {})
+    before = replace(known("web1", vault="a"), definitions={"vault": "before"})
+    asked = account("web1", {**key("a"), "definition": "after"})
+    outcome = plan(asked, current=there, manifest={"": before})
+    assert (outcome.end, outcome.manifest["bk-web1"].definitions) == ({"bk-web1"}, {"vault": "before"})
+    in_force = replace(POLICY, in_force=True)
+    outcome = plan(asked, current=there, manifest={"": before}, policy=in_force)
+    assert (outcome.end, outcome.manifest["bk-web1"].definitions) == ({"bk-web1"}, {"vault": "after"})
+    same = replace(before, definitions={"vault": "after"})
+    assert plan(asked, current=there, manifest={"": same}).end == {"bk-web1"}
+    assert plan(asked, current=there, manifest={"": same}, policy=in_force).end == set()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import stat
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -229,9 +228,7 @@ def test_what_cannot_be_listed_is_not_written(
 def test_a_store_that_never_answers_has_its_time(apply: Run, remote: dict[str, Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        begun = time.monotonic()
         failed = apply(with_option(remote, endpoint=endpoint), timeout=1.5)
-        assert time.monotonic() - begun < 10
     assert "does not answer in time" in failed["msg"]
     assert "rclone_proxy_remotes.s3.endpoint" in failed["msg"]
 

@@ -277,6 +277,12 @@ def test_an_error_shows_no_bundle() -> None:
     with pytest.raises(ValueError, match="repositories") as caught:
         _delivered.accept("identity", {"repositories": entry(bundle="hunter22!"), "stale": [], "pruned": []})
     assert "hunter22" not in str(caught.value)
+    # As short as what would be shown of another key.
+    with pytest.raises(ValueError, match=r"\Aidentity\.repositories: is not") as caught:
+        _delivered.accept("identity", {"repositories": "hunter22", "stale": [], "pruned": []})
+    assert "hunter22" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"\Aidentity\.stale = 'hunter22': is not"):
+        _delivered.accept("identity", {**IDENTITY, "stale": "hunter22"})
 
 
 def test_a_certificate_is_kept(certificate: str) -> None:

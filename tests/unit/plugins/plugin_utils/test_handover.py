@@ -132,7 +132,10 @@ def rendered(ca: str) -> dict[str, t.Any]:
 
 def answered(ca: str) -> dict[str, t.Any]:
     """The file of the operator, as the administrator reads it."""
-    document = _handover.offered(hosts(of_operator()), rendered(ca), {"web9"})
+    state = rendered(ca)
+    # Born, and not served yet.
+    state["web9"]["ssh"]["offsite"]["next_key"] = NEXT_KEY
+    document = _handover.offered(hosts(of_operator()), state, {"web9"})
     return _handover_file.parse(_handover_file.serialise(document))
 
 

@@ -70,6 +70,18 @@ def test_what_an_old_state_directory_remembers_is_not_what_a_server_has() -> Non
     assert _limit.lets_in(hosts(), state, "web1") == {"vault1": ["rest"]}
 
 
+def test_who_is_managed_elsewhere_is_nobody_here() -> None:
+    model = hosts()
+    model["web9"] = {"client": {"repositories": []}, "server": None, "elsewhere": True}
+    for limited in ({"web1"}, {"web9", "vault1"}):
+        assert _limit.nobody(model, limited) == []
+    for limited in ({"web9"}, {"other"}, set()):
+        assert _limit.nobody(model, limited) == [
+            "no host of backup_clients or backup_servers is in this run, so nothing is done. The inventory has there:"
+            " vault1, web1"
+        ]
+
+
 def test_nothing_to_change() -> None:
     for hashes in ({"hash": HASH, "next_hash": None}, {"hash": HASH, "next_hash": NEXT}):
         assert _limit.problems(hosts(), known(rendered(), **hashes), {"web1"}) == []

@@ -13,7 +13,8 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -708,6 +709,17 @@ SNAPSHOTS = json.dumps(
 )
 
 
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Local time is UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("utc")
 def test_snapshots(ready: FakeHost, capsys: Capture) -> None:
     ready.answer("snapshots", stdout=SNAPSHOTS)
     assert call(ready, "snapshots", "system", "--json") == 0
