@@ -293,7 +293,7 @@ def _hashes(before: Hashes, now: str | None, given: str | None) -> Hashes:
     """Return what is remembered of a user that has ``now`` and gets ``given``, None where it is revoked."""
     if given == "":
         # Nothing of ours, and nothing was replaced by it.
-        return Hashes((), before.retired)
+        return before
     served = (_digest(given),) if given is not None else ()
     once = (*before.retired, *before.served, *((_digest(now),) if now is not None else ()))
     return Hashes(served, tuple(each for each in dict.fromkeys(once) if each not in served)[-REMEMBERED:])

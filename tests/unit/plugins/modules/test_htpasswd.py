@@ -206,6 +206,17 @@ def test_what_was_revoked_does_not_come_back_by_an_old_state_directory(run: Run,
     assert both(run, place, users=[user("web1"), user("web2")]) == {"created": ["web2--vault"]}
 
 
+def test_what_was_served_last_is_not_forgotten_for_a_line_that_somebody_edited(run: Run, place: Path) -> None:
+    path = place / "etc/htpasswd"
+    run(users=[user("web1"), user("web2", "b")])
+    path.write_text(text(place).replace(hashed("b"), hashed("x")))
+    run(users=[user("web1"), stored("b")], phase="revoke")
+    run(users=[user("web1"), user("web2", "c")])
+    # The client rotated; who has a state directory from before lets nobody in by it.
+    assert both(run, place, users=[user("web1"), stored("b")]) == {"kept": ["web2--vault"]}
+    assert f"web2--vault:{hashed('c')}" in text(place)
+
+
 def test_a_change_that_its_client_did_not_hear_of_is_no_old_state_directory(run: Run, place: Path) -> None:
     run(users=[user("web2")])
     idle = user("web2", next_hash=hashed("b"), busy=False)
