@@ -197,10 +197,12 @@ def plan_htpasswd(
     """Return the new file. Raises ValueError when more hosts would be revoked than allowed."""
     outcome = Outcome()
     declared = set()
+    heard = set()
     before = manifest.hashes if manifest is not None else {}
     given: dict[str, str] = {}
     for user in users:
         declared.add(user.name)
+        heard |= {user.name} if user.heard else set()
         hashes = before.get(user.name, Hashes())
         line = _line(user, current.get(user.name), hashes, policy, outcome)
         if line is None:
@@ -220,10 +222,10 @@ def plan_htpasswd(
         outcome.foreign.append(name)
         if policy.keep_foreign:
             outcome.lines[name] = current[name]
-    outcome.hashes = {
-        name: _hashes(before.get(name, Hashes()), current.get(name), given.get(name, "" if name in declared else None))
-        for name in sorted({*before, *ours, *declared})
-    }
+    for name in sorted({*before, *ours, *declared}):
+        now = current.get(name) if name in heard or name not in declared else None
+        gets = given.get(name, "" if name in declared else None)
+        outcome.hashes[name] = _hashes(before.get(name, Hashes()), now, gets)
     for name in odd:
         if name in current:
             outcome.changed_users += [] if name not in outcome.lines or name in outcome.changed_users else [name]
@@ -290,7 +292,10 @@ def _digest(hashed: str) -> str:
 
 
 def _hashes(before: Hashes, now: str | None, given: str | None) -> Hashes:
-    """Return what is remembered of a user that has ``now`` and gets ``given``, None where it is revoked."""
+    """Return what is remembered of a user that has ``now`` and gets ``given``, None where it is revoked.
+
+    ``now`` is None where it is not known to be older than what the user gets, unless we remember that we served it.
+    """
     if given == "":
         # Nothing of ours, and nothing was replaced by it.
         return before
