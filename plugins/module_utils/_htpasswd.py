@@ -325,10 +325,11 @@ def _stale(user: User, now: str | None, hashes: Hashes, policy: Policy, outcome:
     ours = now if now is not None and _digest(now) in hashes.served else None
     if user.next_hash is not None and _digest(user.next_hash) not in hashes.retired:
         # Newer than what was replaced: switched by an earlier run, or handed over to bring the client back.
-        if ours is not None:
-            return _wanted(user, ours, now, policy, outcome)
-        outcome.switched.append(user.name)
-        return user.next_hash
+        line = _wanted(user, ours, now, policy, outcome) if ours is not None else user.next_hash
+        if line == user.next_hash:
+            outcome.switched += [] if user.name in outcome.switched else [user.name]
+            return line
+        # It waits: until then what is known of it is not what is served.
     outcome.stale.append(user.name)
     (outcome.missing if ours is None else outcome.kept).append(user.name)
     return ours
