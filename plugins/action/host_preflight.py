@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
         look["subvolumes"] = _host.subvolumes_to_see(server)
         try:
             seen = self._look(look, variables)
-            if seen.get("apt_lists") is False and not self._task.check_mode:
+            if seen.get("apt_lists") is False and not self._task.check_mode and not arguments["revoke_only"]:
                 self._fetch_lists(variables)
                 seen = {**self._look(look, variables), "changed": True}
         finally:
@@ -81,9 +81,14 @@ class ActionModule(ActionBase):
         if result.get("failed"):
             return {**result, "msg": f"nothing was changed on this host:\n- {host}: {result.get('msg')}"}
         check = bool(self._task.check_mode)
-        found = _host.host_problems(seen, variables["ansible_facts"], client, tool, host, server, check)
+        judged = seen
+        if arguments["revoke_only"]:
+            # Where a role fails for one of these, what lost access is taken away all the same.
+            judged = {**seen, "sandbox": None, "server_sandbox": None, "apt_lists": None}
+            server = {**server, "quotas": []} if server else None
+        found = _host.host_problems(judged, variables["ansible_facts"], client, tool, host, server, check)
         # What is wrong with the inventory stops every host, and comes first.
-        result["inventory_problems"] = _host.inventory_problems(seen, client, tool, server, host)
+        result["inventory_problems"] = _host.inventory_problems(judged, client, tool, server, host)
         if arguments["revoke_only"]:
             # But no other server may go on letting somebody in for it.
             found["errors"] += result["inventory_problems"]

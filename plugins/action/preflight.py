@@ -21,6 +21,7 @@ from ansible_collections.holdfast.backup.plugins.plugin_utils import (
     _state,
     _zipapp,
 )
+from ansible_collections.holdfast.backup.plugins.plugin_utils._problems import Problem, said, shorten
 
 COLLECTION = Path(__file__).resolve().parents[2]
 
@@ -42,9 +43,21 @@ def _state_dirs(variables: dict[str, t.Any], named: dict[str, t.Any]) -> list[di
     """A problem where the hosts of the model name several state directories, or this one, whose value is taken, another."""
     host = variables.get("inventory_hostname")
     if named and host and host not in named:
-        named = {**named, host: variables["hostvars"][host].get("backup_state_dir")}
+        try:
+            named = {**named, host: variables["hostvars"][host].get("backup_state_dir")}
+        except Exception as error:  # whatever a template raises: it is the user's text
+            wrong = f"cannot be evaluated: {said(error)}"
+            message = str(Problem((host,), "backup_state_dir", "", wrong, "Correct the template"))
+            return [{"hosts": ["all"], "variable": "backup_state_dir", "message": message}]
     message = _state.disagreement(named, list(variables.get("ansible_inventory_sources") or []))
-    return [{"hosts": ["all"], "variable": "backup_state_dir", "message": message}] if message else []
+    return [{"hosts": ["all"], "variable": "backup_state_dir", "message": message, "made": True}] if message else []
+
+
+def _used(problem: dict[str, t.Any], state_dir: str) -> dict[str, t.Any]:
+    """A problem that does not stop this run; of several state directories it says which one is used."""
+    if problem["variable"] != "backup_state_dir":
+        return problem
+    return {**problem, "message": f"{problem['message']}. This run takes {shorten(state_dir)}"}
 
 
 class ActionModule(ActionBase):
@@ -95,6 +108,9 @@ class ActionModule(ActionBase):
             # Nothing is written there, and what is taken of it is what can be opened.
             model["warnings"] += [problem for problem in damaged if _limit.is_of_bundle(problem)]
             damaged = [problem for problem in damaged if not _limit.is_of_bundle(problem)]
+            # What goes wrong only with what is made keeps nobody from reading, nor a client its access.
+            model["warnings"] += [_used(problem, state_dir) for problem in model["errors"] if problem.get("made")]
+            model["errors"] = [problem for problem in model["errors"] if not problem.get("made")]
         model["errors"] += damaged
         unsure = {host for problem in model["errors"] for host in problem["hosts"]}
         _limit.keep(model["hosts"], known, unsure)

@@ -197,10 +197,12 @@ def plan_htpasswd(
     """Return the new file. Raises ValueError when more hosts would be revoked than allowed."""
     outcome = Outcome()
     declared = set()
+    heard = set()
     before = manifest.hashes if manifest is not None else {}
     given: dict[str, str] = {}
     for user in users:
         declared.add(user.name)
+        heard |= {user.name} if user.heard else set()
         hashes = before.get(user.name, Hashes())
         line = _line(user, current.get(user.name), hashes, policy, outcome)
         if line is None:
@@ -220,10 +222,10 @@ def plan_htpasswd(
         outcome.foreign.append(name)
         if policy.keep_foreign:
             outcome.lines[name] = current[name]
-    outcome.hashes = {
-        name: _hashes(before.get(name, Hashes()), current.get(name), given.get(name, "" if name in declared else None))
-        for name in sorted({*before, *ours, *declared})
-    }
+    for name in sorted({*before, *ours, *declared}):
+        now = current.get(name) if name in heard or name not in declared else None
+        gets = given.get(name, "" if name in declared else None)
+        outcome.hashes[name] = _hashes(before.get(name, Hashes()), now, gets)
     for name in odd:
         if name in current:
             outcome.changed_users += [] if name not in outcome.lines or name in outcome.changed_users else [name]
@@ -290,10 +292,13 @@ def _digest(hashed: str) -> str:
 
 
 def _hashes(before: Hashes, now: str | None, given: str | None) -> Hashes:
-    """Return what is remembered of a user that has ``now`` and gets ``given``, None where it is revoked."""
+    """Return what is remembered of a user that has ``now`` and gets ``given``, None where it is revoked.
+
+    ``now`` is None where it is not known to be older than what the user gets, unless we remember that we served it.
+    """
     if given == "":
         # Nothing of ours, and nothing was replaced by it.
-        return Hashes((), before.retired)
+        return before
     served = (_digest(given),) if given is not None else ()
     once = (*before.retired, *before.served, *((_digest(now),) if now is not None else ()))
     return Hashes(served, tuple(each for each in dict.fromkeys(once) if each not in served)[-REMEMBERED:])
@@ -320,10 +325,11 @@ def _stale(user: User, now: str | None, hashes: Hashes, policy: Policy, outcome:
     ours = now if now is not None and _digest(now) in hashes.served else None
     if user.next_hash is not None and _digest(user.next_hash) not in hashes.retired:
         # Newer than what was replaced: switched by an earlier run, or handed over to bring the client back.
-        if ours is not None:
-            return _wanted(user, ours, now, policy, outcome)
-        outcome.switched.append(user.name)
-        return user.next_hash
+        line = _wanted(user, ours, now, policy, outcome) if ours is not None else user.next_hash
+        if line == user.next_hash:
+            outcome.switched += [] if user.name in outcome.switched else [user.name]
+            return line
+        # It waits: until then what is known of it is not what is served.
     outcome.stale.append(user.name)
     (outcome.missing if ours is None else outcome.kept).append(user.name)
     return ours

@@ -68,6 +68,8 @@ class Known:
     end: bool = False
     # Fingerprints of what was replaced or revoked, the latest last.
     retired: tuple[str, ...] = ()
+    # Whether they are all: the version before wrote none.
+    remembers: bool = True
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,7 @@ def parse_manifest(value: Mapping[str, Any] | None, path: str) -> Manifest | Non
                 {str(repository): str(text) for repository, text in item.get("definitions", {}).items()},
                 bool(item.get("end", False)),
                 tuple(map(str, item.get("retired", ()))),
+                "retired" in item,
             )
             for name, item in value["accounts"].items()
         }
@@ -263,7 +266,7 @@ def render_manifest(manifest: Manifest) -> dict[str, Any]:
             "locked": known.locked,
             **({"definitions": dict(known.definitions)} if known.definitions else {}),
             **({"end": True} if known.end else {}),
-            **({"retired": list(known.retired)} if known.retired else {}),
+            **({"retired": list(known.retired)} if known.remembers else {}),
         }
         for name, known in manifest.accounts.items()
     }
@@ -282,7 +285,7 @@ def unite(before: Manifest | None, after: Mapping[str, Known], fleet_id: str, en
         }
         # What lost access is ended in every run.
         end_ = known.end or (name in end and not known.locked)
-        accounts[name] = replace(known, keys=keys, end=end_, retired=retired)
+        accounts[name] = replace(known, keys=keys, end=end_, retired=retired, remembers=was.remembers)
     return Manifest(fleet_id, accounts)
 
 
@@ -496,10 +499,16 @@ def _outdated(key: Key, blobs: Iterable[str], known: Known | None) -> set[str]:
     return {blob for blob in blobs if blob != PLACEHOLDER and fingerprint(blob) in retired}
 
 
-def _retired(before: Known, wanted: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return what an account was let in by once, and is not any more. Of a repository with nothing, nothing was replaced."""
+def _retired(before: Known, wanted: Mapping[str, tuple[str, ...]], keys: Iterable[Key] = ()) -> tuple[str, ...]:
+    """Return what an account was let in by once, and is not any more. Of a repository with nothing, nothing was replaced.
+
+    Nor by a key that nobody heard, where nothing is remembered: that one may be the older one.
+    """
     now = {_print(blob) for blobs in wanted.values() for blob in blobs}
-    once = [each for name, prints in before.keys.items() if wanted.get(name, ("",)) for each in prints]
+    unsure = {key.repository for key in keys if not key.heard and not before.remembers}
+    once = [
+        each for name, prints in before.keys.items() if wanted.get(name, ("",)) for each in prints if name not in unsure
+    ]
     return tuple(each for each in dict.fromkeys((*before.retired, *once)) if each not in now)[-REMEMBERED:]
 
 
@@ -581,7 +590,9 @@ def _plan_file(
         if blobs[key.repository]
     }
     definitions = {key.repository: key.definition for key in account.keys if key.definition}
-    outcome.manifest[name] = Known(account.backup_id, keys, definitions=definitions, retired=_retired(known, blobs))
+    outcome.manifest[name] = Known(
+        account.backup_id, keys, definitions=definitions, retired=_retired(known, blobs, account.keys)
+    )
 
 
 def _print(blob: str) -> str:
@@ -737,8 +748,10 @@ def _take_away_only(
             repository: tuple(_print(str(line.blob)) for line in found) for repository, found in left.items() if found
         }
         definitions = {repository: text for repository, text in before.definitions.items() if repository in left}
-        retired = _retired(before, blobs[name])
-        outcome.manifest[name] = replace(before, keys=keys, definitions=definitions, end=False, retired=retired)
+        retired = _retired(before, blobs[name], account.keys)
+        outcome.manifest[name] = replace(
+            before, keys=keys, definitions=definitions, end=False, retired=retired, remembers=True
+        )
         if name not in known and not keys:
             del outcome.manifest[name]
     members = {group: names & set(accounts) for group, names in current.groups.items()}

@@ -21,7 +21,9 @@ options:
     type: list
     elements: str
   mode:
-    description: V(site) also checks what the run would have to change outside its limit, V(read) does not.
+    description:
+      - V(site) also checks what the run would have to change outside its limit, V(read) does not.
+      - With V(read) what only goes wrong with what a run makes is a warning, several state directories too; it keeps no client its access.
     type: str
     choices: [site, read]
     default: site

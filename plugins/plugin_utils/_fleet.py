@@ -106,7 +106,7 @@ def _server_args(where: str, value: t.Any) -> list[str]:
             wrong = (
                 "would let a client save under a name what is not what it says, and nobody sees that before a restore"
             )
-            raise BadInput(f"{where}[{number}]", argument, wrong, "Remove it")
+            raise BadInput(f"{where}[{number}]", argument, wrong, "Remove it", made=True)
         if option in SERVER_OPTIONS:
             raise BadInput(
                 f"{where}[{number}]", argument, "is an option that holdfast sets itself", "Use the role's own variable"
@@ -124,7 +124,7 @@ def _rclone_arguments(where: str, value: t.Any) -> list[str]:
         if sets_itself(argument):
             wrong = "is an option that holdfast sets itself, or that would undo what it promises"
             cure = "Remove it; what is for a store is said without its type in rclone_proxy_remotes"
-            raise BadInput(at, option, wrong, cure)
+            raise BadInput(at, option, wrong, cure, made=True)
     return arguments
 
 
@@ -183,7 +183,7 @@ class _Collector:
 
     def add(self, bad: BadInput) -> None:
         shown = "" if bad.value is None or bad.value == "" else shorten(bad.value)
-        self.problems.append(Problem((self.host,), bad.where, shown, bad.wrong, bad.cure))
+        self.problems.append(Problem((self.host,), bad.where, shown, bad.wrong, bad.cure, bad.made))
 
     def value(self, name: str, default: t.Any = None) -> t.Any:
         """A variable of the host, templates rendered; a template that fails is a problem."""
@@ -344,6 +344,11 @@ def fleet(
         settings = {variable: collector.checked(variable, checker, None) for variable, checker in SETTINGS.items()}
         # Out of the model, since a fact that the host delivers later outranks the inventory.
         model[host]["answer_timeout"] = settings["backup_answer_timeout"] or ANSWER_TIMEOUT
+        if model[host]["server"] is not None:
+            # What serves refuses them, too: who would be written with them is served no more.
+            arguments = "ssh_access_rclone_arguments"
+            refused = settings[arguments] is None and collector.value(arguments) is not None
+            model[host]["server"]["rclone_arguments_refused"] = refused
     for host in clients:
         identity = ids[host]
         if identity is not None:
@@ -462,7 +467,8 @@ def _unconfined(host: _Collector, server: dict[str, t.Any]) -> None:
                 f"lets the sftp keys of {account[len(SSH_ACCOUNT) :]} into {name}, of which nothing is to be deleted:"
                 f" both are of the account {account}"
             )
-            host.add(BadInput(variable, "if_possible", wrong, "Set it to required, or give up sftp there"))
+            cure = "Set it to required, or give up sftp there"
+            host.add(BadInput(variable, "if_possible", wrong, cure, made=True))
 
 
 def _stores_unchecked(host: _Collector, server: dict[str, t.Any], warnings: list[Problem]) -> None:
@@ -510,7 +516,8 @@ def _shown_over_rest(host: _Collector, server: dict[str, t.Any], warnings: list[
 
 def plain(problem: Problem) -> dict[str, t.Any]:
     """A problem as the model carries it."""
-    return {"hosts": list(problem.hosts), "variable": problem.variable, "message": str(problem)}
+    made = {"made": True} if problem.made else {}
+    return {"hosts": list(problem.hosts), "variable": problem.variable, "message": str(problem), **made}
 
 
 def dialled_address(host: _Collector) -> tuple[str, str]:
@@ -553,6 +560,7 @@ def _leads_home(
                     shorten(side["address"]),
                     "is where clients would dial this server, and leads each to itself",
                     f"Set backup_address of {name}, or address of the repository, to what its clients reach it by",
+                    made=True,
                 )
             )
     return found
@@ -567,7 +575,7 @@ def _server(host: _Collector) -> dict[str, t.Any]:
         "address_variable": f"{variable} of {host.host}",
         "port": host.checked("rest_server_port", f.integer(1, 65535), _repositories.REST_PORT),
         "tls": tls,
-        "path": host.checked("rest_server_path", _server_path, SERVER_PATH),
+        "path": _server_path(host),
         "append_only": host.checked("rest_server_append_only", f.boolean, True),
         # A certificate that somebody else made has to have what clients dial, and no more.
         "names": set() if tls == "provided" else own,
@@ -593,14 +601,18 @@ _UNSERVED = {
 }
 
 
-def _server_path(where: str, value: t.Any) -> str:
-    path = f.plain_path(where, value)
+def _server_path(host: _Collector) -> str:
+    """Where rest-server's repositories are, also where it could not serve them."""
+    where = "rest_server_path"
+    path = str(host.checked(where, f.plain_path, SERVER_PATH))
     cure = f"Name a directory elsewhere, {SERVER_PATH} for instance"
     if path == "/home":
-        raise BadInput(where, value, "is where the homes are, and would be the account's alone", cure)
+        wrong = "is where the homes are, and would be the account's alone"
+        host.add(BadInput(where, path, wrong, cure, made=True))
     for top, reason in _UNSERVED.items():
         if f"{path}/".startswith(f"{top}/"):
-            raise BadInput(where, value, f"is below {top}, {reason}" if path != top else f"is {top}, {reason}", cure)
+            wrong = f"is below {top}, {reason}" if path != top else f"is {top}, {reason}"
+            host.add(BadInput(where, path, wrong, cure, made=True))
     return path
 
 

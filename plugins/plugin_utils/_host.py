@@ -164,6 +164,9 @@ def host_problems(
             # What lies below a mount that is not there is not touched.
             if not mount or (info.get("mounts") or {}).get(mount):
                 _given(info, place, error)
+    rest = (server or {}).get("rest")
+    if rest and rest_served(info, rest):
+        _server_sandbox(info, error)
     if server is not None and server.get("quotas"):
         _quotas(info, server, error)
     return {"errors": [str(problem) for problem in errors], "warnings": [str(problem) for problem in warnings]}
@@ -205,7 +208,6 @@ def inventory_problems(
     if rest and rest_served(info, rest):
         _tool(info, "rest-server", rest, error)
         _given(info, _rest_place(server or {}), error)
-        _server_sandbox(info, error)
         _subvolumes(info, server or {}, error)
     rclone = (server or {}).get("rclone")
     if rclone and rclone_served(info, rclone):

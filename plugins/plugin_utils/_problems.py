@@ -24,15 +24,17 @@ _SECRET = re.compile(
 class BadInput(ValueError):
     """A value that is refused; the caller knows which variable of which host it came from.
 
-    ``where`` is the path below the variable (``system.schedule.calendar``), ``value`` what was given.
+    ``where`` is the path below the variable (``system.schedule.calendar``), ``value`` what was given, and ``made`` whether
+    only what is made with it goes wrong: it keeps nobody from reading, nor from taking a client its access.
     """
 
-    def __init__(self, where: str, value: t.Any, wrong: str, cure: str) -> None:
+    def __init__(self, where: str, value: t.Any, wrong: str, cure: str, made: bool = False) -> None:
         super().__init__(wrong)
         self.where = where
         self.value = value
         self.wrong = wrong
         self.cure = cure
+        self.made = made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Problem:
     value: str
     wrong: str
     cure: str
+    made: bool = False
 
     def __str__(self) -> str:
         """The one message with host, variable, value and cure."""

@@ -130,7 +130,7 @@ def disagreement(named: t.Mapping[str, t.Any], inventory_sources: t.Sequence[str
         told.append(f"{f'not set ({DEFAULT!r})' if given is None else shorten(str(given))} of {some}")
     return (
         f"backup_state_dir: is {', and '.join(told)}: a run has one state directory, and takes what its first host says."
-        " Set it once for all hosts, in group_vars/all"
+        " Set it once for all hosts, in group_vars/all, or for one run with -e backup_state_dir="
     )
 
 

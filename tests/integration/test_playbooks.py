@@ -381,6 +381,18 @@ def test_a_decommission_ends_for_who_is_concerned_alone(project: Project) -> Non
     assert sorted(re.findall(r"goes on: (\w+)\"", done.stdout)) == ["vault2", "web1", "web2"]
 
 
+def test_what_servers_are_made_with_keeps_no_client_its_access(project: Project) -> None:
+    """Several state directories neither; with arguments that rclone would serve nobody with, access is only taken away."""
+    state = two_servers(project, answering(project, "web1", {}), vault1={}, vault2={"web1--b": "01"})
+    project.server_variables["vault2"] |= {"ssh_access_rclone_arguments": ["--s3-acl=x"], "backup_state_dir": "other"}
+    done = project.play("decommission", "-e", "client=web1")
+    words = " ".join(done.stdout.split())
+    assert f"This run takes '{state}'" in words, words
+    assert "ssh_access_rclone_arguments is refused, see above: correct it, and run site; what lost access is" in words
+    assert done.returncode != 0
+    assert "web1 is still let in" not in words
+
+
 def test_a_client_that_cannot_be_reached_is_decommissioned_and_its_timers_told_of(project: Project) -> None:
     """And a server that was installed anew has nobody to take out: what the state directory says of it is corrected."""
     state = two_servers(project, DOWN, vault1={}, vault2={"web1--b": "01"})

@@ -117,6 +117,60 @@ def test_a_next_key_is_tried_where_the_server_takes_it_and_nothing_runs() -> Non
     assert faced("__holdfast_ssh_next", **asked) == ["offsite"]
 
 
+VAULT: dict[str, t.Any] = {
+    "name": "vault",
+    "access": "rest",
+    "server": "vault2",
+    "rest_user": "web1--vault",
+    "ssh": None,
+}
+OF_BOTH = {
+    "__holdfast_preflight": {
+        "hosts": {
+            "web1": {"client": {"repositories": [OFFSITE, VAULT]}},
+            **{each: {"elsewhere": False} for each in ("vault1", "vault2")},
+        }
+    },
+    "__jobs_authorities": {"created": [], "changed_files": []},
+    "__escrow_identity": {
+        "repositories": {
+            "offsite": {"ssh_public_key": "A", "ssh_next_public_key": "B"},
+            "vault": {"rest_hash": "A", "rest_next_hash": "B"},
+        }
+    },
+    "backup_rotate_rest": True,
+    "ansible_check_mode": True,
+}
+SAID_OF_SERVERS = (
+    "__holdfast_rest_created",
+    "__holdfast_ssh_changed",
+    "escrow_rest_rotate",
+    "escrow_rest_server_hashes",
+)
+
+
+@pytest.mark.parametrize("odd", [5, None, True, "x", {"a": 1}, [5, None, {}], {"created": 5}, {"created_keys": None}])
+def test_a_fact_of_a_server_that_is_called_like_a_result_stops_no_client(odd: t.Any) -> None:
+    """It is what is left of a server whose role failed, and says nothing: its clients have other servers."""
+    lists = ("created", "switched", "deferred", "created_keys", "changed_keys", "unlocked")
+    for said in (odd, dict.fromkeys(lists, odd)):
+        servers = {"vault1": {"__ssh_access_accounts": said}, "vault2": {"__rest_server_htpasswd": said}}
+        found = [faced(name, **OF_BOTH, hostvars=servers) for name in SAID_OF_SERVERS]
+        assert found == [False, False, ["vault"], {}], said
+        kept = {
+            "ansible_check_mode": False,
+            "hostvars": servers,
+            "__holdfast_host": {"running": ["a--offsite.service"]},
+        }
+        assert len(faced("__holdfast_next_kept", **{**OF_BOTH, **kept})) == 2
+    good = {
+        "vault1": {"__ssh_access_accounts": {"unlocked": ["bk-web1"]}},
+        "vault2": {"__rest_server_htpasswd": {"created": ["web1--vault"], "switched": ["web1--vault"]}},
+    }
+    found = [faced(name, **OF_BOTH, hostvars=good) for name in SAID_OF_SERVERS]
+    assert found == [True, True, [], {"web1--vault": "B"}]
+
+
 def test_a_package_is_judged_in_the_suite_that_its_role_installs_it_from() -> None:
     """Else a version is judged good that is not the one which is installed, and the run fails after changes."""
     tasks = {

@@ -124,6 +124,18 @@ def test_where_access_is_only_taken_away_no_other_host_has_to_wait() -> None:
     assert act({**SEEN, **lacking}, server=SERVER)["failed"]
 
 
+def test_what_only_a_serving_host_needs_keeps_no_client_its_access() -> None:
+    """No mirror, no sandbox, no btrfs: its role may fail for it, and what lost access is taken away all the same."""
+    walled = {"works": False, "error": "Failed at step NAMESPACE"}
+    quota = {"name": "web1--vault", "quota": "1G"}
+    server = {**SERVER, "quotas": [quota]}
+    lacking = {**BARE, "sandbox": walled, "server_sandbox": walled, "file_systems": {"/srv": "ext4"}}
+    result = act(lacking, is_client=False, server=server, revoke_only=True)
+    assert not result.get("failed"), result
+    # What was seen is what later tasks go by.
+    assert result["apt_lists"] is False
+
+
 def test_what_deserves_attention_is_a_warning() -> None:
     result = act({**SEEN, "warnings": ["of the module"]}, {**FACTS, "distribution_release": "noble"})
     assert not result.get("failed")

@@ -122,13 +122,17 @@ def test_where_the_state_directory_cannot_be(tmp_path: Path) -> None:
 def test_hosts_that_name_several_state_directories_are_refused(tmp_path: Path) -> None:
     """A run takes what its first host says: with another --limit it would be another one, in silence."""
     variables = fleet(backup_state_dir=str(tmp_path / "fleet"))
-    for mode in ("site", "read"):
-        with pytest.raises(AnsibleActionFail) as caught:
-            act({"state_dir": str(tmp_path), "limit": ["db1"], "mode": mode}, variables)
-        assert str(caught.value).endswith(
-            f"\n- backup_state_dir: is '{tmp_path / 'fleet'}' of web1, and not set ('holdfast-state') of db1, vault1:"
-            " a run has one state directory, and takes what its first host says. Set it once for all hosts, in group_vars/all"
-        )
+    told = (
+        f"backup_state_dir: is '{tmp_path / 'fleet'}' of web1, and not set ('holdfast-state') of db1, vault1:"
+        " a run has one state directory, and takes what its first host says. Set it once for all hosts, in group_vars/all,"
+        " or for one run with -e backup_state_dir="
+    )
+    with pytest.raises(AnsibleActionFail) as caught:
+        act({"state_dir": str(tmp_path), "limit": ["db1"]}, variables)
+    assert str(caught.value).endswith(f"\n- {told}")
+    # Nobody's access is kept for it.
+    read = act({"state_dir": str(tmp_path), "limit": ["db1"], "mode": "read"}, variables)
+    assert read["warnings"] == [f"{told}. This run takes {str(tmp_path)!r}"]
     for host in variables["hostvars"].values():
         host["backup_state_dir"] = str(tmp_path / "fleet")
     assert act({"state_dir": str(tmp_path)}, variables)["warnings"] == []
@@ -137,6 +141,57 @@ def test_hosts_that_name_several_state_directories_are_refused(tmp_path: Path) -
     with pytest.raises(AnsibleActionFail, match=r"not set \('holdfast-state'\) of other1: "):
         act({"state_dir": str(tmp_path)}, {**variables, "inventory_hostname": "other1"})
     assert act({"state_dir": str(tmp_path)}, {**variables, "inventory_hostname": "web1"})["warnings"] == []
+
+
+def test_what_a_server_is_made_with_keeps_nobody_their_access(tmp_path: Path) -> None:
+    """A playbook that only reads, decommission for one, did so with these values, too; what undoes a promise stops it."""
+    variables = fleet(
+        backup_repositories={
+            "vault": {"server": "vault1", "access": "sftp"},
+            "store": {"server": "vault1", "access": "rest"},
+        }
+    )
+    variables["hostvars"]["vault1"] |= {
+        "rest_server_path": "/root/backups",
+        "rest_server_extra_args": ["--no-verify-upload"],
+        "ssh_access_rclone_arguments": ["--s3-acl=public-read"],
+        "ansible_host": "127.0.0.1",
+    }
+    words = (
+        "rest_server_path",
+        "rest_server_extra_args[0]",
+        "ssh_access_rclone_arguments[0]",
+        "ansible_host of vault1",
+    )
+    with pytest.raises(AnsibleActionFail) as caught:
+        act({"state_dir": str(tmp_path)}, variables)
+    result = act({"state_dir": str(tmp_path), "mode": "read", "revoke": "web1"}, variables)
+    for each in words:
+        assert each in str(caught.value)
+        assert any(each in warning for warning in result["warnings"]), each
+    # Its own value, not the default.
+    assert result["hosts"]["vault1"]["server"]["path"] == "/root/backups"
+    # With those nobody would be served: there access is only taken away.
+    assert result["hosts"]["vault1"]["server"]["rclone_arguments_refused"] is True
+    variables["hostvars"]["vault1"]["rest_server_extra_args"] = ["--no-auth"]
+    with pytest.raises(AnsibleActionFail, match="--no-auth"):
+        act({"state_dir": str(tmp_path), "mode": "read", "revoke": "web1"}, variables)
+
+
+def test_a_template_of_a_host_that_has_nothing_to_do_with_backups(tmp_path: Path) -> None:
+    class Broken(dict[str, Any]):
+        def __getitem__(self, name: str) -> Any:
+            raise ValueError(f"{name} is undefined")
+
+        def get(self, name: str, default: Any = None) -> Any:
+            return self[name]
+
+    variables = fleet()
+    variables["hostvars"]["other1"] = Broken()
+    with pytest.raises(
+        AnsibleActionFail, match=r"other1: backup_state_dir: cannot be evaluated: .* Correct the template"
+    ):
+        act({"state_dir": str(tmp_path)}, {**variables, "inventory_hostname": "other1"})
 
 
 def test_several_spellings_of_one_state_directory_are_one(tmp_path: Path) -> None:

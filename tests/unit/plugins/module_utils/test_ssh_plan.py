@@ -434,6 +434,27 @@ def test_what_was_revoked_does_not_come_back_by_an_old_state_directory() -> None
         assert outcome.manifest["bk-web1"].retired == ()
 
 
+def test_what_nothing_is_remembered_of_is_not_retired_by_an_old_state_directory() -> None:
+    """The version before did not say what was replaced: the newest state directory has to bring the client back."""
+    before = logic.render_manifest(Manifest("f1", {"bk-web1": known("web1", vault="b")}))
+    del before["accounts"]["bk-web1"]["retired"]
+    parsed = logic.parse_manifest(before, "m")
+    assert parsed is not None
+    manifest, current = dict(parsed.accounts), here({"web1": line("web1", "b")})
+    old = plan(account("web1", stored("a")), current=current, manifest=manifest)
+    assert (old.files, old.manifest["bk-web1"].retired) == ({"bk-web1": line("web1", "a")}, ())
+    # Also where the run ended before it was done.
+    union = dict(logic.unite(parsed, old.manifest, "f1").accounts)
+    again = plan(account("web1", stored("a")), current=current, manifest=union)
+    assert again.manifest["bk-web1"].retired == ()
+    newest = plan(account("web1", stored("b")), current=here({"web1": line("web1", "a")}), manifest=dict(old.manifest))
+    assert newest.files == {"bk-web1": line("web1", "b")}
+    assert newest.manifest["bk-web1"].retired == prints("a")
+    # What it says itself replaces what was there, and so does who takes its access.
+    for items in ([account("web1", key("c"))], []):
+        assert plan(*items, current=current, manifest=manifest).manifest["bk-web1"].retired == prints("b")
+
+
 def test_what_was_only_taken_away_by_hand_was_not_replaced() -> None:
     """A run that could not serve the client anything retires nothing, so that the next one can."""
     edited = here({"web1": line("web1", "b").replace("restrict,", "")})

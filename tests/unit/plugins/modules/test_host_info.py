@@ -458,7 +458,9 @@ def test_sandbox_probe(tools: Tools, info: Info) -> None:
     tools.say("systemd-run", code=226)
     assert info(sandbox_probe=True)["sandbox"]["error"] == "exit status 226"
     tools.say("systemd-run", code=-15, timed_out=True)
-    assert info(sandbox_probe=True, timeout=3)["sandbox"]["error"] == "it did not start within 3 s"
+    # A host that is slow says nothing of its sandbox.
+    late = info(sandbox_probe=True, server_sandbox_probe=True, timeout=3)
+    assert (late["sandbox"], late["server_sandbox"]) == (None, None)
 
 
 def test_sandbox_probe_of_a_server(tools: Tools, info: Info) -> None:

@@ -206,6 +206,46 @@ def test_what_was_revoked_does_not_come_back_by_an_old_state_directory(run: Run,
     assert both(run, place, users=[user("web1"), user("web2")]) == {"created": ["web2--vault"]}
 
 
+def forget(place: Path) -> None:
+    """The manifest is that of the version before, which had no digests."""
+    path = place / "lib/htpasswd.json"
+    manifest = json.loads(path.read_text())
+    del manifest["hashes"]
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_nothing_is_remembered_of_is_not_retired_by_an_old_state_directory(
+    run: Run, place: Path, lost: bool
+) -> None:
+    """Nobody knows which is older, and the newest state directory has to bring the client back."""
+    run(users=[user("web1"), user("web2", "b")])
+    if lost:
+        (place / "lib/htpasswd.json").unlink()
+    else:
+        forget(place)
+    assert both(run, place, users=[user("web1"), stored("a")]) == {"changed_users": ["web2--vault"]}
+    assert both(run, place, users=[user("web1"), stored("b")]) == {"changed_users": ["web2--vault"]}
+    # From here on it is known.
+    assert both(run, place, users=[user("web1"), stored("a")]) == {"kept": ["web2--vault"]}
+    # What a client says itself replaces what was there, whoever wrote that.
+    forget(place)
+    run(users=[user("web1"), user("web2", "c")])
+    assert both(run, place, users=[user("web1"), stored("b")]) == {"kept": ["web2--vault"]}
+    assert f"web2--vault:{hashed('c')}" in text(place)
+
+
+def test_what_was_served_last_is_not_forgotten_for_a_line_that_somebody_edited(run: Run, place: Path) -> None:
+    path = place / "etc/htpasswd"
+    run(users=[user("web1"), user("web2", "b")])
+    path.write_text(text(place).replace(hashed("b"), hashed("x")))
+    run(users=[user("web1"), stored("b")], phase="revoke")
+    run(users=[user("web1"), user("web2", "c")])
+    # The client rotated; who has a state directory from before lets nobody in by it.
+    assert both(run, place, users=[user("web1"), stored("b")]) == {"kept": ["web2--vault"]}
+    assert f"web2--vault:{hashed('c')}" in text(place)
+
+
 def test_a_change_that_its_client_did_not_hear_of_is_no_old_state_directory(run: Run, place: Path) -> None:
     run(users=[user("web2")])
     idle = user("web2", next_hash=hashed("b"), busy=False)
@@ -213,7 +253,10 @@ def test_a_change_that_its_client_did_not_hear_of_is_no_old_state_directory(run:
     again = run(users=[stored("a", "b")], switch=True)
     assert (lists(again), again["changed"]) == ({"switched": ["web2--vault"]}, False)
     # Where what it would change to is another one, that waits for its backup as always.
-    assert lists(run(users=[stored("a", "c", busy=True)], switch=True)) == {"deferred": ["web2--vault"]}
+    waits = lists(run(users=[stored("a", "c", busy=True)], switch=True))
+    # What the state directory has is not what is served, and is told.
+    assert waits == {"deferred": ["web2--vault"], "kept": ["web2--vault"]}
+    assert lists(run(users=[stored("a", "c")])) == {"kept": ["web2--vault"]}
     assert hashed("b") in text(place)
 
 

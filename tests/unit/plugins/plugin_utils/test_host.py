@@ -440,18 +440,25 @@ def test_a_server_without_a_rest_server_stops_every_host(
     assert message.endswith(f". {cure}")
 
 
-def test_a_server_whose_sandbox_cannot_start_stops_every_host() -> None:
-    """The socket would be there, and the service fail at each connection."""
-    walled = {"server_sandbox": {"works": False, "error": "Failed at step NAMESPACE"}}
-    (message,) = of_rest(walled)
+def test_a_server_whose_sandbox_cannot_start_stops_itself_alone() -> None:
+    """The socket would be there, and the service fail at each connection; other servers have nothing to do with it."""
+    walled: dict[str, t.Any] = {"works": False, "error": "Failed at step NAMESPACE"}
+
+    def of_sandbox(probe: dict[str, t.Any] | None, **rest: t.Any) -> list[str]:
+        seen = {**INFO, "packages": {"restic-rest-server": {"installed": "0.13.0-2+b5"}}, "server_sandbox": probe}
+        server = {**SERVER, "path": "/srv/holdfast", "quotas": [], "rest": {**REST, **rest}}
+        assert _host.inventory_problems(seen, None, {}, server, "vault1") == []
+        return _host.host_problems(seen, FACTS, None, {}, "vault1", server)["errors"]
+
+    (message,) = of_sandbox(walled)
     assert message.startswith(
         "vault1: rest_server_sandbox = 'full': rest-server's sandbox cannot start on this host (Failed at"
     )
     assert "LXC: nesting" in message
     assert "rest_server_sandbox: reduced" in message
-    assert of_rest({"server_sandbox": {"works": True, "error": None}}) == of_rest({"server_sandbox": None}) == []
+    assert of_sandbox({"works": True, "error": None}) == of_sandbox(None) == []
     # Over SSH there is no such unit.
-    assert of_rest(walled, users=False, ssh=True) == []
+    assert of_sandbox(walled, users=False, ssh=True) == []
 
 
 def test_a_server_that_serves_over_ssh_only_needs_no_rest_server() -> None:
