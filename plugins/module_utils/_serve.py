@@ -260,7 +260,8 @@ sys.exit(archiver.main())
 _OWN_OPTIONS = re.compile(
     r"\A(?:-(?!-).*|--|--(?:addr|allow-origin|append-only|ask-password|baseurl|cert|client-ca|config|dry-run|dump|dump-bodies|dump-headers"
     r"|(?:azureblob|b2|ftp|gcs|s3|sftp|smb|swift|webdav)-.*|header|header-upload|header-download|help|htpasswd|interactive|key"
-    r"|log-.*|metrics-.*|pass|password-command|private-repos|progress|quiet|rc|rc-.*|realm|salt|stdio|syslog|syslog-.*|use-json-log|user|user-from-header|verbose|version)(?:=.*)?)\Z",
+    r"|log-.*|metrics-.*|pass|password-command|private-repos|progress|quiet|rc|rc-.*|realm|salt|stdio|syslog|syslog-.*|use-json-log|user"
+    r"|user-from-header|verbose|version)(?:=.*)?)\Z",
     re.DOTALL,
 )
 _INTERPRETER = re.compile(rb"\A#! *(/[^ \n]*/python3?(?:\.[0-9]+)?) *\n")

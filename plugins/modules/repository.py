@@ -18,7 +18,8 @@ description:
     password it was made; it is keyed with a random key that only root can read, so that the password cannot be guessed
     from it. The password of a REST server is no part of it and may be rotated.
   - With a record that applies nothing is opened, so a converged run costs no time. A repository that is not the recorded
-    one is an error, and so is one that a record knows and that is gone. It is looked at by each run then, until it is found as recorded. No record is ever removed.
+    one is an error, and so is one that a record knows and that is gone. It is looked at by each run then, until it is
+    found as recorded. No record is ever removed.
   - Safe when two runs start at once on a host. Two hosts must not share a repository.
   - Several repositories are looked at and made at the same time.
   - borg's questions (a repository at another location than before, an unencrypted one in its place) are never answered;
