@@ -164,7 +164,7 @@ def demo(session: nox.Session) -> None:
 def demo_other(session: nox.Session) -> None:
     """The demo with ansible-core 2.21, where a Python >= 3.12 is there: to its end (root)."""
     # Not in the lab of a demo that somebody keeps.
-    run(session, "python", "-m", "tests.demo.demo", "--lab", "demo-2.21", environment=other(session))
+    run(session, "python", "-m", "tests.demo.demo", "--lab", "demo-2-21", environment=other(session))
 
 
 @nox.session(default=False)
