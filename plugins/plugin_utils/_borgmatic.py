@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import typing as t
 
@@ -134,11 +135,13 @@ def _literal(path: str) -> str:
 def expression(pattern: str) -> str:
     """A pattern of restic's as a regular expression for borg's paths, which have no leading slash.
 
-    Without a slash at its beginning it matches at any depth. ``*`` and ``?`` match no slash, ``**`` matches directories.
+    Without a slash at its beginning it matches at any depth. ``*`` and ``?`` match no slash, ``**`` matches directories, or none:
+    ``/home/**`` leaves out ``/home`` itself, too. As restic does, detours in it are taken out first.
     """
     anchored = pattern.startswith("/")
-    parts = [_component(part) for part in pattern.strip("/").split("/")]
+    parts = [_component(part) for part in posixpath.normpath(pattern).strip("/").split("/")]
     joined = "/".join(parts).replace("(?:.*)/", "(?:.*/)?")
+    joined = re.sub(r"/\(\?:\.\*\)\Z", "(?:/.*)?", joined)
     return f"{'^/?' if anchored else '(^|/)'}{joined}(/|$)"
 
 

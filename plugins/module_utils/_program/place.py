@@ -16,6 +16,10 @@ from collections.abc import Iterator, Sequence
 
 from .._files import Tree, UnsafePathError, group_writes
 from .host import Host, ProgramError
+from .mounts import real
+
+# Of root, as the guides have it.
+HOME = "/root"
 
 
 def checked(host: Host, name: str, path: str) -> str:
@@ -46,7 +50,8 @@ def occupied(host: Host, path: str) -> bool:
 def private(host: Host, path: str) -> bool:
     """Whether nobody else than root gets to what is in a checked directory; one that is missing is made so."""
     place = "/"
-    for name in filter(None, path.split("/")):
+    # A link of root's on the way may lead to where others get in.
+    for name in filter(None, real(host, path).split("/")):
         place = posixpath.join(place, name)
         try:
             # Of a directory with an ACL, what looks like the group's right is the most that anybody has.
@@ -55,6 +60,14 @@ def private(host: Host, path: str) -> bool:
         except FileNotFoundError:
             return True
     return False
+
+
+def at_home(host: Host, path: str) -> bool:
+    """Whether a checked directory is in root's own home, where nobody is.
+
+    Behind another closed directory somebody may be all the same: in a container whose root it is, say.
+    """
+    return private(host, path) and real(host, path).startswith(f"{HOME}/")
 
 
 def changeable(host: Host, target: str, wanted: Sequence[str], kept: Sequence[str]) -> str | None:

@@ -52,8 +52,8 @@ def restore(
     occupied = place.occupied(host, target)
     if occupied and not force:
         raise ProgramError(f"--target {target} is not empty; choose another, or write over it with --force", 2)
-    # To what nobody else reaches nobody can put a link, whoever owns what an earlier attempt restored there.
-    if occupied and not place.private(host, target):
+    # Where nobody else gets in nobody can put a link, whoever owns what an earlier attempt restored there.
+    if occupied and not place.at_home(host, target):
         _refuse_shared(host, target, wanted, kept, trust_users=trust_users)
     if definition.borg is not None:
         version = engine.borg_version(host, definition.borg.binary)

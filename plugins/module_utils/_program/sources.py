@@ -82,6 +82,9 @@ def swallowed(left_out: Sequence[str], path: str) -> str | None:
 def excluding(excluded: Sequence[str], path: str, found: int | None = None) -> int | None:
     """Which of the user's patterns, as expressions, leaves the path out: its place, or `found`. Those with a ! take it in again."""
     path = posixpath.normpath(path).lstrip("/")
+    if not path and any(each.startswith("!") for each in excluded):
+        # In the place of `/` restic takes what is in it, of which that is taken in again.
+        return found
     for number, each in enumerate(excluded):
         if re.search(each.lstrip("!"), path):
             found = None if each.startswith("!") else number

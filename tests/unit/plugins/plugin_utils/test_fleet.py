@@ -158,6 +158,9 @@ def test_what_a_job_names_is_never_left_out_in_silence(
     + [
         ("/srv/tmp/data", ["tmp", "!data"], None, "restic"),
         ("/srv/tmp/data", ["!data", "tmp"], "tmp", "restic"),
+        ("/srv", ["/srv/**", "!/srv/a"], "/srv/**", "restic"),
+        # Restic takes what is in it, one by one.
+        ("/", ["/*", "!/etc", "!/srv"], None, "restic"),
     ],
 )
 def test_a_pattern_does_not_take_a_declared_path_in_silence(

@@ -25,6 +25,7 @@ from ansible_collections.holdfast.backup.plugins.module_utils._program import (
     cli,
     journal,
     outcomes,
+    place,
     pretend,
     restic,
     start,
@@ -1168,6 +1169,22 @@ def test_a_restore_that_was_cut_off_goes_on_where_nobody_else_gets_in(
     ready.path("/root").chmod(0o755)
     assert call(ready, "restore", "system", "--target", "/root/restored", "--force") == (0 if mode == 0o700 else 2)
     assert ("others than root" in capsys.readouterr().err) == (mode != 0o700)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+@pytest.mark.parametrize("target", ["/root/link/restored", "/var/lib/machines/web/srv"])
+def test_a_closed_directory_on_the_way_is_not_enough(ready: FakeHost, capsys: Capture, target: str) -> None:
+    """A link of root's leads to where others get in, and those in a container are there already."""
+    ready.answer("snapshots", stdout=SNAPSHOTS)
+    ready.path("/root").mkdir(mode=0o700)
+    ready.path("/root/link").symlink_to(ready.path("/srv"))
+    ready.path("/var/lib/machines").mkdir(parents=True, mode=0o700)
+    for directory in ("/srv/restored", "/var/lib/machines/web/srv"):
+        _shared(ready.path(f"{directory}/home/alice"), "owner")
+    assert call(ready, "restore", "system", "--target", target, "--force") == 2
+    assert "others than root" in capsys.readouterr().err
+    # Where a dump may be restored, whose file everybody may read.
+    assert place.private(ready, target) == ("link" not in target)
 
 
 @pytest.mark.parametrize("call_", ["open", "scandir", "lstat"])
