@@ -518,8 +518,10 @@ class Sftp:
             end = 4 + int.from_bytes(request[:4], "big")
             strings.append(request[4:end])
             request = request[end:]
+        if not strings:
+            raise RefusedError("a request without a name")
         if kind == _REMOVE:
-            self.disk.remove(b"".join(strings[:1]))
+            self.disk.remove(strings[0])
         elif kind == _RENAME or strings[:1] == [_POSIX_RENAME]:
             self.disk.complete(strings[-1])
 
@@ -527,12 +529,15 @@ class Sftp:
         """Judge what is changed by its name; restic 0.19 makes its files read-only. Raises RefusedError.
 
         Before Linux 6.2 Landlock does not see a file that is cut so, and it never sees the change of a mode. Nothing can take the
-        place of what was judged meanwhile: no client can make a symbolic link there, nor move something in or out.
+        place of what was judged meanwhile: no client can make a symbolic link there, nor move something in or out. But it can move
+        directories about within: what lies above one may be another one when the kernel goes back from it.
         """
         end = 4 + int.from_bytes(request[:4], "big")
         path = request[4:end]
         if len(request) != end + 8 or int.from_bytes(request[end : end + 4], "big") != _PERMISSIONS:
             raise RefusedError("a change of something else than a mode by its name")
+        if b".." in path.split(b"/"):
+            raise RefusedError(f"a change of {_shown(path)}, by a way back")
         found = b"" if b"\0" in path else os.path.realpath(os.path.join(self._directory, path))
         if not (found + b"/").startswith(self._directory + b"/"):
             raise RefusedError(f"a change of {_shown(path)}, which is not in the repository's directory")
