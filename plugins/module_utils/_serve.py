@@ -229,6 +229,7 @@ def reading(name):
             if not began and here._active_txn:
                 here.rollback()
             if not writes and writer:
+                # What was known before stays, and with it whoever writes by it is refused.
                 with contextlib.suppress(OSError):
                     here.begun = here.io.get_segments_transaction_id()
                 let_go()

@@ -591,11 +591,11 @@ def _server(host: _Collector) -> dict[str, t.Any]:
     }
 
 
-# Why rest-server, an account of its own in a sandbox, could not serve what lies there. Below /home it can.
+# Why rest-server, an account of its own in a sandbox, could not serve what lies there: it is refused. Below /home it can.
 _UNSERVED = {
     "/root": "which rest-server may not enter",
-    "/tmp": "of which rest-server has one of its own",  # noqa: S108 # refused, not used
-    "/var/tmp": "of which rest-server has one of its own",  # noqa: S108
+    "/tmp": "of which rest-server has one of its own",  # noqa: S108 - refused, not used
+    "/var/tmp": "of which rest-server has one of its own",  # noqa: S108 - the same
     "/run": "which is empty after each boot",
     "/var/run": "which is empty after each boot",
 }

@@ -743,8 +743,8 @@ def test_what_a_file_refers_to_is_on_disk_before_its_last_byte_passes(
     os.set_blocking(drain, False)
     kept = b""
     with contextlib.suppress(BlockingIOError):
-        while True:
-            kept += os.read(drain, 1 << 20)
+        while more := os.read(drain, 1 << 20):
+            kept += more
     assert second.startswith(kept)
     # What makes the file whole: its last byte, or its name.
     assert len(kept) < len(second) - (len(rename(bytes(said.directory / last / NAME))) - 1 if said.sftp else 0)
